@@ -1,0 +1,37 @@
+# `make demo` and `make test` are all that a newcomer needs; both make .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check clean
+
+$(VENV)/demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/test: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+# A photograph in the style of a picture that the project paints itself.
+demo: $(VENV)/demo
+	mkdir -p out
+	$(BIN)/python experiments/demo/photo.py coffee out/content.png
+	$(BIN)/python experiments/demo/paint.py out/style.png --size 512
+	$(BIN)/jaxstyle stylize out/content.png out/style.png -o out/demo.png \
+	  --weights compact --size 384 --report out/demo.json
+	@echo "The picture is out/demo.png; its numbers are in out/demo.json."
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) out dist

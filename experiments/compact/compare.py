@@ -1,0 +1,169 @@
+"""Stylize with the compact network, an untrained one and its teacher, and let VGG judge.
+
+    python experiments/compact/compare.py --images IMAGES --teachers WEIGHTS \\
+        --network compact.safetensors -o experiments/compact
+
+Seven content x style pairs, the same recipe for the three networks. The untrained network has
+the student's layers with a random start, the teacher is the distilled VGG-19 that taught blocks
+4 and 5; both are normalised as the compact one is, so that one recipe suits all. The judges are
+the exact first three blocks of VGG-16 and VGG-19, which no optimiser saw:
+
+    style   = mean over relu1_1, relu2_1, relu3_1 of |G - A|^2 / |A|^2    (Frobenius)
+    content = mean((F - P)^2) / var(P) at relu3_3
+
+of the result against the style and the content picture. Writes `comparison.json`,
+`comparison.md` and `comparison.png`.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import student
+from data import centre, load_photos, split
+from export import as_network, normalise
+from generate import cells, painted
+from teachers import DISTILLED_FILE, EXACT_FILE, read_distilled, read_exact
+
+import jaxstyle
+from jaxstyle import images
+
+VGG16_FILE = "vgg16_caffe_bgr_conv1_1-conv3_3.npz"
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
+CONTENT_LAYER = "relu3_3"
+PAIRS = (
+    ("tubingen", "starry_night"),
+    ("tubingen", "the_scream"),
+    ("tubingen", "shipwreck"),
+    ("golden_gate", "starry_night"),
+    ("golden_gate", "seated-nude"),
+    ("golden_gate", "cells"),
+    ("tubingen", "strokes"),
+)
+Array = np.ndarray
+
+
+def pictures(folder: Path, size: int) -> dict[str, Array]:
+    """Load the pairs' pictures, longest side `size`, and generate two styles."""
+    loaded = {
+        name: images.fit(images.load_image(folder / f"{name}.jpg"), size)
+        for pair in PAIRS
+        for name in pair
+        if (folder / f"{name}.jpg").exists()
+    }
+    rng = np.random.default_rng(7)
+    loaded["cells"] = cells(rng, size).astype(np.float32) / 255
+    photo = (loaded["golden_gate"] * 255).astype(np.uint8)
+    loaded["strokes"] = painted(rng, photo, size).astype(np.float32) / 255
+    return loaded
+
+
+def networks(arguments: argparse.Namespace) -> dict[str, jaxstyle.Network]:
+    """Give the three networks by name, with the same normalisation."""
+    held_in, _ = split(load_photos(arguments.photos))
+    some = [centre(p, 192) for p in held_in[:: len(held_in) // 40]]
+    untrained = as_network(student.init(jax.random.key(1)), "untrained")
+    teacher, _ = read_distilled(arguments.teachers / DISTILLED_FILE)
+    return {
+        "compact": jaxstyle.load_network(arguments.network),
+        "untrained": normalise(untrained, some)[0],
+        "teacher": normalise(teacher, some)[0],
+    }
+
+
+@jax.jit
+def _seen(network: jaxstyle.Network, image: jax.Array) -> dict[str, jax.Array]:
+    found = jaxstyle.features(network, image, (*STYLE_LAYERS, CONTENT_LAYER))
+    return {CONTENT_LAYER: found[CONTENT_LAYER]} | {
+        layer: jaxstyle.gram_matrix(found[layer]) for layer in STYLE_LAYERS
+    }
+
+
+def judge(
+    network: jaxstyle.Network, image: Array, content: Array, style: Array
+) -> dict[str, float]:
+    """Measure the two distances that the head of this file defines."""
+    x, p, a = (_seen(network, jnp.asarray(i)) for i in (image, content, style))
+    ratios = [jnp.sum((x[k] - a[k]) ** 2) / jnp.sum(a[k] ** 2) for k in STYLE_LAYERS]
+    spread = jnp.mean((p[CONTENT_LAYER] - p[CONTENT_LAYER].mean((0, 1))) ** 2)
+    return {
+        "style": float(np.mean(ratios)),
+        "content": float(jnp.mean((x[CONTENT_LAYER] - p[CONTENT_LAYER]) ** 2) / spread),
+    }
+
+
+def table(rows: list[Mapping[str, object]], names: list[str]) -> str:
+    """Write the measurements as a Markdown table, VGG-19 / VGG-16 in each cell."""
+    head = [f"{what}, {n}" for what in ("style", "content") for n in names]
+    lines = ["| pair | " + " | ".join(head) + " |", "| --- |" + " ---: |" * len(head)]
+    for row in rows:
+        cells_ = [
+            f"{row[n]['vgg19'][what]:.3f} / {row[n]['vgg16'][what]:.3f}"  # type: ignore[index]
+            for what in ("style", "content")
+            for n in names
+        ]
+        lines.append(f"| {row['content']} × {row['style']} | " + " | ".join(cells_) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Read the arguments, stylize, measure, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="folder of the content and style pictures")
+    add("--photos", type=Path, required=True, help="the photographs of the training")
+    add("--teachers", type=Path, required=True, help="folder of the teachers' npz files")
+    add("--network", default="compact", help="name or file (%(default)s)")
+    add("-o", "--output", type=Path, required=True, help="folder to write to")
+    add("--size", type=int, default=256, help="longest side (%(default)s)")
+    add("--steps", type=int, help="instead of the recipe's")
+    add("--init", default="content", help="content or noise (%(default)s)")
+    add("--style-weight", type=float, help="instead of the recipe's")
+    add("--tv-weight", type=float, help="instead of the recipe's")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    settings = {"size": arguments.size, "init": arguments.init} | {
+        name: value
+        for name in ("steps", "style_weight", "tv_weight")
+        if (value := getattr(arguments, name)) is not None
+    }
+    recipe = dataclasses.replace(jaxstyle.presets["default"], **settings)
+    loaded, contestants = pictures(arguments.images, arguments.size), networks(arguments)
+    judges = {
+        "vgg19": read_exact(arguments.teachers / EXACT_FILE),
+        "vgg16": read_exact(arguments.teachers / VGG16_FILE, topology="vgg16"),
+    }
+    rows: list[dict[str, object]] = []
+    sheet: list[Array] = []
+    labels: list[str] = []
+    for content_name, style_name in PAIRS:
+        content, style = loaded[content_name], loaded[style_name]
+        row: dict[str, object] = {"content": content_name, "style": style_name}
+        sheet.append(images.fit(style, arguments.size))
+        labels.append(style_name)
+        for name, network in contestants.items():
+            result = jaxstyle.stylize(content, style, recipe=recipe, network=network)
+            row[name] = {k: judge(j, result.image, content, style) for k, j in judges.items()}
+            sheet.append(result.image)
+            labels.append(name)
+            print(content_name, style_name, name, row[name], flush=True)
+        rows.append(row)
+    images.save_image(
+        arguments.output / "comparison.png",
+        images.contact_sheet(sheet, columns=1 + len(contestants), labels=labels),
+    )
+    report = {"recipe": recipe.as_dict(), "pairs": rows}
+    (arguments.output / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
+    (arguments.output / "comparison.md").write_text(table(rows, list(contestants)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The command line: arguments in, pictures and reports out, one line for what goes wrong."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from jaxstyle.cli.evaluate import evaluate
+from jaxstyle.cli.stylize import stylize
+from jaxstyle.cli.weights import weights
+from jaxstyle.errors import JaxstyleError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("jaxstyle"), prog_name="jaxstyle", message="%(prog)s %(version)s")
+def app() -> None:
+    """Paint a photograph in the style of a painting, by optimisation, on CPU, GPU or TPU."""
+
+
+app.add_command(stylize)
+app.add_command(evaluate)
+app.add_command(weights)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 bad input or usage, 130 after Ctrl-C."""
+    try:
+        code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "jaxstyle"
+        _fail(f"{error.format_message()} See '{command} --help'.")
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except JaxstyleError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        print("jaxstyle: stopped; nothing was written", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does.
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print("jaxstyle: error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(BAD_INPUT)

@@ -1,0 +1,80 @@
+"""`jaxstyle evaluate`: the objective's terms for any picture."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jaxstyle.cli.options import (
+    OBJECTIVE,
+    PICTURE,
+    as_flags,
+    build_recipe,
+    preset_option,
+    recipe_options,
+    weights_option,
+)
+from jaxstyle.errors import JaxstyleError
+
+
+@click.command()
+@click.argument("image", type=PICTURE)
+@click.option("--content", type=PICTURE, required=True, help="Content picture; resized to IMAGE.")
+@click.option(
+    "--style",
+    "styles",
+    type=PICTURE,
+    required=True,
+    multiple=True,
+    help="Style picture; repeatable.",
+)
+@preset_option
+@weights_option
+@recipe_options(OBJECTIVE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    image: Path,
+    content: Path,
+    styles: tuple[Path, ...],
+    preset_name: str,
+    weights_name: str,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Score IMAGE, made by whatever program: how well it keeps a content and a style.
+
+    --size bounds the style picture here (0: as it is); IMAGE is taken as it is.
+    """
+    recipe = build_recipe(preset_name, flags)
+
+    from jaxstyle import images
+    from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.report import terms_report, to_json, weights_report
+    from jaxstyle.run import evaluate as evaluate_picture
+    from jaxstyle.weights import load_network
+
+    enable_compilation_cache()
+    network = load_network(weights_name)
+    try:
+        loss, terms = evaluate_picture(
+            images.load_image(image, argument="IMAGE"),
+            images.load_image(content, argument="--content"),
+            [images.load_image(style, argument="--style") for style in styles],
+            recipe=recipe,
+            network=network,
+        )
+    except JaxstyleError as error:
+        raise JaxstyleError(as_flags(str(error))) from None
+    if as_json:
+        report = {
+            "loss": loss,
+            "terms": terms_report(terms),
+            "weights": weights_report(network),
+            "recipe": recipe.resolved(network).as_dict(),
+        }
+        click.echo(to_json(report), nl=False)
+    else:
+        click.echo(f"loss     {loss:.6g}")
+        for name, value in terms_report(terms).items():
+            click.echo(f"{name:8} {value:.6g}")
+    return 0

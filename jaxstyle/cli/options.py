@@ -1,0 +1,110 @@
+"""Flags built from the fields of `Recipe`, and a recipe built from the flags given."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.recipe import Recipe, preset, presets
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# The part of a recipe that says what a picture is asked to be, not how it gets there.
+OBJECTIVE = (
+    "content_layers",
+    "style_layers",
+    "content_weight",
+    "style_weight",
+    "tv_weight",
+    "pooling",
+    "size",
+)
+PICTURE = click.Path(path_type=Path)
+
+preset_option = click.option(
+    "--preset",
+    "preset_name",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help=f"A named recipe ({', '.join(presets)}); flags given beside it win.",
+)
+weights_option = click.option(
+    "--weights",
+    "weights_name",
+    metavar="NAME|FILE",
+    default="auto",
+    show_default=True,
+    help="Network: `compact` (embedded), a name of `jaxstyle weights list` or a converted "
+    ".safetensors; `auto` is vgg19 if it has been fetched, else compact.",
+)
+
+
+def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Command]:
+    """Decorate a command with one flag a recipe field (all, or those named).
+
+    A flag that is not given stays `None`: the preset then decides.
+    """
+    hints = typing.get_type_hints(Recipe)
+
+    def decorate(command: Command) -> Command:
+        for field in reversed(dataclasses.fields(Recipe)):
+            if names is None or field.name in names:
+                command = _option(field, hints[field.name])(command)
+        return command
+
+    return decorate
+
+
+def build_recipe(preset_name: str, flags: dict[str, Any]) -> Recipe:
+    """Lay the flags that were given over a preset.
+
+    Raises:
+      JaxstyleError: a value out of range, named by its flag.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return dataclasses.replace(preset(preset_name), **given)
+    except JaxstyleError as error:
+        raise JaxstyleError(as_flags(str(error))) from None
+
+
+def as_flags(message: str) -> str:
+    """Name the flag where a message names the recipe's field first."""
+    name, colon, rest = message.partition(":")
+    if name in {"preset", "start", *(field.name for field in dataclasses.fields(Recipe))}:
+        name = "--" + {"start": "init"}.get(name, name).replace("_", "-")
+    return name + colon + rest
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Command]:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    default: Any = field.default
+    settings: dict[str, Any] = {}
+    if field.name.endswith("_layers"):
+        settings.update(type=str, metavar="LAYERS")
+        default = ",".join(
+            layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in default
+        )
+    elif bool in kinds:
+        settings.update(is_flag=True)
+        default = None
+    elif float in kinds:
+        settings.update(type=float, metavar="X")
+        default = None if default is None else f"{default:g}"
+    elif int in kinds:
+        settings.update(type=int, metavar="N")
+    else:
+        settings.update(type=str, metavar="NAME")
+    help = field.metadata["help"]
+    if choices := field.metadata.get("choices"):
+        help += f" One of {', '.join(choices)}."
+    if default is not None:
+        help += f"  [default: {default}]"
+    flag = "--" + field.name.replace("_", "-")
+    return click.option(flag, field.name, default=None, help=help, **settings)

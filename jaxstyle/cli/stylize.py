@@ -1,0 +1,153 @@
+"""`jaxstyle stylize`: pictures in files to a picture in a file."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from jaxstyle.cli.options import (
+    PICTURE,
+    as_flags,
+    build_recipe,
+    preset_option,
+    recipe_options,
+    weights_option,
+)
+from jaxstyle.errors import JaxstyleError
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("content", type=PICTURE)
+@click.argument("styles", type=PICTURE, nargs=-1, required=True, metavar="STYLE [STYLE ...]")
+@click.option("-o", "--output", type=PICTURE, required=True, help="Picture to write.")
+@preset_option
+@weights_option
+@recipe_options()
+@click.option(
+    "--batch",
+    type=int,
+    default=1,
+    metavar="K",
+    show_default=True,
+    help="Initial pictures (seeds N to N+K-1) in one program; writes OUTPUT with -000 … before "
+    "its ending.",
+)
+@click.option(
+    "--save-every",
+    type=int,
+    metavar="K",
+    help="Write OUTPUT with -step000K before its ending every K steps.",
+)
+@click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def stylize(
+    content: Path,
+    styles: tuple[Path, ...],
+    output: Path,
+    preset_name: str,
+    weights_name: str,
+    batch: int,
+    save_every: int | None,
+    report: Path | None,
+    quiet: bool,
+    **flags: Any,
+) -> int:
+    """Paint CONTENT in the style of STYLE (several styles are blended).
+
+    Ctrl-C stops the run and keeps the best picture so far.
+    """
+    recipe = build_recipe(preset_name, flags)
+    for flag, value in (("--batch", batch), ("--save-every", save_every)):
+        if value is not None and value < 1:
+            raise JaxstyleError(f"{flag}: {value} is out of range; give a whole number from 1")
+
+    # Imported here so that usage errors and --help do not wait for JAX's programs.
+    from jaxstyle import images
+    from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.files import check_writable, numbered
+    from jaxstyle.prepare import prepare
+    from jaxstyle.progress import progress
+    from jaxstyle.recipe import INITS
+    from jaxstyle.report import batch_report, run_report, write_report
+    from jaxstyle.run import Iterate, default_every, finish, iterates
+    from jaxstyle.weights import auto_notice, load_network
+
+    # Everything that can fail early does so before the long work.
+    images.check_output(output, argument="-o")
+    if report is not None:
+        check_writable(report, argument="--report")
+    enable_compilation_cache()
+    notice = auto_notice() if weights_name == "auto" else None
+    network = load_network(weights_name)
+    content_picture = images.load_image(content, argument="CONTENT")
+    style_pictures = [images.load_image(style, argument="STYLE") for style in styles]
+    start: Any = recipe.init
+    if recipe.init not in INITS:
+        start = images.load_image(recipe.init, argument="--init")
+    try:
+        job = prepare(
+            content_picture,
+            style_pictures,
+            recipe=recipe,
+            network=network,
+            start=start,
+            lanes=[start] * batch if batch > 1 else None,
+        )
+    except JaxstyleError as error:
+        raise JaxstyleError(as_flags(str(error))) from None
+    if notice and not quiet:
+        print(f"jaxstyle: {notice}", file=sys.stderr)
+    if batch > 1 and recipe.init != "noise" and not quiet:
+        print(
+            f"jaxstyle: all {batch} pictures start alike, as --init {recipe.init} has no noise; "
+            "use --init noise for different ones",
+            file=sys.stderr,
+        )
+
+    outputs = [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
+    every = default_every(job.start)
+    if save_every:
+        # A chunk must end on every snapshot.
+        every = next(n for n in range(min(every, save_every), 0, -1) if save_every % n == 0)
+
+    def save_snapshots(iterate: Iterate) -> None:
+        pictures = np.asarray(iterate.image)
+        for path, picture in zip(outputs, pictures if batch > 1 else [pictures], strict=True):
+            images.save_image(numbered(path, f"-step{iterate.step:04}"), picture, argument="-o")
+
+    seen: list[Iterate] = []
+    interrupted = False
+    with progress(recipe.steps, quiet=quiet) as show:
+        try:
+            for iterate in iterates(job, every=every):
+                if seen:
+                    seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
+                seen.append(iterate)
+                show(iterate)
+                if save_every and iterate.step and iterate.step % save_every == 0:
+                    save_snapshots(iterate)
+        except KeyboardInterrupt:
+            if not seen:
+                raise
+            interrupted = True
+    results = finish(job, seen)
+    for path, result in zip(outputs, results, strict=True):
+        images.save_image(path, result.image, argument="-o")
+    if report is not None:
+        runs = [
+            run_report(result, network=network, content=content, styles=styles, output=path)
+            for path, result in zip(outputs, results, strict=True)
+        ]
+        write_report(report, runs[0] if batch == 1 else batch_report(runs))
+    if interrupted:
+        print(
+            f"jaxstyle: stopped at step {results[0].steps}; the best picture so far is in "
+            + ", ".join(map(str, outputs)),
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    return 0

@@ -1,0 +1,119 @@
+"""`jaxstyle weights`: list, fetch, verify, convert and find networks."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from jaxstyle.vgg import CONVENTIONS, PADDINGS, TOPOLOGIES
+
+
+@click.group()
+def weights() -> None:
+    """List, fetch, verify, convert and find networks."""
+
+
+@weights.command("list")
+def list_() -> int:
+    """Show every network that is known, and where it is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxstyle.weights import cache_folder, describe
+
+    table = Table("name", "network", "where", "download", "licence", "note", box=None)
+    for row in describe():
+        size = f"{row.size / 1e6:.0f} MB" if row.size else ""
+        table.add_row(row.name, row.network, row.where, size, row.licence, row.note)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    click.echo(f"\ncache folder: {cache_folder()}")
+    return 0
+
+
+@weights.command()
+@click.argument("name")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def fetch(name: str, quiet: bool) -> int:
+    """Download network NAME, check it against its pinned digest and convert it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from jaxstyle.weights import fetch as fetch_network
+
+    with Progress(
+        "[progress.description]{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        disable=quiet or not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task(name, total=None)
+
+        def show(received: int, total: int | None) -> None:
+            bar.update(task, completed=received, total=total)
+
+        path = fetch_network(name, progress=show)
+    click.echo(path)
+    return 0
+
+
+@weights.command()
+@click.argument("name", required=False)
+def verify(name: str | None) -> int:
+    """Check network NAME, or every network that is here, against its digest."""
+    from jaxstyle.weights import verify as verify_networks
+
+    for checked, digest in verify_networks(name).items():
+        click.echo(f"{checked}: good, {digest}")
+    return 0
+
+
+@weights.command()
+@click.argument("name")
+def path(name: str) -> int:
+    """Print where network NAME lies."""
+    from jaxstyle.weights import path as path_of
+
+    click.echo(path_of(name))
+    return 0
+
+
+@weights.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.safetensors",
+    help="File to write.",
+)
+@click.option(
+    "--network", type=click.Choice(sorted(TOPOLOGIES)), help="Found from the layers if not given."
+)
+@click.option(
+    "--convention",
+    type=click.Choice(sorted(CONVENTIONS)),
+    help="The network's input: caffe (BGR, 0-255, minus the mean) or torchvision (RGB, 0-1, "
+    "mean and std).",
+)
+@click.option(
+    "--padding", type=click.Choice(PADDINGS), help="What surrounds the maps; zeros for most."
+)
+def convert(
+    source: Path, output: Path, network: str | None, convention: str | None, padding: str | None
+) -> int:
+    """Convert SOURCE (.pth, .h5, .mat, .npz, .safetensors) to this project's format."""
+    from jaxstyle.files import check_writable
+    from jaxstyle.weights import convert as convert_file
+    from jaxstyle.weights import save_network
+
+    check_writable(output, argument="-o")
+    converted = convert_file(source, network=network, convention=convention, padding=padding)
+    save_network(converted, output)
+    click.echo(
+        f"{output}: {converted.topology}, {converted.layers[0]} to {converted.layers[-1]}, "
+        f"{converted.digest}"
+    )
+    return 0

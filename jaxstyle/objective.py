@@ -1,0 +1,145 @@
+"""The objective: what a picture is asked to be, as a pure function of it.
+
+loss = content_weight · Σ_l w_l · mean((F_l − P_l)²)
+     + style_weight · Σ_l w_l · mean((G_l − A_l)²)
+     + tv_weight · TV(x)
+
+after Gatys et al. (2016, eq. 7), with x the network's input, F_l the picture's features
+at layer l, P_l those of the content picture, G_l and A_l the Gram matrices of the
+picture and of the style picture. `losses` gives each normalisation.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.losses import content_loss, gram_matrix, style_loss, total_variation
+from jaxstyle.recipe import Recipe
+from jaxstyle.vgg import Network, activations, features, preprocess
+
+
+class Targets(NamedTuple):
+    """What the objective compares with: fixed during a run, passed as an argument."""
+
+    content: dict[str, jax.Array]
+    """P_l `[h, w, c]` by layer."""
+    style: dict[str, jax.Array]
+    """A_l `[c, c]` by layer."""
+
+
+class Terms(NamedTuple):
+    """The weighted parts of one objective value; their sum is the loss."""
+
+    content: ArrayLike
+    style: ArrayLike
+    tv: ArrayLike
+
+
+Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
+
+
+def compute_targets(
+    network: Network,
+    content: jax.Array,
+    styles: Sequence[jax.Array],
+    recipe: Recipe,
+    *,
+    style_blend: Sequence[float] | None = None,
+) -> Targets:
+    """Compute the content features and the style Gram matrices of a recipe.
+
+    Args:
+      network: weights.
+      content: RGB `[h, w, 3]` in [0, 1], of the output's size.
+      styles: one or more RGB pictures `[h', w', 3]` in [0, 1], each of any size.
+      recipe: resolved (`Recipe.resolved`); its layers and pooling are used.
+      style_blend: one weight a style, at least 0, divided by their sum; equal if not given.
+
+    Returns:
+      `Targets`; A_l is the weighted mean over the styles.
+
+    Raises:
+      JaxstyleError: no style, blend weights that do not fit, a picture too small for a layer.
+    """
+    if not styles:
+        raise JaxstyleError("styles: no style picture was given; give at least one")
+    if style_blend is None:
+        style_blend = [1.0] * len(styles)
+    fits = len(style_blend) == len(styles) and all(blend >= 0 for blend in style_blend)
+    if not (fits and 0 < sum(style_blend) < float("inf")):
+        raise JaxstyleError(
+            f"style_blend: {list(style_blend)} does not fit {len(styles)} style pictures; give one "
+            "weight a style, none negative, not all 0"
+        )
+    content_layers = tuple(layer for layer, _ in recipe.content_layers)
+    style_layers = tuple(layer for layer, _ in recipe.style_layers)
+    total = sum(style_blend)
+    grams: dict[str, jax.Array] = {}
+    for style, blend in zip(styles, style_blend, strict=True):
+        for layer, gram in _style_grams(network, style, style_layers, recipe.pooling).items():
+            grams[layer] = grams.get(layer, 0.0) + (blend / total) * gram
+    return Targets(
+        content=_content_features(network, content, content_layers, recipe.pooling), style=grams
+    )
+
+
+@partial(jax.jit, static_argnames=("layers", "pooling"))
+def _content_features(
+    network: Network, image: jax.Array, layers: tuple[str, ...], pooling: str
+) -> dict[str, jax.Array]:
+    return features(network, image, layers, pooling=pooling)
+
+
+@partial(jax.jit, static_argnames=("layers", "pooling"))
+def _style_grams(
+    network: Network, image: jax.Array, layers: tuple[str, ...], pooling: str
+) -> dict[str, jax.Array]:
+    acts = features(network, image, layers, pooling=pooling)
+    return {layer: gram_matrix(act) for layer, act in acts.items()}
+
+
+def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
+    """Bind weights, targets and recipe; return the pure function `image -> (loss, Terms)`.
+
+    The function takes one RGB picture `[h, w, 3]` of the content picture's size in
+    [0, 1] (values outside are allowed) and may be jitted, vmapped and differentiated.
+    Bind inside the jitted function, so that weights and targets are its arguments:
+
+      >>> @jax.jit
+      ... def value(network, targets, recipe, image):
+      ...     return make_objective(network, targets, recipe)(image)
+
+    Args:
+      network: weights.
+      targets: of the same network and recipe (`compute_targets`).
+      recipe: resolved; layers, their weights, pooling and the three term weights are used.
+    """
+    layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
+
+    def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
+        x = preprocess(network.convention, image)
+        acts = activations(network, x, layers, pooling=recipe.pooling)
+        zero = jnp.zeros((), jnp.float32)
+        content = sum(
+            (w * content_loss(acts[l], targets.content[l]) for l, w in recipe.content_layers), zero
+        )
+        style = sum(
+            (
+                w * style_loss(gram_matrix(acts[l]), targets.style[l])
+                for l, w in recipe.style_layers
+            ),
+            zero,
+        )
+        terms = Terms(
+            content=recipe.content_weight * content,
+            style=recipe.style_weight * style,
+            tv=recipe.tv_weight * total_variation(x),
+        )
+        return jnp.asarray(terms.content + terms.style + terms.tv), terms
+
+    return objective

@@ -1,0 +1,19 @@
+"""Optimisers: one interface (`Optimiser`), ours (`lbfgs`) and the libraries'."""
+
+from jaxstyle.optimisers.base import Optimiser as Optimiser
+from jaxstyle.optimisers.base import Point as Point
+from jaxstyle.optimisers.base import StepInfo as StepInfo
+from jaxstyle.optimisers.base import evaluate as evaluate
+from jaxstyle.optimisers.first_order import first_order, schedule, transformation
+from jaxstyle.optimisers.lbfgs import LbfgsState as LbfgsState
+from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
+from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
+from jaxstyle.recipe import Recipe
+
+
+def make_optimiser(recipe: Recipe) -> Optimiser:
+    """Build the optimiser that a resolved recipe names."""
+    wrapped = {"lbfgs": lbfgs, "jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
+    if recipe.optimizer in wrapped:
+        return wrapped[recipe.optimizer](history_size=recipe.history_size)
+    return first_order(transformation(recipe), schedule(recipe))

@@ -1,0 +1,65 @@
+"""The one interface of all optimisers: `init` and `step` over a NamedTuple state.
+
+An objective is `position -> (value, aux)`; for us a picture and its `Terms`, but any
+real array will do. Every state has the fields `point` and `evaluations`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Objective = Callable[[jax.Array], tuple[jax.Array, Any]]
+
+
+class Point(NamedTuple):
+    """A position with what the objective says of it."""
+
+    position: jax.Array
+    value: jax.Array
+    """Float32 scalar."""
+    grad: jax.Array
+    """Same shape as `position`."""
+    aux: Any
+
+
+class State(Protocol):
+    """What every optimiser carries; each adds its own fields."""
+
+    @property
+    def point(self) -> Point:
+        """Where the optimiser stands, already evaluated."""
+
+    @property
+    def evaluations(self) -> jax.Array:
+        """Evaluations of value and gradient so far, that of `init` included; int32 scalar."""
+
+
+class StepInfo(NamedTuple):
+    """What a person may want to see of a step; nothing here is carried on."""
+
+    value: jax.Array
+    """Of the point reached."""
+    aux: Any
+    evaluations: jax.Array
+    step_size: jax.Array
+    """Multiple of the search direction that was tried; the learning rate of first-order methods."""
+    accepted: jax.Array
+    """Whether the position moved; bool scalar."""
+
+
+class Optimiser(NamedTuple):
+    """A pair of pure functions; the loop belongs to the caller.
+
+    `init(objective, position) -> state` evaluates the start;
+    `step(objective, state) -> (state, info)`. Both jit, scan and vmap.
+    """
+
+    init: Callable[[Objective, jax.Array], Any]
+    step: Callable[[Objective, Any], tuple[Any, StepInfo]]
+
+
+def evaluate(objective: Objective, position: jax.Array) -> Point:
+    """Evaluate value and gradient once."""
+    (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(position)
+    return Point(position, value, grad, aux)

@@ -1,0 +1,69 @@
+"""Gradient descent and its relatives, from optax, behind the common interface."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
+from jaxstyle.recipe import Recipe
+
+
+class FirstOrderState(NamedTuple):
+    """The point and optax's own state."""
+
+    point: Point
+    evaluations: jax.Array
+    inner: Any
+
+
+def first_order(
+    transform: optax.GradientTransformation, learning_rate: optax.Schedule
+) -> Optimiser:
+    """Wrap an optax transformation of unit step size; each step is one evaluation.
+
+    Args:
+      transform: gradient to direction, such as `optax.scale_by_adam()`.
+      learning_rate: number of steps done -> step size, in units of the position.
+    """
+
+    def init(objective: Objective, position: jax.Array) -> FirstOrderState:
+        point = evaluate(objective, position)
+        return FirstOrderState(point, jnp.ones((), jnp.int32), transform.init(position))
+
+    def step(objective: Objective, state: FirstOrderState) -> tuple[FirstOrderState, StepInfo]:
+        point = state.point
+        rate = jnp.asarray(learning_rate(state.evaluations - 1), jnp.float32)
+        updates, inner = transform.update(point.grad, state.inner, point.position)
+        point = evaluate(objective, point.position - rate * updates)
+        evaluations = state.evaluations + 1
+        return FirstOrderState(point, evaluations, inner), StepInfo(
+            point.value, point.aux, evaluations, rate, jnp.ones((), bool)
+        )
+
+    return Optimiser(init, step)
+
+
+def schedule(recipe: Recipe) -> optax.Schedule:
+    """Give the learning rate after k of `recipe.steps` steps, from the recipe's rate down to
+    `decay` times it at the end."""
+    rate, decay = recipe.learning_rate, recipe.decay
+    # On the fraction of the run, so that the number of steps may be a traced value.
+    over_run = {
+        "constant": lambda: optax.constant_schedule(rate),
+        "exponential": lambda: lambda done: rate * decay**done,
+        "linear": lambda: lambda done: rate * (1 + (decay - 1) * done),
+        "cosine": lambda: optax.cosine_decay_schedule(rate, 1, alpha=decay),
+    }[recipe.schedule]()
+    return lambda count: over_run(count / recipe.steps)
+
+
+def transformation(recipe: Recipe) -> optax.GradientTransformation:
+    """The direction of each first-order method, for a step size of 1."""
+    return {
+        "sgd": lambda: optax.identity(),
+        "momentum": lambda: optax.trace(decay=recipe.momentum),
+        "rmsprop": lambda: optax.scale_by_rms(decay=0.9),
+        "adam": lambda: optax.scale_by_adam(),
+    }[recipe.optimizer]()

@@ -1,0 +1,260 @@
+"""L-BFGS made for the device: one evaluation a step, no inner loop.
+
+The search along a direction is not a loop inside the step but the step itself: each step
+evaluates one trial position and either accepts it, which gives a new direction, or keeps
+the old point and shortens the trial. So the program holds the network once, and under
+`vmap` each lane accepts or shrinks on its own while all of them advance together.
+
+Reference:
+  Liu & Nocedal, On the limited memory BFGS method for large scale optimization, 1989,
+  algorithm 2.1; Byrd, Nocedal & Schnabel, Representations of quasi-Newton matrices and their
+  use in limited memory methods, 1994, equation 3.1 (the two-loop recursion as products
+  with whole matrices); Nocedal & Wright, Numerical Optimization, 2nd ed., equation 7.20
+  (initial scaling), equation 3.6a (sufficient decrease) and section 3.5 (interpolation).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
+
+
+class LbfgsState(NamedTuple):
+    """Carried from step to step: the accepted point, the trial to come, the pairs."""
+
+    point: Point
+    evaluations: jax.Array
+    direction: jax.Array
+    """p, same shape as the position."""
+    slope: jax.Array
+    """Derivative along p at the point, negative."""
+    step_size: jax.Array
+    """t of the next trial, at position + t · p."""
+    shrinks: jax.Array
+    """Trials refused since the last accepted one; int32."""
+    s_history: jax.Array
+    """Ring buffer of position differences, `[history_size, ...]`."""
+    y_history: jax.Array
+    """Ring buffer of gradient differences, likewise."""
+    sy: jax.Array
+    """s_iᵀy_j where s_i is no newer than y_j, `[history_size, history_size]`; the diagonal is
+    0 where a slot is empty."""
+    yy: jax.Array
+    """y_iᵀy_j of all slots, likewise."""
+    cursor: jax.Array
+    """Slot that the next pair goes to, the oldest there is; int32."""
+    move: jax.Array
+    """Largest change of a coordinate that the next trial along a gradient makes."""
+
+
+def lbfgs(
+    *,
+    history_size: int = 20,
+    first_move: float = 0.05,
+    sufficient_decrease: float = 1e-4,
+    max_shrinks: int = 10,
+) -> Optimiser:
+    """Build the flat L-BFGS: each step is exactly one evaluation of value and gradient.
+
+    A trial is accepted when it is finite and decreases the value enough
+    (f(x + tp) ≤ f(x) + c₁ t pᵀg); otherwise t shrinks to the minimum of the parabola
+    through what is known, kept within [t/10, t/2]. A pair with yᵀs too small for a
+    positive definite update is not stored; where that leaves no pair at all (the start lies
+    on a ridge, as noise does), gradient steps double until one is. A point that is not
+    finite is never accepted, so the state always stands on the best point so far. After
+    `max_shrinks` refusals the pairs are forgotten and the search restarts along the
+    gradient.
+
+    Args:
+      history_size: m, pairs kept; memory is 2·m positions.
+      first_move: largest change of any coordinate in the very first trial (and after a
+        restart), in units of the position: nothing is known of the curvature yet.
+      sufficient_decrease: c₁, between 0 and 1.
+      max_shrinks: refusals in a row before the restart.
+
+    Returns:
+      `Optimiser(init, step)` over `LbfgsState`.
+
+    Raises:
+      JaxstyleError: an argument outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxstyle import lbfgs
+      >>> init, step = lbfgs()
+      >>> square = lambda x: (jnp.sum((x - 3.0) ** 2), None)
+      >>> state = init(square, jnp.zeros(2))
+      >>> for _ in range(5):
+      ...     state, info = step(square, state)
+      >>> bool(jnp.allclose(state.point.position, 3.0))
+      True
+    """
+    if history_size < 1 or first_move <= 0 or not 0 < sufficient_decrease < 1 or max_shrinks < 1:
+        raise JaxstyleError(
+            f"lbfgs(history_size={history_size}, first_move={first_move}, "
+            f"sufficient_decrease={sufficient_decrease}, max_shrinks={max_shrinks}): needs "
+            "history_size and max_shrinks of at least 1, first_move above 0 and "
+            "sufficient_decrease between 0 and 1"
+        )
+
+    def init(objective: Objective, position: jax.Array) -> LbfgsState:
+        point = evaluate(objective, position)
+        history = jnp.zeros((history_size, *position.shape), position.dtype)
+        scalar = jnp.zeros((), position.dtype)
+        return LbfgsState(
+            point=point,
+            evaluations=jnp.ones((), jnp.int32),
+            direction=-point.grad,
+            slope=-_dot(point.grad, point.grad),
+            step_size=_gradient_step(point.grad, first_move),
+            shrinks=jnp.zeros((), jnp.int32),
+            s_history=history,
+            y_history=history,
+            sy=jnp.zeros((history_size, history_size), position.dtype),
+            yy=jnp.zeros((history_size, history_size), position.dtype),
+            cursor=jnp.zeros((), jnp.int32),
+            move=scalar + first_move,
+        )
+
+    def step(objective: Objective, state: LbfgsState) -> tuple[LbfgsState, StepInfo]:
+        old, t = state.point, state.step_size
+        trial = evaluate(objective, old.position + t * state.direction)
+
+        # 1. Accept or refuse. Near a minimum the decrease drowns in the rounding of the
+        # value itself; within that, a trial is as good as the point.
+        rounding = jnp.finfo(trial.value.dtype).eps * jnp.abs(old.value)
+        bound = old.value + sufficient_decrease * t * state.slope + rounding
+        finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
+        accepted = finite & (trial.value <= bound)
+        point = _where(accepted, trial, old)
+
+        # 2. Store the pair where it is safe to, with its products with all others. Selecting
+        # the slot, not the buffer, keeps the update in place.
+        s, y = trial.position - old.position, trial.grad - old.grad
+        pair = _dot(s, y)
+        keep = accepted & (pair > 1e-8 * jnp.sqrt(_dot(s, s) * _dot(y, y)))
+        slot = state.cursor
+
+        def stored(history: jax.Array, new: jax.Array) -> jax.Array:
+            return history.at[slot].set(jnp.where(keep, new, history[slot]))
+
+        s_history, y_history = stored(state.s_history, s), stored(state.y_history, y)
+        # Only products of an older s with a newer y are ever used: a column is all there is.
+        sy = state.sy.at[:, slot].set(jnp.where(keep, _dots(s_history, y), state.sy[:, slot]))
+        y_with_y = _dots(y_history, y)
+        yy = state.yy.at[:, slot].set(jnp.where(keep, y_with_y, state.yy[:, slot]))
+        yy = yy.at[slot].set(jnp.where(keep, y_with_y, yy[slot]))
+        cursor = jnp.where(keep, (slot + 1) % history_size, slot)
+
+        # 3. Forget the pairs if the search is stuck. A slot without products is empty.
+        shrinks = jnp.where(accepted, 0, state.shrinks + 1)
+        restart = shrinks >= max_shrinks
+        shrinks = jnp.where(restart, 0, shrinks)
+        sy, yy = jnp.where(restart, 0, sy), jnp.where(restart, 0, yy)
+
+        # 4. Direct the next trial: along a new direction from an accepted point, nearer
+        # along the old direction from a refused one.
+        newton = -_inverse_hessian_product(point.grad, s_history, y_history, sy, yy, cursor)
+        slope = _dot(newton, point.grad)
+        # Without pairs, or with pairs spoiled by rounding, the gradient is what is left.
+        steepest = restart | ~jnp.any(jnp.diag(sy) > 0) | ~(slope < 0)
+        new_direction = jnp.where(steepest, -point.grad, newton)
+        new_slope = jnp.where(steepest, -_dot(point.grad, point.grad), slope)
+        move = jnp.where(
+            restart, first_move, jnp.where(accepted & ~keep, 2 * state.move, state.move)
+        )
+        new_step_size = jnp.where(steepest, _gradient_step(point.grad, move), 1.0)
+        turn = accepted | restart
+        return LbfgsState(
+            point=point,
+            evaluations=state.evaluations + 1,
+            direction=jnp.where(turn, new_direction, state.direction),
+            slope=jnp.where(turn, new_slope, state.slope),
+            step_size=jnp.where(turn, new_step_size, _shrunk(state, trial.value, finite)),
+            shrinks=shrinks,
+            s_history=s_history,
+            y_history=y_history,
+            sy=sy,
+            yy=yy,
+            cursor=cursor,
+            move=move,
+        ), StepInfo(point.value, point.aux, state.evaluations + 1, t, accepted)
+
+    return Optimiser(init, step)
+
+
+def _gradient_step(grad: jax.Array, move: jax.Array | float) -> jax.Array:
+    """Scale the gradient so that its largest entry becomes `move`."""
+    largest = jnp.max(jnp.abs(grad))
+    # At a stationary point any step will do, as it goes nowhere.
+    return move / jnp.where(largest > 0, largest, 1)
+
+
+def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array) -> jax.Array:
+    """Minimise the parabola with the point's value and slope that meets the trial's value."""
+    t = state.step_size
+    curvature = 2 * (value - state.point.value - t * state.slope)
+    minimum = -state.slope * t * t / jnp.where(curvature > 0, curvature, 1)
+    inside = finite & (curvature > 0)
+    return jnp.where(inside, jnp.clip(minimum, t / 10, t / 2), t / 10)
+
+
+def _inverse_hessian_product(
+    grad: jax.Array,
+    s_history: jax.Array,
+    y_history: jax.Array,
+    sy: jax.Array,
+    yy: jax.Array,
+    cursor: jax.Array,
+) -> jax.Array:
+    """Multiply the gradient by the L-BFGS inverse Hessian.
+
+    With S, Y the pairs from oldest to newest, R the upper triangle of SᵀY, D its diagonal:
+    Hg = γg + S R⁻ᵀ((D + γ YᵀY) R⁻¹ Sᵀg − γ Yᵀg) − γ Y R⁻¹ Sᵀg (Byrd et al., equation 3.1).
+    It reads the history four times in whole, where the two-loop recursion makes a chain
+    of 4·m small operations.
+    """
+    size = sy.shape[0]
+    by_age = (cursor + jnp.arange(size)) % size
+    sy, yy = sy[by_age][:, by_age], yy[by_age][:, by_age]
+    pairs = jnp.diag(sy)
+    held = pairs > 0
+    # The newest pair scales; `cursor` is one past it.
+    gamma = jnp.where(held[-1], pairs[-1] / jnp.where(held[-1], yy[-1, -1], 1), 1)
+    # An empty slot becomes a row of the identity, whose right-hand side is 0.
+    triangle = jnp.where(held[:, None] & held, jnp.triu(sy), 0) + jnp.diag(
+        jnp.where(held, 0.0, 1.0)
+    )
+    s_grad = jnp.where(held, _dots(s_history, grad)[by_age], 0)
+    y_grad = jnp.where(held, _dots(y_history, grad)[by_age], 0)
+    alpha = solve_triangular(triangle, s_grad)
+    inner = pairs * alpha + gamma * (_dots(yy, alpha) - y_grad)
+    beta = solve_triangular(triangle, jnp.where(held, inner, 0), trans=1)
+    # Back from age to slot.
+    alpha, beta = (jnp.zeros_like(v).at[by_age].set(v) for v in (alpha, beta))
+    return gamma * (grad - _combine(y_history, alpha)) + _combine(s_history, beta)
+
+
+# Products and sums rather than matrix products: exact float32 on every backend (no TF32, whose
+# noise a line search would chase), and on CPU the same bits in a batch as alone.
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.sum(a * b)
+
+
+def _dots(history: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.sum(history * x, axis=tuple(range(1, history.ndim)))
+
+
+def _combine(history: jax.Array, coefficients: jax.Array) -> jax.Array:
+    spread = coefficients.reshape(-1, *[1] * (history.ndim - 1))
+    return jnp.sum(history * spread, axis=0)
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

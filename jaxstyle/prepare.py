@@ -1,0 +1,151 @@
+"""From pictures and a recipe to a `Job`: sized, with targets and initial pictures."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle import images
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.objective import Targets, compute_targets
+from jaxstyle.recipe import INITS, Recipe
+from jaxstyle.vgg import InputConvention, Network
+
+
+class Job(NamedTuple):
+    """What a run needs, ready for the device."""
+
+    network: Network
+    targets: Targets
+    recipe: Recipe
+    """Resolved."""
+    start: jax.Array
+    """Initial picture `[h, w, 3]`, or a batch of them `[k, h, w, 3]`."""
+
+
+def prepare(
+    content: ArrayLike,
+    styles: ArrayLike | Sequence[ArrayLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    start: ArrayLike | str | None = None,
+    lanes: Sequence[ArrayLike | str] | None = None,
+    style_blend: Sequence[float] | None = None,
+) -> Job:
+    """Size the pictures, compute the targets and paint the initial picture or pictures.
+
+    Args:
+      content: RGB `[h, w, 3]` in [0, 1]; brought to `recipe.size` (0: left as it is).
+      styles: one such picture or several, each of any size; shrunk to `recipe.size`, never
+        enlarged.
+      recipe: the settings; resolved here.
+      network: weights.
+      start: initial picture, resized to the output, or a name (`initial_picture`);
+        `recipe.init` if not given.
+      lanes: a batch instead: one start a lane, pictures and names mixed as you like; lane i
+        has seed `recipe.seed + i`.
+      style_blend: see `compute_targets`.
+
+    Returns:
+      `Job`, to be given to `iterates`.
+
+    Raises:
+      JaxstyleError: what does not fit, by name.
+    """
+    recipe = recipe.resolved(network)
+    content = sized(picture(content, "content"), recipe, upscale=recipe.upscale)
+    shrunk = style_pictures(styles, recipe)
+    targets = compute_targets(
+        network, jnp.asarray(content), shrunk, recipe, style_blend=style_blend
+    )
+
+    def started(start: ArrayLike | str, seed: int) -> jax.Array:
+        if isinstance(start, str):
+            return initial_picture(
+                start,
+                content=content,
+                style=shrunk[0],
+                convention=network.convention,
+                noise_std=recipe.noise_std,
+                seed=seed,
+            )
+        return jnp.asarray(images.resize(picture(start, "start"), *content.shape[:2]))
+
+    if lanes is None:
+        return Job(
+            network, targets, recipe, started(recipe.init if start is None else start, recipe.seed)
+        )
+    if not lanes:
+        raise JaxstyleError("lanes: no initial picture was given; give at least one")
+    seeds = range(recipe.seed, recipe.seed + len(lanes))
+    batch = jnp.stack([started(lane, seed) for lane, seed in zip(lanes, seeds, strict=True)])
+    return Job(network, targets, recipe, batch)
+
+
+def initial_picture(
+    init: str,
+    *,
+    content: ArrayLike,
+    style: ArrayLike,
+    convention: InputConvention,
+    noise_std: float,
+    seed: int,
+) -> jax.Array:
+    """Paint the picture that the optimiser starts from, RGB of the content's shape.
+
+    Args:
+      init: `"content"` and `"style"` are those pictures (the style resized); `"noise"` is
+        normal noise around the network's mean colour, as in the papers.
+      content: RGB `[h, w, 3]` in [0, 1].
+      style: RGB of any size.
+      convention: where the mean colour comes from.
+      noise_std: standard deviation of the noise on the 0–255 scale.
+      seed: of the noise.
+
+    Raises:
+      JaxstyleError: another `init`: a file is the caller's to load.
+    """
+    content = jnp.asarray(content, jnp.float32)
+    if init == "content":
+        return content
+    if init == "style":
+        height, width = content.shape[:2]
+        return jnp.asarray(images.resize(np.asarray(style), height, width))
+    if init == "noise":
+        mean = jnp.asarray(convention.mean, jnp.float32) / convention.scale
+        if convention.channel_order == "bgr":
+            mean = mean[::-1]
+        noise = jax.random.normal(jax.random.key(seed), content.shape, jnp.float32)
+        return mean + noise * (noise_std / 255)
+    raise JaxstyleError(
+        f"init: {init!r} is none of {', '.join(INITS)}; to start from a picture, load it "
+        "and give it as `start`"
+    )
+
+
+def picture(image: ArrayLike, argument: str) -> np.ndarray:
+    """Check that an array is a picture, and give it as float32."""
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[-1] != 3 or not np.issubdtype(array.dtype, np.floating):
+        raise JaxstyleError(
+            f"{argument}: an array of shape {array.shape} and type {array.dtype} is not a picture; "
+            "give RGB [h, w, 3] of floats in [0, 1]"
+        )
+    if not np.isfinite(array).all():
+        raise JaxstyleError(f"{argument}: the picture has values that are not finite; replace them")
+    return array.astype(np.float32)
+
+
+def style_pictures(styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe) -> list[jax.Array]:
+    """Give one or several style pictures as a list, none longer than `recipe.size`."""
+    several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
+    return [jnp.asarray(sized(picture(style, "style"), recipe)) for style in several]
+
+
+def sized(image: np.ndarray, recipe: Recipe, *, upscale: bool = False) -> np.ndarray:
+    """Fit a picture to the recipe's size; a size of 0 leaves it as it is."""
+    return images.fit(image, recipe.size, upscale=upscale) if recipe.size else image

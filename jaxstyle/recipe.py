@@ -1,0 +1,267 @@
+"""`Recipe`: every setting of a run, its default, its range and the words that explain it.
+
+This is the one place where a default is decided: the command line builds its flags from
+these fields, Python callers and grid files use the same names.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.vgg import POOLINGS, Network, check_layers, split_layer
+
+LayerWeights = tuple[tuple[str, float], ...]
+
+LBFGS_OPTIMIZERS = ("lbfgs", "jaxopt-lbfgs", "optax-lbfgs")
+# Step sizes in units of the picture (0..1) per step; found on the default objective.
+DEFAULT_LEARNING_RATES: dict[str, float] = {
+    "adam": 0.02,
+    "rmsprop": 0.005,
+    "momentum": 1e-5,
+    "sgd": 1e-5,
+}
+OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
+SCHEDULES = ("constant", "exponential", "linear", "cosine")
+INITS = ("content", "noise", "style")
+
+
+def _setting(default: Any, help: str, **metadata: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one stylization; immutable, hashable, compared by value.
+
+    Also a pytree: numbers that only scale the objective or the steps are its leaves,
+    so changing them never recompiles and grids may `vmap` over them; what shapes the
+    program (layers, pooling, optimiser, history size) is static.
+
+    Raises:
+      JaxstyleError: a value outside its range; the message names field, value and range.
+    """
+
+    content_layers: LayerWeights = _setting(
+        (("relu4_2", 1.0),),
+        "Layers that keep the content, comma-separated `layer[:weight]`; `all` = every layer.",
+    )
+    style_layers: LayerWeights = _setting(
+        tuple((f"relu{block}_1", 1.0) for block in range(1, 6)),
+        "Layers whose Gram matrices carry the style, written likewise.",
+    )
+    content_weight: float = _setting(1.0, "alpha, weight of the content term.")
+    style_weight: float = _setting(1e4, "beta, weight of the style term.")
+    tv_weight: float = _setting(0.0, "Weight of the total variation.")
+    pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
+    init: str = _setting(
+        "content", "Initial picture: `content`, `noise`, `style` or an image file."
+    )
+    noise_std: float = _setting(
+        1.0, "Standard deviation of the initial noise, on the 0-255 scale of the network's input."
+    )
+    seed: int = _setting(0, "Seed of the initial noise.")
+    size: int = _setting(
+        512, "Longest side of the output in pixels; 0 keeps the content picture's."
+    )
+    upscale: bool = _setting(False, "Let --size enlarge a smaller content picture.")
+    steps: int = _setting(300, "Optimiser steps.")
+    optimizer: str = _setting("lbfgs", "How the picture descends.", choices=OPTIMIZERS)
+    learning_rate: float | None = _setting(
+        None,
+        "Step size of first-order methods, in picture units (0..1); default: "
+        + ", ".join(f"{name} {rate:g}" for name, rate in DEFAULT_LEARNING_RATES.items())
+        + ".",
+    )
+    schedule: str = _setting(
+        "constant", "How the learning rate falls over the run.", choices=SCHEDULES
+    )
+    decay: float = _setting(
+        0.01, "Fraction of the learning rate left at the last step (schedules but `constant`)."
+    )
+    momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
+    history_size: int = _setting(20, "Pairs that L-BFGS keeps.")
+
+    def __post_init__(self) -> None:
+        for name in ("content_layers", "style_layers"):
+            object.__setattr__(self, name, _layer_weights(getattr(self, name), name))
+        for name in ("content_weight", "style_weight", "tv_weight", "noise_std"):
+            _check_number(name, getattr(self, name), low=0)
+        if self.learning_rate is not None:
+            _check_number("learning_rate", self.learning_rate, low=0, open=True)
+        _check_number("decay", self.decay, low=0, open=True, high=1)
+        _check_number("momentum", self.momentum, low=0, high=1)
+        for name, low in (("steps", 1), ("size", 0), ("history_size", 1), ("seed", 0)):
+            _check_integer(name, getattr(self, name), low=low)
+        for field in dataclasses.fields(self):
+            choices = field.metadata.get("choices")
+            value = getattr(self, field.name)
+            if choices and value not in choices:
+                raise JaxstyleError(
+                    f"{field.name}: {value!r} does not exist; choose from {', '.join(choices)}"
+                )
+        if not (self.content_layers or self.style_layers):
+            raise JaxstyleError(
+                "content_layers and style_layers are both empty; name at least one layer"
+            )
+
+    def resolved(self, network: Network) -> "Recipe":
+        """Fill in what depends on the optimiser and the network, and check the layers.
+
+        `all` becomes the ReLUs of every convolution that `network` holds; a
+        `learning_rate` of `None` becomes the optimiser's own.
+
+        Raises:
+          JaxstyleError: a layer that the network does not have.
+        """
+        changes: dict[str, Any] = {}
+        for name in ("content_layers", "style_layers"):
+            expanded: dict[str, float] = {}
+            for layer, weight in getattr(self, name):
+                if layer == "all":
+                    names = [held.replace("conv", "relu") for held in network.layers]
+                else:
+                    names = [layer]
+                for one in names:
+                    expanded[one] = weight
+            check_layers(network, list(expanded), argument=name)
+            changes[name] = tuple(expanded.items())
+        if self.learning_rate is None:
+            changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("content_layers", "style_layers"):
+            values[name] = dict(values[name])
+        return values
+
+    # The split into traced numbers and static structure (see the class docstring).
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        numbers = tuple(getattr(self, name) for name in _NUMBERS)
+        content = tuple(weight for _, weight in self.content_layers)
+        style = tuple(weight for _, weight in self.style_layers)
+        structure = (
+            tuple(layer for layer, _ in self.content_layers),
+            tuple(layer for layer, _ in self.style_layers),
+            tuple(getattr(self, name) for name in _STRUCTURE),
+        )
+        return (content, style, numbers), structure
+
+    @classmethod
+    def tree_unflatten(cls, structure: tuple[Any, ...], numbers: tuple[Any, ...]) -> "Recipe":
+        # Around `__init__`: under a trace the numbers have no value to check.
+        recipe = object.__new__(cls)
+        content_names, style_names, static = structure
+        content, style, values = numbers
+        object.__setattr__(
+            recipe, "content_layers", tuple(zip(content_names, content, strict=True))
+        )
+        object.__setattr__(recipe, "style_layers", tuple(zip(style_names, style, strict=True)))
+        for name, value in zip(_NUMBERS + _STRUCTURE, values + static, strict=True):
+            object.__setattr__(recipe, name, value)
+        return recipe
+
+
+_NUMBERS = (
+    "content_weight",
+    "style_weight",
+    "tv_weight",
+    "noise_std",
+    "seed",
+    "size",
+    "steps",
+    "learning_rate",
+    "decay",
+    "momentum",
+)
+_STRUCTURE = tuple(
+    field.name
+    for field in dataclasses.fields(Recipe)
+    if field.name not in (*_NUMBERS, "content_layers", "style_layers")
+)
+
+
+def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
+    """Read `"relu1_1:0.5,relu2_1"` (or `"all"`, `"all:2"`) as pairs of layer and weight.
+
+    Raises:
+      JaxstyleError: a name or weight that cannot be.
+    """
+    pairs: list[tuple[str, float]] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        layer, _, weight = part.partition(":")
+        try:
+            pairs.append((layer, float(weight) if weight else 1.0))
+        except ValueError:
+            raise JaxstyleError(
+                f"{argument}: the weight {weight!r} in {part!r} is not a number; "
+                "write e.g. relu4_2:0.5"
+            ) from None
+    return _layer_weights(pairs, argument)
+
+
+def _layer_weights(
+    layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]], argument: str
+) -> LayerWeights:
+    if isinstance(layers, str):
+        return parse_layers(layers, argument=argument)
+    if isinstance(layers, Mapping):
+        layers = tuple(layers.items())
+    pairs = tuple((item, 1.0) if isinstance(item, str) else (item[0], item[1]) for item in layers)
+    for layer, weight in pairs:
+        if layer != "all":
+            try:
+                split_layer(layer)
+            except JaxstyleError as error:
+                raise JaxstyleError(f"{argument}: {error}") from None
+        _check_number(f"{argument}: weight of {layer}", weight, low=0)
+    names = [layer for layer, _ in pairs]
+    for layer in names:
+        if names.count(layer) > 1:
+            raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
+    return tuple((layer, float(weight)) for layer, weight in pairs)
+
+
+def _check_number(
+    name: str, value: Any, *, low: float, high: float = math.inf, open: bool = False
+) -> None:
+    try:
+        # JSON, jit and float32 all want a plain finite number.
+        number = float(value)
+    except (TypeError, ValueError):
+        raise JaxstyleError(f"{name}: {value!r} is not a number") from None
+    inside = (low < number if open else low <= number) and number <= high
+    if not (inside and math.isfinite(number)):
+        bound = "above" if open else "at least"
+        upper = f" and at most {high:g}" if high < math.inf else ""
+        raise JaxstyleError(
+            f"{name}: {value!r} is out of range; give a finite number {bound} {low:g}{upper}"
+        )
+
+
+def _check_integer(name: str, value: Any, *, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
+        raise JaxstyleError(f"{name}: {value!r} is out of range; give a whole number from {low}")
+
+
+presets: Mapping[str, Recipe] = {"default": Recipe()}
+"""Named recipes; `default` is what the command line uses."""
+
+
+def preset(name: str) -> Recipe:
+    """Look up a named recipe.
+
+    Raises:
+      JaxstyleError: no recipe of that name; the message lists them.
+    """
+    if name not in presets:
+        raise JaxstyleError(f"preset {name!r} does not exist; choose from {', '.join(presets)}")
+    return presets[name]

@@ -1,0 +1,98 @@
+"""The report of a run: settings, numbers and what they came from, as JSON."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxstyle.files import sha256_of, write_atomically
+from jaxstyle.objective import Terms
+from jaxstyle.run import Result
+from jaxstyle.vgg import Network
+
+SCHEMA = 1
+
+
+def run_report(
+    result: Result, *, network: Network, content: Path, styles: Sequence[Path], output: Path
+) -> dict[str, Any]:
+    """Describe one finished picture that has been written to `output`."""
+    height, width = result.image.shape[:2]
+    return {
+        "schema": SCHEMA,
+        "loss": result.loss,
+        "terms": terms_report(result.terms),
+        "initial": {"loss": result.initial_loss, "terms": terms_report(result.initial_terms)},
+        "steps": result.steps,
+        "evaluations": result.evaluations,
+        "history": {name: values.tolist() for name, values in result.history._asdict().items()},
+        "seconds": {"compile": result.compile_seconds, "run": result.run_seconds},
+        "recipe": result.recipe.as_dict(),
+        "weights": weights_report(network),
+        "images": {
+            "content": _picture_report(content),
+            "styles": [_picture_report(style) for style in styles],
+            "output": {**_picture_report(output), "size": [width, height]},
+        },
+        "environment": environment_report(),
+    }
+
+
+def batch_report(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the reports of a batch's lanes together."""
+    return {"schema": SCHEMA, "runs": list(runs)}
+
+
+def terms_report(terms: Terms) -> dict[str, float]:
+    """Give the terms by name."""
+    return {name: float(value) for name, value in terms._asdict().items()}
+
+
+def weights_report(network: Network) -> dict[str, str]:
+    """Identify the weights."""
+    return {"name": network.name, "sha256": network.digest, "source": network.source}
+
+
+def environment_report() -> dict[str, str]:
+    """Name the versions and the device that the numbers depend on."""
+    return {
+        "jaxstyle": version("jaxstyle"),
+        "jax": version("jax"),
+        "jaxlib": version("jaxlib"),
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def to_json(report: Any) -> str:
+    """Write JSON without NaN or Infinity, which JSON does not have: they become null."""
+    return json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
+
+
+def write_report(path: Path, report: Any) -> None:
+    """Write a report whole or not at all."""
+    write_atomically(path, to_json(report).encode(), argument="--report")
+
+
+def _picture_report(path: Path) -> dict[str, Any]:
+    # Read again rather than carried along: the digest is of the file as it is now.
+    from PIL import Image
+
+    with Image.open(path) as image:
+        size = list(image.size)
+    return {"path": str(path), "sha256": sha256_of(path), "size": size}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

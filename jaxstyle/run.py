@@ -1,0 +1,367 @@
+"""The run: from pictures and a recipe to a stylized picture, in compiled chunks of steps.
+
+`iterates` is a generator that runs the optimiser on the device and yields a picture and
+its numbers between chunks. Bars, snapshots, early stopping and files live in the loop
+of the caller. `stylize` is that loop with nothing in it.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle import images
+from jaxstyle.objective import Targets, Terms, compute_targets, make_objective
+from jaxstyle.optimisers import make_optimiser
+from jaxstyle.prepare import Job, picture, prepare, style_pictures
+from jaxstyle.recipe import Recipe
+from jaxstyle.vgg import Network
+
+
+class History(NamedTuple):
+    """The objective after each step, arrays `[steps + 1]` (lane first in a batch)."""
+
+    step: np.ndarray
+    """0 is the initial picture."""
+    loss: np.ndarray
+    content: np.ndarray
+    style: np.ndarray
+    tv: np.ndarray
+
+
+class Iterate(NamedTuple):
+    """What `iterates` yields between chunks. In a batch every array has the lane axis first."""
+
+    step: int
+    image: jax.Array
+    """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved."""
+    loss: np.ndarray
+    """Of the best picture so far before clipping."""
+    terms: Terms
+    evaluations: np.ndarray
+    """Evaluations of the objective and its gradient so far."""
+    history: History
+    """Of the steps since the last iterate."""
+    compile_seconds: float
+    """Spent on tracing and compiling since the last iterate."""
+    run_seconds: float
+    """Spent on running since the last iterate."""
+
+
+class Result(NamedTuple):
+    """A finished picture and how it came about."""
+
+    image: np.ndarray
+    """RGB `[h, w, 3]`, float32, in [0, 1]."""
+    loss: float
+    """Of `image` itself. The optimiser may leave [0, 1]; the history is of its own points."""
+    terms: Terms
+    initial_loss: float
+    initial_terms: Terms
+    history: History
+    steps: int
+    evaluations: int
+    compile_seconds: float
+    run_seconds: float
+    recipe: Recipe
+    """Every setting, resolved."""
+
+
+class _Best(NamedTuple):
+    image: jax.Array
+    loss: jax.Array
+    terms: Terms
+
+
+class _Carry(NamedTuple):
+    state: Any
+    best: _Best
+
+
+def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
+    """Run the optimiser, yielding the initial picture and then one iterate a chunk.
+
+    The loop may stop at any time; the last iterate holds the best picture. Everything stays
+    on the device but the numbers.
+
+    Args:
+      job: from `prepare`.
+      every: steps a chunk; fewer in the last if it does not divide the recipe's steps
+        (which compiles a second program). Chosen from the picture's size if not given.
+
+    Yields:
+      `Iterate` at step 0, every, 2·every, …, recipe.steps.
+    """
+    network, targets, recipe, start = job
+    every = every or default_every(start)
+    batched = start.ndim == 4
+    program = _program(recipe)
+    clock = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal clock
+        elapsed, clock = time.perf_counter() - clock, time.perf_counter()
+        return elapsed
+
+    # A call returns when its program is traced, compiled and queued; waiting is running.
+    carry = _start(network, targets, program, start, batched=batched)
+    compile_seconds = lap()
+    # Read what donation will invalidate before the next chunk is queued.
+    image = _as_saved(carry.best.image)
+    best = jax.device_get(carry.best._replace(image=0))
+    evaluations = jax.device_get(carry.state.evaluations)
+    first = [np.expand_dims(value, -1) for value in (best.loss, *best.terms)]
+    yield Iterate(
+        0, image, best.loss, best.terms, evaluations, History(np.zeros(1, int), *first),
+        compile_seconds, lap(),
+    )  # fmt: skip
+    for done in range(0, recipe.steps, every):
+        num_steps = min(every, recipe.steps - done)
+        lap()
+        carry, losses, terms = _advance(
+            network, targets, program, carry, batched=batched, num_steps=num_steps
+        )
+        compile_seconds = lap()
+        image = _as_saved(carry.best.image)
+        best, losses, terms, evaluations = jax.device_get(
+            (carry.best._replace(image=0), losses, terms, carry.state.evaluations)
+        )
+        steps = np.arange(done + 1, done + 1 + num_steps)
+        yield Iterate(
+            done + num_steps, image, best.loss, best.terms, evaluations,
+            History(steps, losses, *terms), compile_seconds, lap(),
+        )  # fmt: skip
+
+
+def default_every(start: ArrayLike) -> int:
+    """Choose the steps a chunk: ten, fewer for pictures so large that a person would wait."""
+    pixels = int(np.prod(np.shape(start)[:-1]))
+    return max(1, min(10, 2**20 // pixels))
+
+
+def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
+    """Make results of the iterates seen so far, one a lane; also after an interruption.
+
+    The picture is clipped to [0, 1], as a file needs it, and its loss is that of the
+    clipped picture (one more evaluation).
+
+    Args:
+      job: what `iterates` was given.
+      seen: the iterates that it yielded, in order, at least one; earlier pictures are not used.
+    """
+    network, targets, recipe, start = job
+    batched = start.ndim == 4
+    last = seen[-1]
+    program = _program(recipe)
+    final = jax.device_get(_start(network, targets, program, last.image, batched=batched).best)
+    joined = [np.concatenate(parts, -1) for parts in zip(*(i.history for i in seen), strict=True)]
+    history = History(*joined)
+
+    def lane(tree: Any, k: int) -> Any:
+        return jax.tree.map(lambda x: x[k], tree) if batched else tree
+
+    results = []
+    for k in range(len(start) if batched else 1):
+        best = lane(final, k)
+        past = History(history.step, *(lane(h, k) for h in history[1:]))
+        results.append(
+            Result(
+                image=best.image,
+                loss=float(best.loss),
+                terms=Terms(*map(float, best.terms)),
+                initial_loss=float(past.loss[0]),
+                initial_terms=Terms(*(float(term[0]) for term in past[2:])),
+                history=past,
+                steps=last.step,
+                evaluations=int(lane(last.evaluations, k)),
+                compile_seconds=sum(i.compile_seconds for i in seen),
+                run_seconds=sum(i.run_seconds for i in seen),
+                recipe=dataclasses.replace(recipe, seed=recipe.seed + k),
+            )
+        )
+    return results
+
+
+def stylize(
+    content: ArrayLike,
+    style: ArrayLike | Sequence[ArrayLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    start: ArrayLike | str | None = None,
+    style_blend: Sequence[float] | None = None,
+) -> Result:
+    """Paint the content picture in the style of another.
+
+    Args:
+      content: RGB `[h, w, 3]` in [0, 1].
+      style: one such picture or several, of any size.
+      recipe: the settings, e.g. `jaxstyle.presets["default"]`.
+      network: weights, from `jaxstyle.load_network`.
+      start: initial picture instead of the recipe's `init`.
+      style_blend: one weight a style picture; equal if not given.
+
+    Returns:
+      `Result`; its `image` has the content's proportions and a longest side of at most
+      `recipe.size`.
+
+    Raises:
+      JaxstyleError: what does not fit, by name.
+
+    Example:
+      >>> import numpy as np
+      >>> import jaxstyle
+      >>> network = jaxstyle.load_network("compact")
+      >>> content, style = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+      >>> result = jaxstyle.stylize(
+      ...     content, style, recipe=jaxstyle.Recipe(steps=2), network=network
+      ... )
+      >>> result.image.shape
+      (32, 32, 3)
+    """
+    job = prepare(
+        content, style, recipe=recipe, network=network, start=start, style_blend=style_blend
+    )
+    return finish(job, _seen(iterates(job)))[0]
+
+
+def stylize_batch(
+    content: ArrayLike,
+    style: ArrayLike | Sequence[ArrayLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    starts: Sequence[ArrayLike | str] | int,
+    style_blend: Sequence[float] | None = None,
+) -> list[Result]:
+    """Stylize from several initial pictures at once: one vmapped program, a lane each.
+
+    Args:
+      content: as in `stylize`.
+      style: as in `stylize`.
+      recipe: the settings of all lanes; lane i has seed `recipe.seed + i`.
+      network: weights.
+      starts: the number of lanes that start after `recipe.init`; or one start a lane,
+        each a picture or one of `"content"`, `"noise"`, `"style"`, mixed as you like.
+      style_blend: as in `stylize`.
+
+    Returns:
+      One `Result` a lane, in order.
+
+    Raises:
+      JaxstyleError: what does not fit, by name.
+    """
+    lanes = [recipe.init] * starts if isinstance(starts, int) else starts
+    job = prepare(
+        content, style, recipe=recipe, network=network, lanes=lanes, style_blend=style_blend
+    )
+    return finish(job, _seen(iterates(job)))
+
+
+@jax.jit
+def _value(
+    network: Network, targets: Targets, recipe: Recipe, image: jax.Array
+) -> tuple[jax.Array, Terms]:
+    return make_objective(network, targets, recipe)(image)
+
+
+def evaluate(
+    image: ArrayLike,
+    content: ArrayLike,
+    styles: ArrayLike | Sequence[ArrayLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+) -> tuple[float, Terms]:
+    """Score any picture under a recipe: its loss and the weighted terms.
+
+    The content picture is resized to the image's size; the style pictures keep theirs,
+    bounded by `recipe.size`.
+    """
+    recipe = recipe.resolved(network)
+    image = picture(image, "image")
+    content = images.resize(picture(content, "content"), *image.shape[:2])
+    shrunk = style_pictures(styles, recipe)
+    targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
+    program = _program(recipe)
+    loss, terms = jax.device_get(_value(network, targets, program, jnp.asarray(image)))
+    return float(loss), Terms(*map(float, terms))
+
+
+# The two programs of a run. Weights, targets and the recipe's numbers are arguments:
+# closed over, they would be folded as constants for minutes.
+
+
+def _program(recipe: Recipe) -> Recipe:
+    """Strip what does not shape the programs, so that it does not key their cache either."""
+    return dataclasses.replace(recipe, init="content", upscale=False)
+
+
+def _lanes(function: Any, batched: bool) -> Any:
+    return jax.vmap(function) if batched else function
+
+
+@partial(jax.jit, static_argnames=("batched",))
+def _start(
+    network: Network, targets: Targets, recipe: Recipe, start: jax.Array, *, batched: bool
+) -> _Carry:
+    objective = make_objective(network, targets, recipe)
+    optimiser = make_optimiser(recipe)
+
+    def init(position: jax.Array) -> _Carry:
+        # A copy, as the carry is donated and the caller keeps the start.
+        state = optimiser.init(objective, jnp.copy(position))
+        point = state.point
+        return _Carry(state, _Best(point.position, point.value, point.aux))
+
+    return _lanes(init, batched)(start)
+
+
+@partial(jax.jit, static_argnames=("batched", "num_steps"), donate_argnums=(3,))
+def _advance(
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    carry: _Carry,
+    *,
+    batched: bool,
+    num_steps: int,
+) -> tuple[_Carry, jax.Array, Terms]:
+    objective = make_objective(network, targets, recipe)
+    optimiser = make_optimiser(recipe)
+
+    def step(carry: _Carry, _: None) -> tuple[_Carry, tuple[jax.Array, Terms]]:
+        state, info = optimiser.step(objective, carry.state)
+        point, best = state.point, carry.best
+        # A value that is not a number is never better, so a diverged run keeps its best.
+        better = point.value < best.loss
+        candidate = _Best(point.position, point.value, point.aux)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
+        return _Carry(state, best), (info.value, info.aux)
+
+    def steps(carry: _Carry) -> tuple[_Carry, tuple[jax.Array, Terms]]:
+        return jax.lax.scan(step, carry, None, length=num_steps)
+
+    carry, (losses, terms) = _lanes(steps, batched)(carry)
+    return carry, losses, terms
+
+
+@jax.jit
+def _as_saved(image: jax.Array) -> jax.Array:
+    return jnp.clip(image, 0, 1)
+
+
+def _seen(run: Iterator[Iterate]) -> list[Iterate]:
+    """Exhaust a run, keeping of each iterate but the last only the numbers."""
+    seen: list[Iterate] = []
+    for iterate in run:
+        if seen:
+            seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
+        seen.append(iterate)
+    return seen

@@ -1,0 +1,283 @@
+"""VGG-16 and VGG-19 without their classifier, as a Flax module over a plain dict of params.
+
+The params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`. The
+widths are read from them, so one module serves the original networks and narrow
+ones. How a picture becomes the network's input belongs to the weights
+(`InputConvention`), never to a code path.
+
+Reference:
+  Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image
+  Recognition, arXiv:1409.1556, table 1, columns D (VGG-16) and E (VGG-19).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.convolution import convolve
+from jaxstyle.errors import JaxstyleError
+
+Params = Mapping[str, Mapping[str, jax.Array]]
+
+# Convolutions in each of the five blocks; a 2x2 pooling stands between blocks.
+TOPOLOGIES: dict[str, tuple[int, ...]] = {
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+POOLINGS = ("max", "avg")
+PADDINGS = ("zeros", "reflect")
+
+_LAYER = re.compile(r"(conv|relu)([1-5]_[1-4])")
+
+
+@flax.struct.dataclass
+class InputConvention:
+    """How an RGB picture in [0, 1] becomes a network's input x.
+
+    x = (channels reordered · scale − mean) / std, with `mean` and `std` given in
+    the network's own channel order. All fields are static under `jit`.
+    """
+
+    channel_order: str = flax.struct.field(pytree_node=False)
+    """`"rgb"` or `"bgr"`."""
+    scale: float = flax.struct.field(pytree_node=False)
+    """What a value of 1 becomes: 255 for the Caffe networks, 1 for torchvision's."""
+    mean: tuple[float, float, float] = flax.struct.field(pytree_node=False)
+    std: tuple[float, float, float] = flax.struct.field(pytree_node=False)
+    padding: str = flax.struct.field(pytree_node=False, default="zeros")
+    """What surrounds a feature map in every convolution: `"zeros"` or `"reflect"`."""
+
+
+CONVENTIONS: dict[str, InputConvention] = {
+    "caffe": InputConvention("bgr", 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    "torchvision": InputConvention("rgb", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@flax.struct.dataclass
+class Network:
+    """Weights with what is needed to use and to name them: a pytree whose leaves are `params`.
+
+    Pass it as an argument to jitted functions; closing over it makes the compiler
+    fold tens of megabytes of constants.
+    """
+
+    params: Params
+    topology: str = flax.struct.field(pytree_node=False)
+    """`"vgg16"` or `"vgg19"`: which layer follows which."""
+    convention: InputConvention = flax.struct.field(pytree_node=False)
+    name: str = flax.struct.field(pytree_node=False, default="unnamed")
+    source: str = flax.struct.field(pytree_node=False, default="")
+    """Where the numbers come from, in words or as an address."""
+    licence: str = flax.struct.field(pytree_node=False, default="")
+    digest: str = flax.struct.field(pytree_node=False, default="")
+    """SHA-256 over the arrays, as `jaxstyle.weights.digest` computes it."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The convolutions that the params hold without a gap from the first, in order."""
+        held = []
+        for layer in convolutions(self.topology):
+            if layer not in self.params:
+                break
+            held.append(layer)
+        return tuple(held)
+
+
+def convolutions(topology: str) -> tuple[str, ...]:
+    """List a topology's convolutions in order: `("conv1_1", "conv1_2", "conv2_1", ...)`."""
+    return tuple(
+        f"conv{block}_{i}"
+        for block, count in enumerate(TOPOLOGIES[topology], start=1)
+        for i in range(1, count + 1)
+    )
+
+
+def split_layer(layer: str) -> tuple[str, bool]:
+    """Split a layer's name into its convolution and whether the ReLU follows.
+
+    `"relu4_2"` gives `("conv4_2", True)`, `"conv4_2"` gives `("conv4_2", False)`.
+
+    Raises:
+      JaxstyleError: the name is not of the form `convB_I` or `reluB_I`.
+    """
+    match = _LAYER.fullmatch(layer)
+    if not match:
+        raise JaxstyleError(
+            f"layer {layer!r} is not a VGG layer; names run from 'relu1_1' to 'relu5_4', "
+            "or 'conv1_1' to 'conv5_4' for the values before the ReLU"
+        )
+    return f"conv{match[2]}", match[1] == "relu"
+
+
+def check_layers(network: Network, layers: Sequence[str], *, argument: str = "layers") -> None:
+    """Raise a `JaxstyleError` that names `argument` unless `network` has all `layers`."""
+    held = network.layers
+    for layer in layers:
+        convolution, _ = split_layer(layer)
+        if convolution not in held:
+            raise JaxstyleError(
+                f"{argument}: layer {layer!r} is not in network {network.name!r}, "
+                f"which has {', '.join(held) or 'no layers'}; name one of these "
+                "(as relu… or conv…) or choose other weights"
+            )
+
+
+def smallest_side(layers: Sequence[str]) -> int:
+    """Pixels that a picture's shorter side needs so that every layer has a position left."""
+    deepest = max(int(split_layer(layer)[0][4]) for layer in layers)
+    return 2 ** (deepest - 1)
+
+
+def _depth(layer: str) -> str:
+    return split_layer(layer)[0]
+
+
+def preprocess(convention: InputConvention, image: jax.Array) -> jax.Array:
+    """Turn an RGB picture `[h, w, 3]` in [0, 1] into the network's input of the same shape."""
+    if convention.channel_order == "bgr":
+        image = image[..., ::-1]
+    mean = jnp.asarray(convention.mean, image.dtype)
+    std = jnp.asarray(convention.std, image.dtype)
+    return (image * convention.scale - mean) / std
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Take the largest of each 2x2 cell of `[..., h, w, c]`; an odd last row or column is dropped.
+
+    Written as a reshape because the gradient of `reduce_window` is a
+    select-and-scatter: about ten times dearer on CPU, and refused by XLA's
+    deterministic mode on GPU.
+    """
+    return _cells(x).max((-4, -2))
+
+
+def avg_pool(x: jax.Array) -> jax.Array:
+    """Average each 2x2 cell of `[..., h, w, c]`; an odd last row or column is dropped."""
+    return _cells(x).mean((-4, -2))
+
+
+def _cells(x: jax.Array) -> jax.Array:
+    *batch, h, w, c = x.shape
+    x = x[..., : h // 2 * 2, : w // 2 * 2, :]
+    return x.reshape(*batch, h // 2, 2, w // 2, 2, c)
+
+
+class VGG(nn.Module):
+    """The convolutions of a VGG up to the deepest of `layers`; nothing below it is computed.
+
+    Applied to `[h, w, 3]` (the network's input, see `preprocess`) it returns
+    `{layer: [h', w', c]}`.
+    """
+
+    topology: str
+    layers: tuple[str, ...]
+    widths: Mapping[str, int]
+    """Output channels of each convolution that is needed."""
+    pooling: str = "max"
+    padding: str = "zeros"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        pool = {"max": max_pool, "avg": avg_pool}[self.pooling]
+        wanted = set(self.layers)
+        found: dict[str, jax.Array] = {}
+        block = "1"
+        for name in convolutions(self.topology):
+            if len(found) == len(wanted):
+                break
+            if name[4] != block:
+                x, block = pool(x), name[4]
+            x = self._convolve(x, name)
+            if name in wanted:
+                found[name] = x
+            x = nn.relu(x)
+            rectified = name.replace("conv", "relu")
+            if rectified in wanted:
+                found[rectified] = x
+        return found
+
+    def _convolve(self, x: jax.Array, name: str) -> jax.Array:
+        if self.padding == "zeros":
+            return Convolution(self.widths[name], name=name)(x)
+        # A border of one for the map, and what it adds to the result cut off again: a pad
+        # and an unpadded convolution would be much slower on CPU.
+        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=self.padding)
+        return Convolution(self.widths[name], name=name)(x)[1:-1, 1:-1]
+
+
+class Convolution(nn.Module):
+    """A 3x3 convolution with bias."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (3, 3, x.shape[-1], self.width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        return convolve(x, kernel) + bias
+
+
+def features(
+    network: Network, image: jax.Array, layers: Sequence[str], *, pooling: str = "max"
+) -> dict[str, jax.Array]:
+    """Compute the activations of a picture at some layers.
+
+    Args:
+      network: weights; only those of the layers that are needed are used.
+      image: RGB `[h, w, 3]`, float32, [0, 1] (values outside are processed as they are).
+      layers: names such as `"relu4_2"` (after the ReLU) or `"conv4_2"` (before it).
+      pooling: `"max"` (as trained) or `"avg"` (Gatys et al. 2016, section 2: smoother results).
+
+    Returns:
+      `{layer: [h / 2**(block-1), w / 2**(block-1), channels]}`, sizes rounded down.
+
+    Raises:
+      JaxstyleError: a layer or pooling that does not exist, or a picture too small for a layer.
+    """
+    layers = tuple(dict.fromkeys(layers))
+    if not layers:
+        return {}
+    check_layers(network, layers)
+    if pooling not in POOLINGS:
+        raise JaxstyleError(
+            f"pooling {pooling!r} does not exist; choose from {', '.join(POOLINGS)}"
+        )
+    return activations(network, preprocess(network.convention, image), layers, pooling=pooling)
+
+
+def activations(
+    network: Network, x: jax.Array, layers: tuple[str, ...], *, pooling: str
+) -> dict[str, jax.Array]:
+    """Like `features`, from the network's input instead of a picture and without its checks."""
+    h, w, _ = x.shape
+    # Reflection needs a second pixel to reflect.
+    least = smallest_side(layers) * (2 if network.convention.padding == "reflect" else 1)
+    if min(h, w) < least:
+        raise JaxstyleError(
+            f"a picture of {w}x{h} pixels is too small for layer {max(layers, key=_depth)!r}, "
+            f"which needs {least} pixels a side; use a larger picture or shallower layers"
+        )
+    widths = {name: int(p["bias"].shape[0]) for name, p in network.params.items()}
+    module = VGG(
+        network.topology,
+        layers,
+        _FrozenWidths(widths),
+        pooling=pooling,
+        padding=network.convention.padding,
+    )
+    variables: dict[str, Any] = {"params": network.params}
+    return module.apply(variables, x)  # type: ignore[return-value]
+
+
+class _FrozenWidths(dict):
+    """A dict that may be a module's attribute: linen wants its fields hashable."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items())))

@@ -1,0 +1,134 @@
+"""Fetches one file from its addresses, whole and checked, or not at all."""
+
+import importlib
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.weights.manifest import Source, agrees, file_digest, is_test_manifest
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes received so far and, where known, in all."""
+
+# For sources whose size nobody published; the largest known has 575 MB.
+_MAX_BYTES = 700_000_000
+_TIMEOUT_SECONDS = 30
+
+
+def download(source: Source, target: Path, *, progress: Progress | None = None) -> None:
+    """Download a source to `target`, trying its addresses in turn.
+
+    The digest is checked before this returns; nothing opens the file until then.
+
+    Raises:
+      JaxstyleError: no address gives the file; says of each why, and what was expected.
+    """
+    if not source.digest:
+        raise JaxstyleError(
+            f"weights {source.name!r} have no published digest, so they are not fetched; get "
+            f"{source.urls[0]} yourself and use `jaxstyle weights convert`"
+        )
+    failures = []
+    for url in source.urls:
+        try:
+            check_url(url)
+            _download(url, source, target, progress)
+            return
+        except _Failure as failure:
+            failures.append(f"{url}: {failure}")
+            target.unlink(missing_ok=True)
+    raise JaxstyleError(
+        f"weights {source.name!r} could not be fetched ({'; '.join(failures)}); try again later "
+        "or get the file elsewhere and use `jaxstyle weights convert`"
+    )
+
+
+def check_url(url: str) -> None:
+    """Raise a `JaxstyleError` unless `url` is https, or a test's http on this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise JaxstyleError(f"address {url!r} in the manifest is damaged ({error})") from error
+    if parts.scheme == "https":
+        return
+    if parts.scheme == "http" and is_test_manifest() and _is_loopback(parts.hostname or ""):
+        return
+    raise JaxstyleError(f"address {url} is refused: weights are fetched by https only")
+
+
+class _Failure(Exception):
+    """Why one address did not give the file."""
+
+
+def _download(url: str, source: Source, target: Path, progress: Progress | None) -> None:
+    # Here because they take a third of a second, which the other commands need not spend.
+    import requests
+
+    pooch: Any = importlib.import_module("pooch")
+
+    def check_redirect(response: Any, *_: Any, **__: Any) -> None:
+        try:
+            check_url(response.url)
+        except JaxstyleError as error:
+            raise _Failure(str(error)) from error
+
+    with open(target, "wb") as file:
+        writer = _BoundedWriter(file, source.size, progress)
+        fetch = pooch.HTTPDownloader(
+            chunk_size=1 << 16, timeout=_TIMEOUT_SECONDS, hooks={"response": check_redirect}
+        )
+        try:
+            fetch(url=url, output_file=writer, pooch=None)
+        except requests.exceptions.HTTPError as error:
+            status = getattr(error.response, "status_code", "an error")
+            raise _Failure(f"the server answered {status}") from error
+        except (
+            requests.exceptions.ChunkedEncodingError,
+            requests.exceptions.ContentDecodingError,
+        ) as error:
+            raise _Failure(f"the connection broke after {writer.received} bytes") from error
+        except requests.exceptions.RequestException as error:
+            raise _Failure(f"not reachable ({_reason(error)})") from error
+    if source.size is not None and writer.received < source.size:
+        raise _Failure(f"truncated: {writer.received} of {source.size} bytes")
+    assert source.digest is not None
+    found = file_digest(target, source.digest)
+    if not agrees(source.digest, found):
+        raise _Failure(f"wrong digest: expected {source.digest}, got {found}")
+
+
+class _BoundedWriter:
+    """A file that refuses to grow past the size that the manifest gives."""
+
+    def __init__(self, file: IO[bytes], size: int | None, progress: Progress | None) -> None:
+        self.file, self.size, self.progress = file, size, progress
+        self.received = 0
+
+    def write(self, chunk: bytes) -> None:
+        self.received += len(chunk)
+        if self.received > (self.size or _MAX_BYTES):
+            raise _Failure(f"larger than the {self.size or _MAX_BYTES} bytes expected")
+        self.file.write(chunk)
+        if self.progress:
+            self.progress(self.received, self.size)
+
+    def flush(self) -> None:
+        """Nothing: the downloader flushes after every chunk, which only costs time."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause of one of requests' errors, without its wrappers."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:120]}"

@@ -1,0 +1,145 @@
+"""The list of known weights, `manifest.toml`: addresses, sizes, digests and licences."""
+
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxstyle.errors import JaxstyleError
+
+ENVIRONMENT = "JAXSTYLE_MANIFEST"
+"""Names another manifest, for tests; it may then have addresses on this machine."""
+
+DIGEST_KINDS = {"md5": 32, "sha256": 64, "sha256-prefix": None}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of weights that others publish."""
+
+    name: str
+    kind: str
+    """The format: `"keras"`, `"torchvision"`, `"caffe-pth"`, `"gatys"` or `"matconvnet"`."""
+    network: str
+    """`"vgg16"` or `"vgg19"`."""
+    convention: str
+    """`"caffe"`, `"torchvision"` or `"matconvnet"`."""
+    urls: tuple[str, ...]
+    """The same file at different places, tried in turn."""
+    size: int | None
+    """Bytes, where known."""
+    digest: str | None
+    """`"sha256:…"`, `"md5:…"` or `"sha256-prefix:…"`; without one it is not fetched."""
+    licence: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A network that comes with jaxstyle, beside the manifest."""
+
+    name: str
+    file: Path
+    digest: str
+    """Of its arrays, as `jaxstyle.weights.digest` computes it."""
+    trained: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that can be named in place of a file."""
+
+    sources: dict[str, Source]
+    embedded: dict[str, Embedded]
+
+
+def read_manifest() -> Manifest:
+    """Read the manifest that comes with jaxstyle, or the one that `JAXSTYLE_MANIFEST` names.
+
+    Raises:
+      JaxstyleError: it cannot be read or an entry lacks a field.
+    """
+    path = _path()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Manifest(
+            {name: _source(name, entry) for name, entry in table.get("sources", {}).items()},
+            {
+                name: Embedded(
+                    name=name,
+                    file=path.parent / entry["file"],
+                    digest=entry["digest"].removeprefix("sha256:"),
+                    trained=entry["trained"],
+                    note=entry.get("note", ""),
+                )
+                for name, entry in table.get("embedded", {}).items()
+            },
+        )
+    except KeyError as error:
+        raise JaxstyleError(f"manifest {path}: an entry has no {error}") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise JaxstyleError(f"manifest {path} cannot be read: {error}") from error
+
+
+def is_test_manifest() -> bool:
+    """Whether `JAXSTYLE_MANIFEST` is set."""
+    return bool(os.environ.get(ENVIRONMENT))
+
+
+def file_digest(path: Path, like: str) -> str:
+    """Compute the digest of a file by the algorithm of another: `"md5:…"` or `"sha256:…"`."""
+    algorithm = "md5" if like.startswith("md5:") else "sha256"
+    with open(path, "rb") as file:
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+
+
+def agrees(pinned: str, found: str) -> bool:
+    """Compare a manifest's digest with what `file_digest` found."""
+    if pinned.startswith("sha256-prefix:"):
+        return found.startswith(pinned.replace("-prefix", ""))
+    return found == pinned
+
+
+def identify(path: Path) -> Source | None:
+    """Find the source that a file on disk is a copy of, by size and digest."""
+    size = path.stat().st_size
+    found: dict[bool, str] = {}  # files have half a gigabyte: each algorithm runs once at most
+    for source in read_manifest().sources.values():
+        if source.digest and source.size in (None, size):
+            is_md5 = source.digest.startswith("md5:")
+            if is_md5 not in found:
+                found[is_md5] = file_digest(path, source.digest)
+            if agrees(source.digest, found[is_md5]):
+                return source
+    return None
+
+
+def _path() -> Path:
+    if is_test_manifest():
+        return Path(os.environ[ENVIRONMENT])
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "data"
+    return (installed if installed.is_dir() else package.parent / "weights") / "manifest.toml"
+
+
+def _source(name: str, entry: dict[str, Any]) -> Source:
+    digest = entry.get("digest")
+    if digest is not None:
+        kind, _, value = digest.partition(":")
+        length = DIGEST_KINDS.get(kind, -1)
+        if length not in (None, len(value)) or not value or set(value) - set("0123456789abcdef"):
+            raise ValueError(f"{name} has digest {digest!r}, not md5:…, sha256:… in lower case")
+    return Source(
+        name=name,
+        kind=entry["kind"],
+        network=entry["network"],
+        convention=entry["convention"],
+        urls=tuple(entry["urls"]),
+        size=entry.get("size"),
+        digest=digest,
+        licence=entry["licence"],
+        note=entry.get("note", ""),
+    )

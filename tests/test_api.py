@@ -1,0 +1,134 @@
+"""House rules of the public names, and the names that the contract promises."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+import jaxstyle
+from jaxstyle import optimisers, weights
+
+PROMISED = (
+    "load_network",
+    "Recipe",
+    "presets",
+    "stylize",
+    "iterates",
+    "make_objective",
+    "gram_matrix",
+    "content_loss",
+    "style_loss",
+    "total_variation",
+    "lbfgs",
+)
+
+PUBLIC = {name: thing for name, thing in vars(jaxstyle).items() if not name.startswith("_")}
+PUBLIC = {name: thing for name, thing in PUBLIC.items() if not inspect.ismodule(thing)}
+FUNCTIONS = {
+    f"{module.__name__}.{name}": thing
+    for module in (jaxstyle, optimisers, weights)
+    for name, thing in vars(module).items()
+    if not name.startswith("_") and inspect.isfunction(thing)
+}
+CLASSES = {name: thing for name, thing in PUBLIC.items() if inspect.isclass(thing)}
+
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_the_contracts_names_are_there(name):
+    assert name in PUBLIC
+
+
+def test_the_version_is_the_packages():
+    from importlib.metadata import version
+
+    assert jaxstyle.__version__ == version("jaxstyle")
+
+
+@every_function
+def test_functions_have_docstrings(function):
+    first = inspect.getdoc(function).splitlines()[0]
+    assert first.endswith((".", ":", ",")) or "\n" in inspect.getdoc(function)
+    assert len(first) > 10
+
+
+@pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES)
+def test_classes_and_their_methods_have_docstrings(kind):
+    written = [kind, *(m for n, m in vars(kind).items() if inspect.isfunction(m) and n[0] != "_")]
+    for thing in written:
+        if thing.__module__.startswith("jaxstyle") and thing.__name__ not in (
+            "tree_flatten",
+            "tree_unflatten",
+            "replace",
+        ):
+            doc = inspect.getdoc(thing) or ""
+            # NamedTuples and dataclasses write `Name(field, ...)` themselves.
+            assert doc and not doc.startswith(f"{thing.__name__}("), thing
+
+
+@every_function
+def test_defaults_are_keyword_only(function):
+    """Options come after `*`; only what a call is about is positional."""
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.default is not inspect.Parameter.empty:
+            # `load_network()` and `verify()` say "the usual one" and "all of them".
+            if function.__name__ in ("load_network", "verify"):
+                continue
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter
+
+
+def test_options_follow_the_arrays_and_are_keywords():
+    signature = inspect.signature(jaxstyle.stylize)
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    assert list(kinds)[:2] == ["content", "style"]
+    assert kinds["recipe"] is kinds["network"] is inspect.Parameter.KEYWORD_ONLY
+    with pytest.raises(TypeError):
+        jaxstyle.lbfgs(20)
+
+
+@every_function
+def test_every_parameter_is_annotated(function):
+    signature = inspect.signature(function)
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty, parameter
+    assert signature.return_annotation is not inspect.Signature.empty
+
+
+@pytest.mark.parametrize("name", ["stylize", "stylize_batch", "prepare", "features", "lbfgs"])
+def test_a_docstring_explains_every_parameter(name):
+    function = PUBLIC[name]
+    doc = inspect.getdoc(function)
+    for parameter in inspect.signature(function).parameters:
+        assert f"\n  {parameter}: " in doc, parameter
+
+
+def test_the_recipes_fields_are_the_contracts_flags():
+    fields = {field.name for field in dataclasses.fields(jaxstyle.Recipe)}
+    assert fields >= {
+        "size",
+        "steps",
+        "optimizer",
+        "learning_rate",
+        "history_size",
+        "init",
+        "noise_std",
+        "seed",
+        "content_layers",
+        "style_layers",
+        "content_weight",
+        "style_weight",
+        "tv_weight",
+        "pooling",
+    }
+    recipe = jaxstyle.presets["default"]
+    assert (recipe.size, recipe.optimizer, recipe.seed) == (512, "lbfgs", 0)
+
+
+def test_results_have_what_the_contract_names():
+    assert {"image", "loss", "terms", "history"} <= set(jaxstyle.Result._fields)
+    assert jaxstyle.Terms._fields == ("content", "style", "tv")
+
+
+def test_an_error_is_a_value_error():
+    assert issubclass(jaxstyle.JaxstyleError, ValueError)

@@ -1,0 +1,560 @@
+"""Picture files of every kind this reads, made here, and what must be refused."""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from jaxstyle import images, sheets
+from jaxstyle.errors import JaxstyleError
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def _pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _save(folder: Path, image: Image.Image, name: str = "in.png", **options: Any) -> Path:
+    path = folder / name
+    image.save(path, **options)
+    return path
+
+
+def _bytes(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def _refused(path: Path, *words: str, **options: Any) -> None:
+    """Loading fails with one line that names the argument, the file and `words`; no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(JaxstyleError) as caught:
+            images.load_image(path, argument="content", **options)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith("content ") and repr(str(path)) in message
+    for word in words:
+        assert word in message
+
+
+# What is read.
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(16, 40), width=st.integers(16, 40), seed=SEEDS)
+def test_a_png_comes_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, seed: int
+) -> None:
+    path = tmp_path_factory.mktemp("png") / "out.png"
+    pixels = _pixels(height, width, seed=seed)
+    images.save_image(path, pixels.astype(np.float32) / 255)
+    again = images.load_image(path)
+    assert again.dtype == np.float32 and again.shape == (height, width, 3)
+    np.testing.assert_array_equal(np.rint(again * 255).astype(np.uint8), pixels)
+    np.testing.assert_array_equal(again, pixels.astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("a.png", 0),
+        ("a.BMP", 0),
+        ("a.tif", 0),
+        ("a.tiff", 0),
+        ("a.jpg", 0.03),
+        ("a.jpeg", 0.03),
+        ("a.webp", 0.06),
+    ],
+)
+def test_every_written_format_is_read(tmp_path: Path, name: str, tolerance: float) -> None:
+    y, x = np.mgrid[0:40, 0:50] / 50
+    picture = np.rint(np.stack([x, y, (x + y) / 2], axis=-1) * 255).astype(np.float32) / 255
+    images.save_image(tmp_path / name, picture)
+    assert np.abs(images.load_image(tmp_path / name) - picture).max() <= tolerance
+    with Image.open(tmp_path / name) as image:
+        profile = image.info.get("icc_profile")
+    assert (profile is None) == name.endswith("BMP")
+    if profile:
+        named = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        assert "sRGB" in ImageCms.getProfileDescription(named)
+
+
+def test_avif_is_read(tmp_path: Path) -> None:
+    path = _save(tmp_path, Image.new("RGB", (32, 20), (200, 100, 50)), "a.avif", quality=100)
+    picture = images.load_image(path)
+    assert picture.shape == (20, 32, 3)
+    np.testing.assert_allclose(picture[10, 10] * 255, [200, 100, 50], atol=3)
+
+
+def test_the_ending_does_not_decide_what_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "really-a-png.jpg"
+    path.write_bytes(_bytes(Image.new("RGB", (20, 20), "red")))
+    np.testing.assert_array_equal(images.load_image(path)[0, 0], [1, 0, 0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg", "webp", "avif"])
+def test_exif_orientation(tmp_path: Path, orientation: int, ending: str) -> None:
+    # Red top left, green top right, blue bottom left, white bottom right, as the eye sees it.
+    upright = np.zeros((32, 48, 3), np.uint8)
+    upright[:16, :24], upright[:16, 24:] = (255, 0, 0), (0, 255, 0)
+    upright[16:, :24], upright[16:, 24:] = (0, 0, 255), (255, 255, 255)
+    transposed = np.swapaxes(upright, 0, 1)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: transposed,
+        6: transposed[::-1],
+        7: transposed[::-1, ::-1],
+        8: transposed[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {} if ending in ("png", "tif") else {"quality": 100}
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    picture = images.load_image(_save(tmp_path, image, f"in.{ending}", exif=exif, **options))
+    assert picture.shape == upright.shape
+    for y, x in ((6, 6), (6, 42), (26, 6), (26, 42)):
+        np.testing.assert_allclose(picture[y, x], upright[y, x] / 255, atol=0.06)
+
+
+def test_broken_exif_is_ignored(tmp_path: Path) -> None:
+    image = Image.fromarray(_pixels(20, 30))
+    path = _save(tmp_path, image, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12" * 9)
+    assert images.load_image(path).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "PA", "CMYK", "YCbCr", "RGB"])
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg", "webp", "bmp"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, ending: str) -> None:
+    image = Image.new("RGB", (24, 20), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 12, 20))
+    try:
+        path = _save(tmp_path, image.convert(mode), f"in.{ending}")
+    except OSError:
+        pytest.skip(f"{ending} cannot hold {mode}")
+    picture = images.load_image(path)
+    assert picture.shape == (20, 24, 3)
+    np.testing.assert_allclose(picture[:, 2:9], 0, atol=0.05)
+    np.testing.assert_allclose(picture[:, 15:], 1, atol=0.05)
+
+
+def test_cmyk_palette_and_gray_values(tmp_path: Path) -> None:
+    red = (255, 0, 0)
+    cmyk = Image.new("CMYK", (20, 20), (0, 255, 255, 0))
+    for name in ("c.tif", "c.jpg"):
+        picture = images.load_image(_save(tmp_path, cmyk, name))
+        np.testing.assert_allclose(picture[5, 5], [1, 0, 0], atol=0.02)
+    palette = Image.new("RGB", (20, 20), red).quantize(4)
+    np.testing.assert_array_equal(images.load_image(_save(tmp_path, palette))[5, 5], [1, 0, 0])
+    gray = Image.new("L", (20, 20), 51)
+    np.testing.assert_allclose(images.load_image(_save(tmp_path, gray))[5, 5], [0.2] * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0, 51, 255])
+def test_transparency_lies_over_white(tmp_path: Path, alpha: int) -> None:
+    for mode, value in (("RGBA", (255, 0, 0, alpha)), ("LA", (0, alpha))):
+        picture = images.load_image(_save(tmp_path, Image.new(mode, (20, 20), value)))
+        top = np.array([1.0, 0, 0]) if mode == "RGBA" else np.zeros(3)
+        expected = alpha / 255 * top + (1 - alpha / 255)
+        np.testing.assert_allclose(picture[3, 3], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "key"), [("P", 0), ("L", 7), ("RGB", (7, 7, 7)), ("1", 0)])
+def test_a_transparent_colour_lies_over_white(tmp_path: Path, mode: str, key: Any) -> None:
+    value: Any = {"P": 0, "L": 7, "RGB": (7, 7, 7), "1": 0}[mode]
+    path = _save(tmp_path, Image.new(mode, (20, 20), value), transparency=key)
+    np.testing.assert_array_equal(images.load_image(path), 1)
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("I;16", "png"), ("I;16", "tif"), ("I;16B", "tif")])
+def test_16_bit_gray_keeps_its_precision(tmp_path: Path, mode: str, ending: str) -> None:
+    values = np.arange(400, dtype=np.uint16).reshape(20, 20) * 164
+    order = ">u2" if mode == "I;16B" else "<u2"
+    image = Image.frombytes(mode, (20, 20), values.astype(order).tobytes())
+    picture = images.load_image(_save(tmp_path, image, f"in.{ending}"))
+    for channel in range(3):
+        np.testing.assert_allclose(picture[..., channel], values / 65_535, atol=1e-6)
+
+
+def _png(width: int, height: int, depth: int, kind: int, data: bytes, before: bytes = b"") -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(name + body))
+        return struct.pack(">I", len(body)) + name + body + crc
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
+    body = before + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + body
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bit_colour_and_alpha_are_read(tmp_path: Path, kind: int, channels: int) -> None:
+    row = b"\0" + struct.pack(">H", 0x8080) * (20 * channels)
+    (tmp_path / "deep.png").write_bytes(_png(20, 20, 16, kind, row * 20))
+    value = 0x80 / 255
+    expected = value if channels == 3 else value * value + 1 - value
+    np.testing.assert_allclose(images.load_image(tmp_path / "deep.png"), expected, atol=1e-5)
+
+
+def test_float_pixels_need_a_known_range(tmp_path: Path) -> None:
+    path = _save(tmp_path, Image.new("F", (20, 20), 0.25), "f.tif")
+    np.testing.assert_array_equal(images.load_image(path), np.float32(0.25))
+    for mode, value in (("F", 3.0), ("F", float("nan")), ("I", 70_000)):
+        _refused(_save(tmp_path, Image.new(mode, (20, 20), value), "f.tif"), "8 or 16 bit")
+
+
+def _swapped_profile() -> bytes:
+    """An RGB profile whose red and blue primaries are exchanged: nobody can miss it."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+def test_a_profile_is_converted_to_srgb(tmp_path: Path, mode: str, ending: str) -> None:
+    if (mode, ending) == ("P", "webp"):
+        pytest.skip("WebP has no palette")
+    image = Image.new("RGB", (20, 20), (200, 100, 50)).convert(mode)
+    options = {"lossless": True} if ending == "webp" else {}
+    path = _save(tmp_path, image, f"in.{ending}", icc_profile=_swapped_profile(), **options)
+    stored = np.array([200, 100, 50]) if mode != "P" else np.array(image.convert("RGB"))[0, 0]
+    np.testing.assert_allclose(images.load_image(path)[5, 5] * 255, stored[::-1], atol=2)
+
+
+def test_a_gray_profile_is_converted_at_8_and_16_bit(tmp_path: Path) -> None:
+    profile = _gray_profile(gamma=1.0)
+    linear = 0.25
+    expected = 1.055 * linear ** (1 / 2.4) - 0.055
+    for image in (
+        Image.new("L", (20, 20), round(linear * 255)),
+        Image.new("LA", (20, 20), (round(linear * 255), 255)),
+        Image.new("I;16", (20, 20), round(linear * 65_535)),
+    ):
+        path = _save(tmp_path, image, icc_profile=profile)
+        np.testing.assert_allclose(images.load_image(path)[4, 4], [expected] * 3, atol=0.005)
+
+
+def _gray_profile(gamma: float) -> bytes:
+    """A minimal ICC v2 gray profile with a gamma curve."""
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    tags, body = b"", b""
+    start = 128 + 4 + 12 * 2
+    for name, data in ((b"wtpt", white), (b"kTRC", curve)):
+        tags += name + struct.pack(">II", start + len(body), len(data))
+        body += data
+    size = start + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    header += struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    header += struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", 2) + tags + body
+
+
+@pytest.mark.parametrize("profile", [b"", b"junk", b"\0" * 200, _gray_profile(1.0)])
+def test_a_broken_or_unfit_profile_is_ignored(tmp_path: Path, profile: bytes) -> None:
+    path = _save(tmp_path, Image.new("RGB", (20, 20), (200, 100, 50)), icc_profile=profile)
+    np.testing.assert_allclose(images.load_image(path)[5, 5] * 255, [200, 100, 50], rtol=1e-6)
+
+
+def test_further_pictures_of_a_camera_jpeg_do_not_count(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
+    path = _save(tmp_path, first, "in.jpg", format="MPO", save_all=True, append_images=[second])
+    np.testing.assert_allclose(images.load_image(path)[5, 5], [1, 0, 0], atol=0.02)
+
+
+# What is refused.
+
+
+def test_missing_folder_pipe_empty_and_text(tmp_path: Path) -> None:
+    _refused(tmp_path / "missing.png", "does not exist")
+    _refused(tmp_path, "is a folder")
+    os.mkfifo(tmp_path / "pipe")
+    _refused(tmp_path / "pipe", "device or a pipe")
+    (tmp_path / "empty.png").write_bytes(b"")
+    _refused(tmp_path / "empty.png", "empty file")
+    (tmp_path / "text.png").write_text("not a picture\n" * 50)
+    _refused(tmp_path / "text.png", "not a picture", "PNG")
+    _refused(tmp_path / "nul\0l.png")
+    _refused(tmp_path / ("n" * 300 + ".png"))
+
+
+FITS = "".join(
+    f"{card:<80}"
+    for card in (
+        *("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 20", "NAXIS2  = 20", "END"),
+    )
+).ljust(2880).encode() + bytes(2880)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _bytes(Image.new("RGB", (20, 20)), "EPS"),
+        _bytes(Image.new("RGB", (20, 20)), "PDF"),
+        _bytes(Image.new("RGB", (20, 20)), "GIF"),
+        _bytes(Image.new("RGB", (20, 20)), "PPM"),
+        _bytes(Image.new("RGB", (20, 20)), "ICO"),
+        FITS,
+    ],
+    ids=["eps", "pdf", "gif", "ppm", "ico", "fits"],
+)
+@pytest.mark.parametrize("ending", ["png", "eps", "jpg"])
+def test_formats_outside_the_list_are_refused(tmp_path: Path, data: bytes, ending: str) -> None:
+    path = tmp_path / f"in.{ending}"
+    path.write_bytes(data)
+    _refused(path, "not a picture", "AVIF")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "LZW", "WEBP", "AVIF", "BMP"])
+def test_truncated_files_are_refused(
+    tmp_path: Path, format: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = {"compression": "tiff_lzw"} if format == "LZW" else {}
+    format = "TIFF" if format == "LZW" else format
+    data = _bytes(Image.fromarray(_pixels(64, 64)), format, **options)
+    for keep in (0.3, 0.5, 0.9):
+        path = tmp_path / "cut"
+        path.write_bytes(data[: int(len(data) * keep)])
+        _refused(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_tiff_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(_bytes(Image.fromarray(_pixels(64, 64)), "TIFF", compression="tiff_lzw"))
+    middle = len(data) // 2
+    data[middle : middle + 40] = b"\xff" * 40  # libtiff itself complains about this
+    (tmp_path / "damaged.tif").write_bytes(data)
+    _refused(tmp_path / "damaged.tif", "decoder error")
+    os.write(2, b"standard error is back")
+    assert capfd.readouterr().err == "standard error is back"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    format=st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP"]),
+    seed=SEEDS,
+    changes=st.integers(1, 12),
+)
+def test_damaged_files_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, format: str, seed: int, changes: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(_pixels(20, 24))
+    options = {} if format == "BMP" else {"exif": exif, "icc_profile": _swapped_profile()}
+    data = bytearray(_bytes(image, format, **options))
+    for place in rng.integers(0, len(data), changes):
+        data[place] = rng.integers(256)
+    path = tmp_path_factory.mktemp("damaged") / "in"
+    path.write_bytes(data)
+    try:
+        picture = images.load_image(path, max_pixels=100_000)
+    except JaxstyleError as error:
+        assert "\n" not in str(error)
+    else:
+        assert picture.dtype == np.float32 and picture.shape[2] == 3
+        assert picture.min() >= 0 and picture.max() <= 1
+
+
+@pytest.mark.parametrize("side", [7_072, 20_000, 2**31 - 1])
+def test_a_bomb_is_refused_from_its_header(tmp_path: Path, side: int) -> None:
+    (tmp_path / "bomb.png").write_bytes(_png(side, side, 8, 2, b"\0" * 1000))
+    _refused(tmp_path / "bomb.png", "accepted", "smaller")
+
+
+def test_the_bound_can_be_moved_both_ways(tmp_path: Path) -> None:
+    path = _save(tmp_path, Image.new("RGB", (30, 20)))
+    assert images.load_image(path, max_pixels=600).shape == (20, 30, 3)
+    _refused(path, "30x20", max_pixels=599)
+    _refused(path, "accepted", max_pixels=100)
+    before = Image.MAX_IMAGE_PIXELS
+    # Rows of one bit: a quarter of Pillow's own bound costs nothing here.
+    row = bytes(1 + 7_100 // 8)
+    (tmp_path / "large.png").write_bytes(_png(7_096, 7_096, 1, 0, row[: 1 + 887] * 7_096))
+    _refused(tmp_path / "large.png", "50.4 megapixels", "40")
+    assert Image.MAX_IMAGE_PIXELS == before
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 100), (100, 15)])
+def test_small_pictures_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    _refused(_save(tmp_path, Image.new("RGB", size)), "too small", f"{size[0]}x{size[1]}", "16")
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tif", "avif"])
+def test_several_frames_are_refused_or_the_first_is_read(tmp_path: Path, ending: str) -> None:
+    first, second = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
+    path = _save(tmp_path, first, f"in.{ending}", save_all=True, append_images=[second])
+    _refused(path, "2 frames")
+    picture = images.load_image(path, first_frame=True)
+    np.testing.assert_allclose(picture[5, 5], [1, 0, 0], atol=0.02)
+
+
+# Sizes.
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    longest=st.integers(1, 120),
+    upscale=st.booleans(),
+)
+def test_fit_keeps_the_aspect_and_never_enlarges(
+    height: int, width: int, longest: int, upscale: bool
+) -> None:
+    picture = np.random.default_rng(0).random((height, width, 3), np.float32)
+    out = images.fit(picture, longest, upscale=upscale, min_side=1)
+    assert out.dtype == np.float32 and out.min() >= 0 and out.max() <= 1
+    if longest >= max(height, width) and not upscale:
+        assert out is picture
+        return
+    assert max(out.shape) == max(longest, 3)
+    scale = longest / max(height, width)
+    assert abs(out.shape[0] - height * scale) <= 0.5 or out.shape[0] == 1
+    assert abs(out.shape[1] - width * scale) <= 0.5 or out.shape[1] == 1
+
+
+def test_fit_names_the_size_that_is_enough() -> None:
+    picture = np.zeros((1000, 40, 3), np.float32)
+    with pytest.raises(JaxstyleError, match="400 or more"):
+        images.fit(picture, 384)
+    assert images.fit(picture, 400).shape == (400, 16, 3)
+
+
+def test_resize_is_in_float_precision() -> None:
+    flat = np.full((40, 50, 3), 0.1234567, np.float32)
+    np.testing.assert_allclose(images.resize(flat, 17, 23), 0.1234567, atol=1e-6)
+    ramp = np.repeat(np.linspace(0, 1, 64, dtype=np.float32)[None, :, None], 20, 0).repeat(3, 2)
+    small = images.resize(ramp, 10, 32)
+    expected = ramp[:1].reshape(1, 32, 2, 3).mean(axis=2)
+    np.testing.assert_allclose(small[:, 4:-4], expected.repeat(10, 0)[:, 4:-4], atol=1e-4)
+    assert images.resize(ramp, 20, 64).shape == ramp.shape
+    with pytest.raises(ValueError, match="at least 1"):
+        images.resize(ramp, 0, 5)
+
+
+# What is written.
+
+
+def test_encoding_clips_rounds_and_repeats() -> None:
+    picture = np.array([[[-1.0, 2.0, 0.5]], [[0.4999 / 255, 0.5001 / 255, 254.6 / 255]]])
+    for format in sorted(set(images.WRITE_FORMATS.values())):
+        data = images.encode_image(picture, format)
+        assert data == images.encode_image(picture.copy(), format)
+        if format in ("PNG", "TIFF", "BMP"):
+            pixels = np.asarray(Image.open(io.BytesIO(data)))
+            np.testing.assert_array_equal(pixels, [[[0, 255, 128]], [[0, 1, 255]]])
+
+
+def test_jpeg_keeps_full_colour_resolution() -> None:
+    data = images.encode_image(np.zeros((16, 16, 3)), "JPEG")
+    start = data.index(b"\xff\xc0")
+    assert [data[start + 11 + 3 * i] for i in range(3)] == [0x11] * 3
+
+
+def test_text_is_kept_in_png_only(tmp_path: Path) -> None:
+    picture = np.zeros((16, 16, 3), np.float32)
+    text = {"jaxstyle": '{"steps": 3, "name": "käse 🧀"}'}
+    images.save_image(tmp_path / "a.png", picture, text=text)
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+        assert image.info["jaxstyle"] == text["jaxstyle"]
+    images.save_image(tmp_path / "a.jpg", picture, text=text)
+    assert b"jaxstyle" not in (tmp_path / "a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((16, 16, 3), np.nan),
+        np.full((16, 16, 3), np.inf),
+        np.zeros((16, 16)),
+        np.zeros((16, 16, 4)),
+        np.zeros((0, 16, 3)),
+        np.zeros((16, 16, 3), np.uint8),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+    with pytest.raises(ValueError) as caught:
+        images.save_image(tmp_path / "out.png", array)
+    assert not isinstance(caught.value, JaxstyleError)
+    assert os.listdir(tmp_path) == []
+
+
+def test_sides_a_format_cannot_hold_are_refused() -> None:
+    with pytest.raises(JaxstyleError, match="16383"):
+        images.encode_image(np.zeros((1, 16_384, 3), np.float32), "WEBP")
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out", "out.png.txt"])
+def test_unknown_endings_are_refused(tmp_path: Path, name: str) -> None:
+    picture = np.zeros((16, 16, 3), np.float32)
+    for call in (
+        lambda path: images.check_output(path, argument="-o"),
+        lambda path: images.save_image(path, picture, argument="-o"),
+    ):
+        with pytest.raises(JaxstyleError, match=r"^-o .*\.png, \.jpg, \.jpeg, \.webp"):
+            call(tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_check_output_says_what_save_image_would(tmp_path: Path) -> None:
+    images.check_output(tmp_path / "out.png", argument="-o")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(JaxstyleError, match="is a folder"):
+        images.check_output(tmp_path / "folder", argument="-o")
+    with pytest.raises(JaxstyleError, match="create it"):
+        images.check_output(tmp_path / "missing" / "out.png", argument="-o")
+
+
+# Contact sheets.
+
+
+def test_contact_sheet_places_pictures_in_rows() -> None:
+    cells = [np.full((20 + i, 30 - i, 3), i / 10, np.float32) for i in range(5)]
+    sheet = sheets.contact_sheet(cells, columns=2)
+    assert sheet.dtype == np.float32
+    assert sheet.shape == (3 * 32 + 8, 2 * 38 + 8, 3)
+    for i in range(5):
+        centre = sheet[8 + i // 2 * 32 + 12, 8 + i % 2 * 38 + 15]
+        np.testing.assert_allclose(centre, i / 10, atol=1e-6)
+    np.testing.assert_array_equal(sheet[-20:, -20:], 1)  # the sixth cell is empty
+
+
+def test_contact_sheet_labels_stay_under_their_cell() -> None:
+    cells = [np.ones((20, 60, 3), np.float32)] * 2
+    sheet = sheets.contact_sheet(
+        cells, columns=2, labels=["style_weight=1000000000 steps=3", "b\nc"]
+    )
+    plain = sheets.contact_sheet(cells, columns=2)
+    assert sheet.shape[0] > plain.shape[0] and sheet.shape[1] == plain.shape[1]
+    ink = sheet.min(axis=-1) < 0.5
+    assert ink[28:, 8:68].any() and ink[28:, 76:136].any()
+    assert not ink[:28].any() and not ink[:, 69:76].any()
+
+
+def test_contact_sheet_refuses_wrong_counts() -> None:
+    cell = np.zeros((16, 16, 3), np.float32)
+    with pytest.raises(ValueError, match="labels"):
+        sheets.contact_sheet([cell], columns=1, labels=["a", "b"])
+    with pytest.raises(ValueError, match="columns"):
+        sheets.contact_sheet([cell], columns=0)
+    with pytest.raises(ValueError, match="images"):
+        sheets.contact_sheet([], columns=1)

@@ -1,0 +1,332 @@
+"""The run: what `iterates` yields, what a result says, and what changes nothing."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxstyle import JaxstyleError, Recipe, evaluate, finish, iterates, prepare, stylize_batch
+from jaxstyle import stylize as stylize_one
+from jaxstyle.prepare import initial_picture
+from jaxstyle.run import default_every
+from jaxstyle.vgg import CONVENTIONS
+
+RECIPE = Recipe(
+    content_layers="relu2_2",
+    style_layers="relu1_1,relu2_1",
+    style_weight=200.0,
+    tv_weight=1e-4,
+    steps=6,
+    history_size=4,
+)
+
+
+@pytest.fixture(scope="module")
+def network(make_network):
+    return make_network(blocks=2)
+
+
+@pytest.fixture(scope="module")
+def pictures(make_picture):
+    # Tall content, a painting of another size.
+    return make_picture(28, 24, seed=1), make_picture(20, 33, seed=2)
+
+
+@pytest.fixture(scope="module")
+def job(pictures, network):
+    return prepare(*pictures, recipe=RECIPE, network=network)
+
+
+@pytest.fixture(scope="module")
+def seen(job):
+    return list(iterates(job, every=3))
+
+
+@pytest.fixture(scope="module")
+def result(job, seen):
+    (result,) = finish(job, seen)
+    return result
+
+
+@pytest.fixture(scope="module")
+def noisy(pictures, network):
+    """Three lanes from noise, of the seeds 5, 6 and 7."""
+    recipe = dataclasses.replace(RECIPE, init="noise", noise_std=30.0, seed=5)
+    return stylize_batch(*pictures, recipe=recipe, network=network, starts=3)
+
+
+def assert_same(one, other):
+    np.testing.assert_array_equal(one.image, other.image)
+    assert one.loss == other.loss and one.terms == other.terms
+    for a, b in zip(one.history, other.history, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class TestIterates:
+    def test_yields_the_start_and_every_chunk(self, job):
+        for every, steps in ((3, [0, 3, 6]), (4, [0, 4, 6]), (100, [0, 6])):
+            assert [i.step for i in iterates(job, every=every)] == steps
+
+    def test_the_first_is_the_start(self, job, seen, pictures):
+        np.testing.assert_array_equal(seen[0].image, pictures[0])
+        np.testing.assert_array_equal(job.start, pictures[0])
+        assert seen[0].evaluations == 1 and seen[0].history.step.tolist() == [0]
+        assert seen[0].loss == seen[0].history.loss[0]
+
+    def test_histories_join_to_one_entry_a_step(self, seen):
+        assert [i.history.step.tolist() for i in seen] == [[0], [1, 2, 3], [4, 5, 6]]
+        for i in seen:
+            for values in i.history[1:]:
+                assert values.shape == i.history.step.shape
+            np.testing.assert_allclose(i.history.loss, sum(i.history[2:]), rtol=1e-5)
+
+    def test_the_best_only_gets_better(self, seen):
+        losses = [float(i.loss) for i in seen]
+        assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+        for i in seen:
+            assert isinstance(i.image, jax.Array) and i.image.shape == (28, 24, 3)
+            assert 0 <= np.min(i.image) and np.max(i.image) <= 1
+            np.testing.assert_allclose(i.loss, sum(i.terms), rtol=1e-5)
+
+    def test_a_job_can_run_again(self, job, seen, pictures):
+        """Buffers are donated; those of the job and of what was yielded are not."""
+        again = list(iterates(job, every=3))
+        for one, other in zip(seen, again, strict=True):
+            np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(job.start, pictures[0])
+
+    def test_times_are_told_apart(self, seen):
+        assert all(i.compile_seconds >= 0 and i.run_seconds > 0 for i in seen)
+
+    def test_default_chunks(self):
+        assert default_every(np.zeros((32, 32, 3))) == 10
+        assert default_every(np.zeros((512, 512, 3))) == 4
+        assert default_every(np.zeros((4, 512, 512, 3))) == 1
+        assert default_every(np.zeros((4000, 4000, 3))) == 1
+
+
+class TestResult:
+    def test_numbers_fit_together(self, result, seen):
+        assert result.steps == 6 and result.evaluations == 7
+        assert result.history.step.tolist() == list(range(7))
+        assert all(len(values) == 7 for values in result.history)
+        assert result.initial_loss == result.history.loss[0] == seen[0].loss
+        assert sum(result.terms) == pytest.approx(result.loss, rel=1e-6)
+        assert sum(result.initial_terms) == pytest.approx(result.initial_loss, rel=1e-6)
+        assert result.loss < result.initial_loss
+        assert isinstance(result.loss, float) and isinstance(result.terms.tv, float)
+
+    def test_the_image_is_a_picture(self, result):
+        image = result.image
+        assert isinstance(image, np.ndarray) and image.dtype == np.float32
+        assert image.shape == (28, 24, 3) and image.min() >= 0 and image.max() <= 1
+
+    def test_the_loss_is_that_of_the_image(self, result, pictures, network):
+        content, style = pictures
+        loss, terms = evaluate(result.image, content, [style], recipe=RECIPE, network=network)
+        assert loss == pytest.approx(result.loss, rel=1e-4)
+        np.testing.assert_allclose(terms, result.terms, rtol=1e-4)
+
+    def test_the_recipe_is_resolved(self, result, network):
+        assert result.recipe == RECIPE.resolved(network)
+
+    def test_stylize_is_the_loop_with_nothing_in_it(self, pictures, network, result):
+        direct = stylize_one(*pictures, recipe=RECIPE, network=network)
+        np.testing.assert_allclose(direct.history.loss, result.history.loss, rtol=1e-6)
+
+    def test_same_seed_same_bytes(self, pictures, network):
+        recipe = dataclasses.replace(RECIPE, init="noise", seed=3)
+        one, other = (stylize_one(*pictures, recipe=recipe, network=network) for _ in range(2))
+        assert_same(one, other)
+        third = stylize_one(*pictures, recipe=dataclasses.replace(recipe, seed=4), network=network)
+        assert not np.array_equal(third.image, one.image)
+
+    @pytest.mark.parametrize("every", [1, 2, 4])
+    def test_the_length_of_chunks_changes_nothing(self, job, result, every):
+        (other,) = finish(job, list(iterates(job, every=every)))
+        # Bit for bit on CPU: a chunk is a scan of the same step.
+        assert_same(other, result)
+
+
+class TestStops:
+    def test_after_some_chunks(self, job, pictures, network):
+        run = iterates(job, every=2)
+        seen = [next(run), next(run)]
+        run.close()
+        (result,) = finish(job, seen)
+        assert result.steps == 2 and result.evaluations == 3
+        assert result.history.step.tolist() == [0, 1, 2]
+        loss, _ = evaluate(result.image, pictures[0], pictures[1], recipe=RECIPE, network=network)
+        assert loss == pytest.approx(result.loss, rel=1e-4)
+
+    def test_before_the_first_chunk(self, job):
+        (result,) = finish(job, [next(iterates(job))])
+        np.testing.assert_array_equal(result.image, np.clip(job.start, 0, 1))
+        assert result.steps == 0 and result.loss == pytest.approx(result.initial_loss, rel=1e-5)
+
+    def test_earlier_pictures_are_not_needed(self, job, seen, result):
+        bare = [*(i._replace(image=None) for i in seen[:-1]), seen[-1]]
+        (other,) = finish(job, bare)
+        assert_same(other, result)
+
+
+class TestOptimisers:
+    @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "momentum", "jaxopt-lbfgs"])
+    def test_each_descends(self, pictures, network, optimizer):
+        rate = None if optimizer == "jaxopt-lbfgs" else {"momentum": 1e-6}.get(optimizer, 0.005)
+        recipe = dataclasses.replace(RECIPE, optimizer=optimizer, learning_rate=rate)
+        result = stylize_one(*pictures, recipe=recipe, network=network)
+        assert result.loss < result.initial_loss
+        assert result.evaluations >= 7 if rate is None else result.evaluations == 7
+
+    def test_a_diverged_run_returns_its_best_picture(self, pictures, network):
+        recipe = dataclasses.replace(
+            RECIPE, optimizer="sgd", learning_rate=1e30, init="noise", noise_std=20.0
+        )
+        result = stylize_one(*pictures, recipe=recipe, network=network)
+        assert not np.isfinite(result.history.loss[-1])
+        assert np.isfinite(result.image).all() and np.isfinite(result.loss)
+        # The start was the best, and clipping moves its loss a little.
+        assert result.loss == pytest.approx(result.initial_loss, rel=0.1)
+
+    def test_other_numbers_use_the_same_program(self, pictures, network):
+        from jaxstyle import run
+
+        stylize_one(*pictures, recipe=RECIPE, network=network)
+        before = run._advance._cache_size(), run._start._cache_size()
+        changed = dataclasses.replace(
+            RECIPE, style_weight=5.0, content_layers="relu2_2:2", seed=9, init="noise"
+        )
+        stylize_one(*pictures, recipe=changed, network=network)
+        assert (run._advance._cache_size(), run._start._cache_size()) == before
+
+
+class TestBatch:
+    def test_a_lane_is_the_single_run_of_its_seed(self, pictures, network, noisy):
+        assert [lane.recipe.seed for lane in noisy] == [5, 6, 7]
+        for lane in noisy:
+            alone = stylize_one(
+                *pictures,
+                recipe=dataclasses.replace(
+                    RECIPE, init="noise", noise_std=30.0, seed=lane.recipe.seed
+                ),
+                network=network,
+            )
+            assert lane.recipe == alone.recipe and lane.evaluations == alone.evaluations
+            # XLA convolves a batch in another order: close, not equal.
+            np.testing.assert_allclose(lane.history.loss, alone.history.loss, rtol=1e-3)
+            assert lane.loss == pytest.approx(alone.loss, rel=1e-3)
+            np.testing.assert_allclose(lane.image, alone.image, atol=5e-3)
+
+    def test_lanes_of_several_seeds_differ(self, noisy):
+        assert not np.array_equal(noisy[0].image, noisy[1].image)
+        for lane in noisy:
+            assert all(len(values) == 7 for values in lane.history)
+            assert lane.loss < lane.initial_loss
+
+    def test_mixed_starts(self, pictures, network, make_picture):
+        content, style = pictures
+        other = make_picture(14, 12, seed=8)
+        job = prepare(
+            content,
+            style,
+            recipe=dataclasses.replace(RECIPE, noise_std=30.0),
+            network=network,
+            lanes=["content", "noise", other],
+        )
+        assert job.start.shape == (3, 28, 24, 3)
+        np.testing.assert_array_equal(job.start[0], content)
+        assert job.start[1].std() < 0.3
+        seen = list(iterates(job, every=3))
+        assert seen[-1].image.shape == (3, 28, 24, 3)
+        assert seen[-1].history.loss.shape == (3, 3) and seen[-1].evaluations.tolist() == [7] * 3
+        results = finish(job, seen)
+        alone = stylize_one(content, style, recipe=RECIPE, network=network)
+        np.testing.assert_allclose(results[0].history.loss, alone.history.loss, rtol=1e-3)
+        assert len({lane.initial_loss for lane in results}) == 3
+
+    def test_no_lanes(self, pictures, network):
+        for starts in (0, []):
+            with pytest.raises(JaxstyleError, match="lanes"):
+                stylize_batch(*pictures, recipe=RECIPE, network=network, starts=starts)
+
+
+class TestPrepare:
+    @pytest.mark.parametrize("convention", CONVENTIONS)
+    def test_noise_is_around_the_mean_colour(self, convention):
+        noise = initial_picture(
+            "noise",
+            content=np.zeros((64, 64, 3), np.float32),
+            style=np.zeros((4, 4, 3), np.float32),
+            convention=CONVENTIONS[convention],
+            noise_std=10.0,
+            seed=1,
+        )
+        assert noise.shape == (64, 64, 3) and noise.dtype == np.float32
+        rgb = {"caffe": [123.68, 116.779, 103.939], "torchvision": [123.675, 116.28, 103.53]}
+        np.testing.assert_allclose(255 * noise.mean((0, 1)), rgb[convention], atol=0.7)
+        np.testing.assert_allclose(255 * noise.std((0, 1)), 10, rtol=0.05)
+
+    def test_sizes(self, network, make_picture):
+        content, style = make_picture(40, 30), make_picture(64, 50)
+
+        def start(**changes):
+            recipe = dataclasses.replace(RECIPE, **changes)
+            return prepare(content, style, recipe=recipe, network=network).start.shape
+
+        assert start(size=20) == (20, 15, 3)
+        assert start(size=512) == (40, 30, 3)
+        assert start(size=80, upscale=True) == (80, 60, 3)
+        assert start(size=0) == (40, 30, 3)
+        assert start(size=24, init="style") == (24, 18, 3)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"content": np.zeros((8, 8), np.float32)}, ["content", "(8, 8)"]),
+            ({"content": np.zeros((8, 8, 3), np.uint8)}, ["content", "uint8"]),
+            ({"content": np.full((8, 8, 3), np.nan)}, ["content", "finite"]),
+            ({"styles": np.zeros((8, 8, 4), np.float32)}, ["style", "(8, 8, 4)"]),
+            ({"styles": []}, ["style"]),
+            ({"start": "cat"}, ["init", "'cat'"]),
+            ({"start": np.zeros((4, 4))}, ["start"]),
+            ({"style_blend": [1.0, 1.0]}, ["style_blend"]),
+            ({"recipe": Recipe(style_layers="relu5_1")}, ["layers", "relu5_1"]),
+        ],
+        ids=str,
+    )
+    def test_what_does_not_fit_is_named(self, pictures, network, change, words):
+        content, style = pictures
+        arguments = {"content": content, "styles": style, "recipe": RECIPE, **change}
+        content, styles = arguments.pop("content"), arguments.pop("styles")
+        with pytest.raises(JaxstyleError) as caught:
+            prepare(content, styles, network=network, **arguments)
+        for word in words:
+            assert word in str(caught.value)
+
+
+def test_evaluate_resizes_the_content_and_not_the_style(network, make_picture):
+    image, content, style = make_picture(20, 24), make_picture(40, 48, seed=1), make_picture(30, 30)
+    recipe = dataclasses.replace(RECIPE, size=0)
+    loss, terms = evaluate(image, content, style, recipe=recipe, network=network)
+    assert np.isfinite(loss) and loss == pytest.approx(sum(terms), rel=1e-6)
+    bounded, _ = evaluate(
+        image, content, style, recipe=dataclasses.replace(recipe, size=16), network=network
+    )
+    assert bounded != loss
+
+
+def test_several_styles_blend(network, make_picture, pictures):
+    content, style = pictures
+    other = make_picture(24, 24, seed=9)
+    recipe = dataclasses.replace(RECIPE, steps=1)
+    losses = [
+        stylize_one(
+            content, [style, other], recipe=recipe, network=network, style_blend=blend
+        ).initial_loss
+        for blend in (None, [1, 1], [1, 0])
+    ]
+    assert losses[0] == losses[1] != losses[2]
+    alone = stylize_one(content, style, recipe=recipe, network=network).initial_loss
+    assert losses[2] == pytest.approx(alone, rel=1e-6)
