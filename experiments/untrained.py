@@ -43,6 +43,7 @@ def untrained_network(seed: int = 0) -> Network:
         params=params,
         source=f"experiments/untrained.py, seed {seed}",
         licence="MIT",
+        normalised=True,
     )
 
 

@@ -57,7 +57,7 @@ def compute_targets(
       network: weights.
       content: RGB `[h, w, 3]` in [0, 1], of the output's size.
       styles: one or more RGB pictures `[h', w', 3]` in [0, 1], each of any size.
-      recipe: resolved (`Recipe.resolved`); its layers and pooling are used.
+      recipe: its layers and pooling are used.
       style_blend: one weight a style, at least 0, divided by their sum; equal if not given.
 
     Returns:
@@ -66,6 +66,7 @@ def compute_targets(
     Raises:
       JaxstyleError: no style, blend weights that do not fit, a picture too small for a layer.
     """
+    recipe = recipe.resolved(network)
     if not styles:
         raise JaxstyleError("styles: no style picture was given; give at least one")
     if style_blend is None:
@@ -117,8 +118,11 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
     Args:
       network: weights.
       targets: of the same network and recipe (`compute_targets`).
-      recipe: resolved; layers, their weights, pooling and the three term weights are used.
+      recipe: layers, their weights, pooling and the three term weights are used.
     """
+    recipe = recipe.resolved(network)
+    alpha, beta = recipe.content_weight, recipe.style_weight
+    assert alpha is not None and beta is not None, "resolved above"
     layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
@@ -136,8 +140,8 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
             zero,
         )
         terms = Terms(
-            content=recipe.content_weight * content,
-            style=recipe.style_weight * style,
+            content=alpha * content,
+            style=beta * style,
             tv=recipe.tv_weight * total_variation(x),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms

@@ -25,6 +25,10 @@ DEFAULT_LEARNING_RATES: dict[str, float] = {
     "momentum": 1e-5,
     "sgd": 1e-5,
 }
+# alpha and beta by whether the network is normalised to a mean activation of 1. Gram matrices go
+# with the square of the activations, so one pair cannot serve both. The second is that
+# of neural-style, whose terms are divided as ours are.
+DEFAULT_TERM_WEIGHTS = {True: (1.0, 1e4), False: (5.0, 100.0)}
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
 INITS = ("content", "noise", "style")
@@ -55,8 +59,17 @@ class Recipe:
         tuple((f"relu{block}_1", 1.0) for block in range(1, 6)),
         "Layers whose Gram matrices carry the style, written likewise.",
     )
-    content_weight: float = _setting(1.0, "alpha, weight of the content term.")
-    style_weight: float = _setting(1e4, "beta, weight of the style term.")
+    content_weight: float | None = _setting(
+        None,
+        "alpha, weight of the content term; default: "
+        f"{DEFAULT_TERM_WEIGHTS[True][0]:g} for networks normalised as `compact` is, "
+        f"{DEFAULT_TERM_WEIGHTS[False][0]:g} for others.",
+    )
+    style_weight: float | None = _setting(
+        None,
+        f"beta, weight of the style term; default: {DEFAULT_TERM_WEIGHTS[True][1]:g} or "
+        f"{DEFAULT_TERM_WEIGHTS[False][1]:g} likewise.",
+    )
     tv_weight: float = _setting(0.0, "Weight of the total variation.")
     pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
     init: str = _setting(
@@ -91,7 +104,8 @@ class Recipe:
         for name in ("content_layers", "style_layers"):
             object.__setattr__(self, name, _layer_weights(getattr(self, name), name))
         for name in ("content_weight", "style_weight", "tv_weight", "noise_std"):
-            _check_number(name, getattr(self, name), low=0)
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), low=0)
         if self.learning_rate is not None:
             _check_number("learning_rate", self.learning_rate, low=0, open=True)
         _check_number("decay", self.decay, low=0, open=True, high=1)
@@ -113,8 +127,8 @@ class Recipe:
     def resolved(self, network: Network) -> "Recipe":
         """Fill in what depends on the optimiser and the network, and check the layers.
 
-        `all` becomes the ReLUs of every convolution that `network` holds; a
-        `learning_rate` of `None` becomes the optimiser's own.
+        `all` becomes the ReLUs of every convolution that `network` holds; weights of the terms
+        and a learning rate of `None` become those of the network and the optimiser.
 
         Raises:
           JaxstyleError: a layer that the network does not have.
@@ -131,6 +145,10 @@ class Recipe:
                     expanded[one] = weight
             check_layers(network, list(expanded), argument=name)
             changes[name] = tuple(expanded.items())
+        weights = DEFAULT_TERM_WEIGHTS[network.normalised]
+        for name, weight in zip(("content_weight", "style_weight"), weights, strict=True):
+            if getattr(self, name) is None:
+                changes[name] = weight
         if self.learning_rate is None:
             changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
         return dataclasses.replace(self, **changes)
@@ -227,12 +245,19 @@ def _layer_weights(
     for layer in names:
         if names.count(layer) > 1:
             raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
-    return tuple((layer, float(weight)) for layer, weight in pairs)
+    return tuple((layer, w if _is_traced(w) else float(w)) for layer, w in pairs)
+
+
+def _is_traced(value: Any) -> bool:
+    """A number under a trace has no value to check; it was checked when it had."""
+    return isinstance(value, jax.core.Tracer)
 
 
 def _check_number(
     name: str, value: Any, *, low: float, high: float = math.inf, open: bool = False
 ) -> None:
+    if _is_traced(value):
+        return
     try:
         # JSON, jit and float32 all want a plain finite number.
         number = float(value)
@@ -248,6 +273,8 @@ def _check_number(
 
 
 def _check_integer(name: str, value: Any, *, low: int) -> None:
+    if _is_traced(value):
+        return
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
         raise JaxstyleError(f"{name}: {value!r} is out of range; give a whole number from {low}")
 

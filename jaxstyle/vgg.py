@@ -75,6 +75,9 @@ class Network:
     source: str = flax.struct.field(pytree_node=False, default="")
     """Where the numbers come from, in words or as an address."""
     licence: str = flax.struct.field(pytree_node=False, default="")
+    normalised: bool = flax.struct.field(pytree_node=False, default=False)
+    """Whether every channel's mean activation is about 1, as Gatys scales VGG-19; the default
+    weights of the objective's terms depend on it."""
     digest: str = flax.struct.field(pytree_node=False, default="")
     """SHA-256 over the arrays, as `jaxstyle.weights.digest` computes it."""
 

@@ -13,14 +13,16 @@ ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
     {"errors"},
-    {"vgg", "files"},
+    {"convolution", "files"},
+    {"vgg"},
     {"losses", "images", "weights"},
-    {"recipe"},
+    {"recipe", "sheets"},
     {"objective", "optimisers"},
     {"prepare"},
     {"run"},
     {"progress", "report"},
     {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What is allowed to know almost nothing.
@@ -28,7 +30,8 @@ ALONE = {
     "errors": set(),
     "files": {"errors"},
     "images": {"errors", "files"},
-    "vgg": {"errors"},
+    "convolution": set(),
+    "vgg": {"convolution", "errors"},
     "losses": set(),
     "recipe": {"errors", "vgg"},
     "objective": {"errors", "losses", "recipe", "vgg"},

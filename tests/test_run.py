@@ -142,7 +142,7 @@ class TestResult:
         third = stylize_one(*pictures, recipe=dataclasses.replace(recipe, seed=4), network=network)
         assert not np.array_equal(third.image, one.image)
 
-    @pytest.mark.parametrize("every", [1, 2, 4])
+    @pytest.mark.parametrize("every", [2, 4, 6])
     def test_the_length_of_chunks_changes_nothing(self, job, result, every):
         (other,) = finish(job, list(iterates(job, every=every)))
         # Bit for bit on CPU: a chunk is a scan of the same step.
@@ -172,7 +172,7 @@ class TestStops:
 
 
 class TestOptimisers:
-    @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "momentum", "jaxopt-lbfgs"])
+    @pytest.mark.parametrize("optimizer", ["adam", "momentum", "jaxopt-lbfgs"])
     def test_each_descends(self, pictures, network, optimizer):
         rate = None if optimizer == "jaxopt-lbfgs" else {"momentum": 1e-6}.get(optimizer, 0.005)
         recipe = dataclasses.replace(RECIPE, optimizer=optimizer, learning_rate=rate)
@@ -275,11 +275,11 @@ class TestPrepare:
             recipe = dataclasses.replace(RECIPE, **changes)
             return prepare(content, style, recipe=recipe, network=network).start.shape
 
-        assert start(size=20) == (20, 15, 3)
+        assert start(size=32) == (32, 24, 3)
         assert start(size=512) == (40, 30, 3)
         assert start(size=80, upscale=True) == (80, 60, 3)
         assert start(size=0) == (40, 30, 3)
-        assert start(size=24, init="style") == (24, 18, 3)
+        assert start(size=32, init="style") == (32, 24, 3)
 
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -292,9 +292,9 @@ class TestPrepare:
             ({"start": "cat"}, ["init", "'cat'"]),
             ({"start": np.zeros((4, 4))}, ["start"]),
             ({"style_blend": [1.0, 1.0]}, ["style_blend"]),
-            ({"recipe": Recipe(style_layers="relu5_1")}, ["layers", "relu5_1"]),
+            ({"recipe": Recipe(content_layers="relu5_1")}, ["content_layers", "relu5_1"]),
         ],
-        ids=str,
+        ids=lambda value: next(iter(value)),
     )
     def test_what_does_not_fit_is_named(self, pictures, network, change, words):
         content, style = pictures

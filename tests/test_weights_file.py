@@ -61,7 +61,7 @@ def test_round_trip(tmp_path):
         "rgb", 255.0, (123.68, 116.779, 103.939), (1.0, 2.0, 0.1), "reflect"
     )
     network = make_network(convention=convention)
-    path = tmp_path / "new" / "net.safetensors"
+    path = tmp_path / "net.safetensors"
     save_network(network, path)
     found = read_network(path)
     assert found.convention == convention

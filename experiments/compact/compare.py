@@ -31,7 +31,7 @@ from generate import cells, painted
 from teachers import DISTILLED_FILE, EXACT_FILE, read_distilled, read_exact
 
 import jaxstyle
-from jaxstyle import images
+from jaxstyle import images, sheets
 
 VGG16_FILE = "vgg16_caffe_bgr_conv1_1-conv3_3.npz"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
@@ -125,6 +125,7 @@ def main() -> None:
     add("--size", type=int, default=256, help="longest side (%(default)s)")
     add("--steps", type=int, help="instead of the recipe's")
     add("--init", default="content", help="content or noise (%(default)s)")
+    add("--style-layers", help="layer:weight,… instead of the recipe's")
     add("--style-weight", type=float, help="instead of the recipe's")
     add("--tv-weight", type=float, help="instead of the recipe's")
     arguments = parser.parse_args()
@@ -132,7 +133,7 @@ def main() -> None:
 
     settings = {"size": arguments.size, "init": arguments.init} | {
         name: value
-        for name in ("steps", "style_weight", "tv_weight")
+        for name in ("steps", "style_layers", "style_weight", "tv_weight")
         if (value := getattr(arguments, name)) is not None
     }
     recipe = dataclasses.replace(jaxstyle.presets["default"], **settings)
@@ -158,7 +159,7 @@ def main() -> None:
         rows.append(row)
     images.save_image(
         arguments.output / "comparison.png",
-        images.contact_sheet(sheet, columns=1 + len(contestants), labels=labels),
+        sheets.contact_sheet(sheet, columns=1 + len(contestants), labels=labels),
     )
     report = {"recipe": recipe.as_dict(), "pairs": rows}
     (arguments.output / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")

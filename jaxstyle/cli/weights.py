@@ -101,8 +101,19 @@ def path(name: str) -> int:
 @click.option(
     "--padding", type=click.Choice(PADDINGS), help="What surrounds the maps; zeros for most."
 )
+@click.option(
+    "--normalised",
+    is_flag=True,
+    help="Every filter's mean activation is 1, as in Gatys's VGG-19; sets the default weights "
+    "of the terms.",
+)
 def convert(
-    source: Path, output: Path, network: str | None, convention: str | None, padding: str | None
+    source: Path,
+    output: Path,
+    network: str | None,
+    convention: str | None,
+    padding: str | None,
+    normalised: bool,
 ) -> int:
     """Convert SOURCE (.pth, .h5, .mat, .npz, .safetensors) to this project's format."""
     from jaxstyle.files import check_writable
@@ -110,7 +121,9 @@ def convert(
     from jaxstyle.weights import save_network
 
     check_writable(output, argument="-o")
-    converted = convert_file(source, network=network, convention=convention, padding=padding)
+    converted = convert_file(
+        source, network=network, convention=convention, padding=padding, normalised=normalised
+    )
     save_network(converted, output)
     click.echo(
         f"{output}: {converted.topology}, {converted.layers[0]} to {converted.layers[-1]}, "

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxopt
 import optax
 
 from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
@@ -27,7 +26,10 @@ class LineSearchState(NamedTuple):
 def jaxopt_lbfgs(*, history_size: int) -> Optimiser:
     """jaxopt's L-BFGS with zoom line search (Nocedal & Wright, algorithms 3.5 and 3.6)."""
 
-    def solver(objective: Objective) -> jaxopt.LBFGS:
+    # Here because it warns, when imported, that it is no longer maintained.
+    import jaxopt
+
+    def solver(objective: Objective) -> Any:
         # No `has_aux`: jaxopt would then evaluate once more a step. `implicit_diff=False`
         # alone turns its loops into scans of fixed length; `unroll=False` undoes that.
         # `tol` is an absolute gradient norm: 0 never stops.

@@ -25,6 +25,7 @@ def convert(
     convention: str | None = None,
     padding: str | None = None,
     name: str | None = None,
+    normalised: bool = False,
 ) -> Network:
     """Convert a published file of VGG weights; a classifier in it is left out.
 
@@ -39,6 +40,7 @@ def convert(
         dicts with torchvision's keys, which both have, unless the manifest has the file.
       padding: `"zeros"` or `"reflect"`; when not given reflection for a compact teacher,
         zeros for the others.
+      normalised: say that every filter's mean activation is 1, which no format tells.
       name: what the network is called; the file's name without its ending when not given.
 
     Returns:
@@ -81,6 +83,7 @@ def convert(
         name=(name or path.stem).encode("utf-8", "replace").decode(),
         source=known.urls[0] if known else _describe(path),
         licence=known.licence if known else "",
+        normalised=normalised,
         digest=digest(params),
     )
 

@@ -2,7 +2,7 @@
 
 The arrays are called `conv1_1.kernel` (HWIO) and `conv1_1.bias`; the metadata, all
 strings, are `format`, `network`, `name`, `source`, `licence`, `channel_order`, `scale`,
-`mean`, `std`, `padding` and `digest`.
+`mean`, `std`, `padding`, `digest` and, where every mean activation is 1, `normalised`.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 import safetensors
 
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import write_atomically
 from jaxstyle.vgg import PADDINGS, InputConvention, Network
 from jaxstyle.weights.layers import Arrays, check_params, check_topology
 
@@ -61,27 +61,7 @@ def save_network(network: Network, path: str | os.PathLike) -> None:
     if path.suffix != ".safetensors":
         raise JaxstyleError(f"output {path} must end in .safetensors, the one format of networks")
     content = _encode(network, where=f"network {network.name!r}")
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, for a rename within one file system.
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise JaxstyleError(
-            f"output {path} cannot be written: {error.strerror or error}; choose another place"
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    write_atomically(path, content)
 
 
 def read_network(path: str | os.PathLike) -> Network:
@@ -114,6 +94,7 @@ def read_network(path: str | os.PathLike) -> Network:
         name=metadata["name"],
         source=metadata["source"],
         licence=metadata["licence"],
+        normalised=metadata.get("normalised") == "true",
         digest=metadata["digest"],
     )
 
@@ -195,6 +176,8 @@ def _encode(network: Network, *, where: str) -> bytes:
         "padding": convention.padding,
         "digest": digest(network.params),
     }
+    if network.normalised:
+        metadata["normalised"] = "true"
     check_topology(network.topology, where=where)
     check_params(
         {
