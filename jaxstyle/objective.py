@@ -78,7 +78,7 @@ def compute_targets(
             "weight a style, none negative, not all 0"
         )
     content_layers = tuple(layer for layer, _ in recipe.content_layers)
-    style_layers = tuple(layer for layer, _ in recipe.style_layers)
+    style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
     total = sum(style_blend)
     grams: dict[str, jax.Array] = {}
     for style, blend in zip(styles, style_blend, strict=True):
@@ -121,8 +121,10 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
       recipe: layers, their weights, pooling and the three term weights are used.
     """
     recipe = recipe.resolved(network)
-    alpha, beta = recipe.content_weight, recipe.style_weight
-    assert alpha is not None and beta is not None, "resolved above"
+    alpha, beta, tv_weight = recipe.content_weight, recipe.style_weight, recipe.tv_weight
+    style_weights = recipe.style_layers
+    assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
+    assert style_weights is not None, "resolved above"
     layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
@@ -133,16 +135,13 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
             (w * content_loss(acts[l], targets.content[l]) for l, w in recipe.content_layers), zero
         )
         style = sum(
-            (
-                w * style_loss(gram_matrix(acts[l]), targets.style[l])
-                for l, w in recipe.style_layers
-            ),
+            (w * style_loss(gram_matrix(acts[l]), targets.style[l]) for l, w in style_weights),
             zero,
         )
         terms = Terms(
             content=alpha * content,
             style=beta * style,
-            tv=recipe.tv_weight * total_variation(x),
+            tv=tv_weight * total_variation(x),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -25,17 +25,47 @@ DEFAULT_LEARNING_RATES: dict[str, float] = {
     "momentum": 1e-5,
     "sgd": 1e-5,
 }
-# alpha and beta by whether the network is normalised to a mean activation of 1. Gram matrices go
-# with the square of the activations, so one pair cannot serve both. The second is that
-# of neural-style, whose terms are divided as ours are.
-DEFAULT_TERM_WEIGHTS = {True: (1.0, 1e4), False: (5.0, 100.0)}
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
 INITS = ("content", "noise", "style")
 
 
+class TermDefaults(NamedTuple):
+    """Weights of the objective's terms that suit a kind of network."""
+
+    content_weight: float
+    style_weight: float
+    tv_weight: float
+    style_layers: LayerWeights
+
+
+def _style_layers(*weights: float) -> LayerWeights:
+    return tuple((f"relu{block}_1", weight) for block, weight in enumerate(weights, start=1))
+
+
+# By whether the network is normalised to a mean activation of 1: Gram matrices go with the
+# square of the activations, so one set cannot serve both.
+TERM_DEFAULTS: dict[bool, TermDefaults] = {
+    # Found by eye on the compact network. The layers' weights make up for the division of
+    # Gram matrices by the number of channels.
+    True: TermDefaults(1.0, 1e4, 3e-6, _style_layers(1.0, 4.0, 16.0, 64.0, 64.0)),
+    # Those of neural-style, whose terms are divided as ours are.
+    False: TermDefaults(5.0, 100.0, 1e-3, _style_layers(1.0, 1.0, 1.0, 1.0, 1.0)),
+}
+
+
 def _setting(default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+def _term_weight(name: str, what: str) -> Any:
+    normalised, other = (getattr(TERM_DEFAULTS[kind], name) for kind in (True, False))
+    return _setting(None, f"{what}; default: {normalised:g}, or {other:g} likewise.")
+
+
+def format_layers(layers: LayerWeights) -> str:
+    """Write pairs of layer and weight as `parse_layers` reads them."""
+    return ",".join(l if weight == 1 else f"{l}:{weight:g}" for l, weight in layers)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -55,22 +85,17 @@ class Recipe:
         (("relu4_2", 1.0),),
         "Layers that keep the content, comma-separated `layer[:weight]`; `all` = every layer.",
     )
-    style_layers: LayerWeights = _setting(
-        tuple((f"relu{block}_1", 1.0) for block in range(1, 6)),
-        "Layers whose Gram matrices carry the style, written likewise.",
-    )
-    content_weight: float | None = _setting(
+    style_layers: LayerWeights | None = _setting(
         None,
-        "alpha, weight of the content term; default: "
-        f"{DEFAULT_TERM_WEIGHTS[True][0]:g} for networks normalised as `compact` is, "
-        f"{DEFAULT_TERM_WEIGHTS[False][0]:g} for others.",
+        "Layers whose Gram matrices carry the style, written likewise; default: "
+        f"{format_layers(TERM_DEFAULTS[True].style_layers)} for networks normalised as `compact` "
+        "is, weighed alike for others.",
     )
-    style_weight: float | None = _setting(
-        None,
-        f"beta, weight of the style term; default: {DEFAULT_TERM_WEIGHTS[True][1]:g} or "
-        f"{DEFAULT_TERM_WEIGHTS[False][1]:g} likewise.",
+    content_weight: float | None = _term_weight(
+        "content_weight", "alpha, weight of the content term"
     )
-    tv_weight: float = _setting(0.0, "Weight of the total variation.")
+    style_weight: float | None = _term_weight("style_weight", "beta, weight of the style term")
+    tv_weight: float | None = _term_weight("tv_weight", "Weight of the total variation")
     pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
     init: str = _setting(
         "content", "Initial picture: `content`, `noise`, `style` or an image file."
@@ -101,13 +126,13 @@ class Recipe:
     history_size: int = _setting(20, "Pairs that L-BFGS keeps.")
 
     def __post_init__(self) -> None:
-        for name in ("content_layers", "style_layers"):
-            object.__setattr__(self, name, _layer_weights(getattr(self, name), name))
-        for name in ("content_weight", "style_weight", "tv_weight", "noise_std"):
+        for name in _LAYERS:
             if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name), low=0)
-        if self.learning_rate is not None:
-            _check_number("learning_rate", self.learning_rate, low=0, open=True)
+                object.__setattr__(self, name, _layer_weights(getattr(self, name), name))
+        for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), low=0, open=name == "learning_rate")
+        _check_number("noise_std", self.noise_std, low=0)
         _check_number("decay", self.decay, low=0, open=True, high=1)
         _check_number("momentum", self.momentum, low=0, high=1)
         for name, low in (("steps", 1), ("size", 0), ("history_size", 1), ("seed", 0)):
@@ -119,7 +144,7 @@ class Recipe:
                 raise JaxstyleError(
                     f"{field.name}: {value!r} does not exist; choose from {', '.join(choices)}"
                 )
-        if not (self.content_layers or self.style_layers):
+        if self.content_layers == self.style_layers == ():
             raise JaxstyleError(
                 "content_layers and style_layers are both empty; name at least one layer"
             )
@@ -133,10 +158,14 @@ class Recipe:
         Raises:
           JaxstyleError: a layer that the network does not have.
         """
-        changes: dict[str, Any] = {}
-        for name in ("content_layers", "style_layers"):
+        changes: dict[str, Any] = {
+            name: value
+            for name, value in TERM_DEFAULTS[network.normalised]._asdict().items()
+            if getattr(self, name) is None
+        }
+        for name in _LAYERS:
             expanded: dict[str, float] = {}
-            for layer, weight in getattr(self, name):
+            for layer, weight in changes.get(name, getattr(self, name)):
                 if layer == "all":
                     names = [held.replace("conv", "relu") for held in network.layers]
                 else:
@@ -145,10 +174,6 @@ class Recipe:
                     expanded[one] = weight
             check_layers(network, list(expanded), argument=name)
             changes[name] = tuple(expanded.items())
-        weights = DEFAULT_TERM_WEIGHTS[network.normalised]
-        for name, weight in zip(("content_weight", "style_weight"), weights, strict=True):
-            if getattr(self, name) is None:
-                changes[name] = weight
         if self.learning_rate is None:
             changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
         return dataclasses.replace(self, **changes)
@@ -156,38 +181,36 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("content_layers", "style_layers"):
-            values[name] = dict(values[name])
+        for name in _LAYERS:
+            values[name] = None if values[name] is None else dict(values[name])
         return values
 
     # The split into traced numbers and static structure (see the class docstring).
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        layers = [getattr(self, name) for name in _LAYERS]
+        weights = [None if pairs is None else tuple(w for _, w in pairs) for pairs in layers]
+        names = tuple(None if pairs is None else tuple(l for l, _ in pairs) for pairs in layers)
         numbers = tuple(getattr(self, name) for name in _NUMBERS)
-        content = tuple(weight for _, weight in self.content_layers)
-        style = tuple(weight for _, weight in self.style_layers)
-        structure = (
-            tuple(layer for layer, _ in self.content_layers),
-            tuple(layer for layer, _ in self.style_layers),
-            tuple(getattr(self, name) for name in _STRUCTURE),
-        )
-        return (content, style, numbers), structure
+        structure = tuple(getattr(self, name) for name in _STRUCTURE)
+        return (weights, numbers), (names, structure)
 
     @classmethod
     def tree_unflatten(cls, structure: tuple[Any, ...], numbers: tuple[Any, ...]) -> "Recipe":
-        # Around `__init__`: under a trace the numbers have no value to check.
+        # Around `__init__`: what is not a number has no value to check.
         recipe = object.__new__(cls)
-        content_names, style_names, static = structure
-        content, style, values = numbers
-        object.__setattr__(
-            recipe, "content_layers", tuple(zip(content_names, content, strict=True))
+        (names, static), (weights, values) = structure, numbers
+        layers = tuple(
+            None if n is None else tuple(zip(n, w, strict=True))
+            for n, w in zip(names, weights, strict=True)
         )
-        object.__setattr__(recipe, "style_layers", tuple(zip(style_names, style, strict=True)))
-        for name, value in zip(_NUMBERS + _STRUCTURE, values + static, strict=True):
+        fields = _LAYERS + _NUMBERS + _STRUCTURE
+        for name, value in zip(fields, (*layers, *values, *static), strict=True):
             object.__setattr__(recipe, name, value)
         return recipe
 
 
+_LAYERS = ("content_layers", "style_layers")
 _NUMBERS = (
     "content_weight",
     "style_weight",
@@ -201,9 +224,7 @@ _NUMBERS = (
     "momentum",
 )
 _STRUCTURE = tuple(
-    field.name
-    for field in dataclasses.fields(Recipe)
-    if field.name not in (*_NUMBERS, "content_layers", "style_layers")
+    field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS
 )
 
 

@@ -33,6 +33,7 @@ ALONE = {
     "convolution": set(),
     "vgg": {"convolution", "errors"},
     "losses": set(),
+    "sheets": {"errors", "images"},
     "recipe": {"errors", "vgg"},
     "objective": {"errors", "losses", "recipe", "vgg"},
     "optimisers": {"errors", "recipe"},

@@ -77,7 +77,7 @@ OUT_OF_RANGE = {
     "content_weight": [-1, NAN, INF, "x", []],
     "style_weight": [-0.5, NAN, -INF, [1]],
     "tv_weight": [-1e-9, NAN, INF],
-    "noise_std": [-1, NAN],
+    "noise_std": [-1, NAN, None],
     "learning_rate": [0, -1, NAN, INF],
     "decay": [0, -1, 1.5, NAN],
     "momentum": [-0.1, 1.1, NAN],
@@ -169,8 +169,8 @@ def test_flattening_and_back(content, style, weight, steps, optimizer):
     back = jax.tree.unflatten(structure, leaves)
     assert back == recipe and hash(back) == hash(recipe)
     assert weight in leaves and steps in leaves
-    # `content_weight` is None here, which is no leaf.
-    assert len(leaves) == len(content) + len(style) + 8 + (recipe.learning_rate is not None)
+    # `content_weight` and `tv_weight` are None here, which is no leaf.
+    assert len(leaves) == len(content) + len(style) + 7 + (recipe.learning_rate is not None)
 
 
 NUMBERS = {
@@ -207,12 +207,14 @@ def test_numbers_do_not_recompile_and_structure_does():
         traces += 1
         return recipe.style_weight * recipe.content_layers[0][1] + recipe.steps
 
-    base = Recipe(content_weight=1.0, style_weight=1.0)
+    base = Recipe(content_weight=1.0, style_weight=1.0, tv_weight=1.0, style_layers="relu2_1")
     loss(base)
     for field, value in NUMBERS.items():
         loss(dataclasses.replace(base, **{field: value}))
         assert traces == 1, field
-    assert loss(dataclasses.replace(base, style_weight=3.0, content_layers="relu4_2:2", steps=4)) == 10
+    assert (
+        loss(dataclasses.replace(base, style_weight=3.0, content_layers="relu4_2:2", steps=4)) == 10
+    )
     assert traces == 1
     # `learning_rate` is a number too, but None is another structure.
     for count, (field, value) in enumerate(STRUCTURE.items(), start=2):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from scipy.ndimage import correlate
 
 from jaxstyle import JaxstyleError, features
@@ -147,7 +148,7 @@ def test_pooling_gradient_matches_finite_differences(pool, size, x64):
     x = rng.permutation(size[0] * size[1] * 2).reshape(*size, 2) / 4.0
     weights = rng.normal(size=(size[0] // 2, size[1] // 2, 2))
     with x64():
-        jax.test_util.check_grads(lambda x: (pool(x) * weights).sum(), (x,), 1, modes=["rev"])
+        check_grads(lambda x: (pool(x) * weights).sum(), (x,), 1, modes=["rev"])
     grad = jax.grad(lambda x: (pool(x) * weights).sum())(x)
     assert (grad[size[0] // 2 * 2 :] == 0).all() and (grad[:, size[1] // 2 * 2 :] == 0).all()
 

@@ -56,10 +56,10 @@ def features(student: Tree, x: jax.Array, wanted: Sequence[str]) -> dict[str, ja
 
 
 def _convolution(channels: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Choose the form whose gradient is quickest on CPU (measured at crops of 96 px).
+    """Choose the form whose gradient was quickest on CPU at 96 px, on busy cores.
 
-    3 channels: columns and one product, 4x. 64 and more: XLA's own, but the kernel's
-    gradient as nine products, 1.8x. Between them XLA's own.
+    3 channels: columns and one product. 64 and more: XLA's own, but the kernel's gradient
+    as nine products. Between them XLA's own.
     """
     return _as_columns if channels == 3 else _by_products if channels >= 64 else _direct
 

@@ -1,5 +1,6 @@
 """The command line: arguments in, pictures and reports out, one line for what goes wrong."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -39,11 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except (KeyboardInterrupt, click.Abort):
         print("jaxstyle: stopped; nothing was written", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.
         sys.stderr.close()
         sys.exit(1)
+    if code == INTERRUPTED:
+        # After Ctrl-C in the middle of a compilation, XLA crashes in Python's own way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.recipe import Recipe, preset, presets
+from jaxstyle.recipe import Recipe, format_layers, preset, presets
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -88,9 +88,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
     settings: dict[str, Any] = {}
     if field.name.endswith("_layers"):
         settings.update(type=str, metavar="LAYERS")
-        default = ",".join(
-            layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in default
-        )
+        default = None if default is None else format_layers(default)
     elif bool in kinds:
         settings.update(is_flag=True)
         default = None

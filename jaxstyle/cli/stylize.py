@@ -124,9 +124,10 @@ def stylize(
     with progress(recipe.steps, quiet=quiet) as show:
         try:
             for iterate in iterates(job, every=every):
-                if seen:
-                    seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
+                # Kept before the one before it is dropped: Ctrl-C may come between the two.
                 seen.append(iterate)
+                if len(seen) > 1:
+                    seen[-2] = seen[-2]._replace(image=None)  # type: ignore[arg-type]
                 show(iterate)
                 if save_every and iterate.step and iterate.step % save_every == 0:
                     save_snapshots(iterate)
