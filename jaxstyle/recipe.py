@@ -144,7 +144,8 @@ class Recipe:
                 raise JaxstyleError(
                     f"{field.name}: {value!r} does not exist; choose from {', '.join(choices)}"
                 )
-        if self.content_layers == self.style_layers == ():
+        # Each on its own: the weights of equal layers cannot be compared under a trace.
+        if self.content_layers == () and self.style_layers == ():
             raise JaxstyleError(
                 "content_layers and style_layers are both empty; name at least one layer"
             )

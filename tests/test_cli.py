@@ -307,7 +307,7 @@ def test_ctrl_c_keeps_the_best_picture(files, objective, tmp_path, environment, 
         environment = {**environment, "JAX_ENABLE_COMPILATION_CACHE": "0"}
     arguments = [
         "stylize", files["content"], files["style"], "-o", tmp_path / "o.png",
-        "--report", tmp_path / "o.json", *objective, "--steps", 20000, "--history-size", 21,
+        "--report", tmp_path / "o.json", *objective, "--steps", 6000, "--history-size", 21,
     ]  # fmt: skip
     with subprocess.Popen(
         [COMMAND, *map(str, arguments)],
@@ -316,18 +316,18 @@ def test_ctrl_c_keeps_the_best_picture(files, objective, tmp_path, environment, 
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr.readline().startswith("step 0/20000")
+        assert process.stderr.readline().startswith("step 0/6000")
         if moment == "compiling":
             time.sleep(0.5)
         else:
-            assert process.stderr.readline().startswith("step 2000/20000")
+            assert process.stderr.readline().startswith("step 600/6000")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == "" and "Traceback" not in err
     assert "stopped at step" in err.splitlines()[-1] and "o.png" in err.splitlines()[-1]
     report = strict((tmp_path / "o.json").read_text())
-    assert (0 if moment == "compiling" else 2000) <= report["steps"] < 20000
+    assert (0 if moment == "compiling" else 600) <= report["steps"] < 6000
     assert len(report["history"]["step"]) == report["steps"] + 1
     assert report["loss"] <= report["initial"]["loss"] * 1.0001
     assert Image.open(tmp_path / "o.png").size == (40, 32)
@@ -576,12 +576,9 @@ class TestWeights:
         assert "vgg16" in out and "conv1_1 to conv1_2" in out
         deep = ["evaluate", files["content"], "--content", files["content"], "--style"]
         deep += [files["style"], "--weights", target, "--json", "--content-layers", "relu1_2"]
+        digest = out.split()[-1]
         code, out, _ = run(*deep, "--style-layers", "relu1_1")
-        assert (
-            code == 0
-            and strict(out)["weights"]["sha256"]
-            in run("weights", "convert", target, "-o", tmp_path / "again.safetensors")[1]
-        )
+        assert code == 0 and strict(out)["weights"]["sha256"] == digest
         code, _, err = run(*deep, "--style-layers", "relu2_1")
         assert code == 2 and "conv1_1, conv1_2" in err
 
@@ -620,8 +617,8 @@ class TestHelp:
         for default in (
             "[default: 512]",
             "[default: lbfgs]",
-            "[default: 10000]",
-            "[default: relu4_2]",
+            "[default: 300]",
+            "[default: max]",
         ):
             assert default in out
 

@@ -194,6 +194,13 @@ def test_only_content_or_only_style(small):
         assert np.isfinite(loss)
 
 
+def test_one_layer_may_serve_both_terms(small):
+    recipe = Recipe(content_layers="relu1_1", style_layers="relu1_1:2").resolved(small.network)
+    targets = compute_targets(small.network, small.content, small.styles, recipe)
+    (loss, terms), _ = value_and_grad(small.network, targets, recipe, small.image)
+    assert terms.content > 0 and terms.style > 0 and np.isfinite(loss)
+
+
 def test_weights_and_targets_are_not_folded_into_the_program(small):
     text = value_and_grad.lower(*small.arguments, small.image).as_text()
     longest = max(len(line) for line in text.splitlines() if "stablehlo.constant" in line)

@@ -23,7 +23,7 @@ def beale(x):
     return (1.5 - a + a * b) ** 2 + (2.25 - a + a * b**2) ** 2 + (2.625 - a + a * b**3) ** 2
 
 
-def quadratic(condition, size=30):
+def quadratic(condition, size=12):
     """A rotated bowl with the minimum 0 at 1, …, 1 and the condition number asked for."""
     rng = np.random.default_rng(5)
     q, _ = np.linalg.qr(rng.normal(size=(size, size)))
@@ -40,8 +40,8 @@ STARTS = {
     "rosenbrock": [[-1.2, 1.0], [0.0, 0.0], [3.0, -2.0], [-2.0, 4.0], [1.1, 1.1], [0.5, -3.0]],
     "himmelblau": [[0.0, 0.0], [4.0, 4.0], [-4.0, 4.0], [-5.0, -5.0], [5.0, -4.0], [1.0, 9.0]],
     "beale": [[1.0, 1.0], [0.0, 0.0], [2.0, 0.2], [-1.0, -1.0], [2.5, -0.5], [0.5, 1.5]],
-    "quadratic-1e2": list(np.random.default_rng(0).normal(size=(3, 30)) * 3),
-    "quadratic-1e4": list(np.random.default_rng(1).normal(size=(3, 30)) * 3),
+    "quadratic-1e2": list(np.random.default_rng(0).normal(size=(3, 12)) * 3),
+    "quadratic-1e4": list(np.random.default_rng(1).normal(size=(3, 12)) * 3),
     "rosenbrock-8": list(np.random.default_rng(2).normal(size=(3, 8))),
 }
 FUNCTIONS = {
@@ -129,7 +129,7 @@ def scipy_evaluations(value_and_grad, start, bound):
 
 
 class TestAgainstScipy:
-    STEPS = 700
+    STEPS = 300
 
     # Float32 is the library's precision; the last digit of a value of 1e4 is 1e-3.
     @pytest.mark.parametrize(
