@@ -395,7 +395,7 @@ class TestLanes:
         alone = runner(lambda x: function(x)[0], 15)
         for k, start in enumerate(starts):
             expected, _ = alone(start)
-            # XLA convolves a batch in another order than a picture: close, not equal.
+            # Equal to the bit where this was written; XLA may convolve a batch otherwise.
             np.testing.assert_allclose(
                 batched.point.value[k], expected.point.value, rtol=1e-3, err_msg=f"lane {k}"
             )
