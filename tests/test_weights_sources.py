@@ -1,7 +1,6 @@
 """Every source's file, built here from random numbers, against an independent forward pass."""
 
 import io
-import sys
 import zipfile
 from pathlib import Path
 
@@ -434,14 +433,6 @@ def test_h5_that_refers_elsewhere_or_is_a_bomb(tmp_path):
             "block1_conv1/block1_conv1/kernel:0", (3, 3, 1 << 16, 1 << 16), "f4", chunks=True
         )
     refused(path, "unpacks to more")
-
-
-@pytest.mark.parametrize(("module", "kind"), [("h5py", "keras 3"), ("scipy.io", "matconvnet")])
-def test_missing_extra(module, kind, tmp_path, monkeypatch):
-    path = tmp_path / "a"
-    SOURCES[kind][1](path, random_state(), "vgg19")
-    monkeypatch.setitem(sys.modules, module, None)
-    refused(path, 'pip install "jaxstyle[convert]"')
 
 
 # The real files that may lie beside the checkout.
