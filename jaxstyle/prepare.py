@@ -81,6 +81,11 @@ def prepare(
         )
     if not lanes:
         raise JaxstyleError("lanes: no initial picture was given; give at least one")
+    if recipe.seed + len(lanes) > 2**31:
+        raise JaxstyleError(
+            f"seed: {recipe.seed} leaves too few seeds for {len(lanes)} pictures; "
+            f"give at most {2**31 - len(lanes)}"
+        )
     seeds = range(recipe.seed, recipe.seed + len(lanes))
     batch = jnp.stack([started(lane, seed) for lane, seed in zip(lanes, seeds, strict=True)])
     return Job(network, targets, recipe, batch)

@@ -270,6 +270,9 @@ def _layer_weights(
     return tuple((layer, w if _is_traced(w) else float(w)) for layer, w in pairs)
 
 
+_LARGEST = 3e38
+
+
 def _is_traced(value: Any) -> bool:
     """A number under a trace has no value to check; it was checked when it had."""
     return isinstance(value, jax.core.Tracer)
@@ -285,7 +288,8 @@ def _check_number(
         number = float(value)
     except (TypeError, ValueError):
         raise JaxstyleError(f"{name}: {value!r} is not a number") from None
-    inside = (low < number if open else low <= number) and number <= high
+    # Beyond float32 a number would be infinite on the device.
+    inside = (low < number if open else low <= number) and number <= min(high, _LARGEST)
     if not (inside and math.isfinite(number)):
         bound = "above" if open else "at least"
         upper = f" and at most {high:g}" if high < math.inf else ""

@@ -509,14 +509,12 @@ class TestBadInput:
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the whole help comes as the error's one line")
 @pytest.mark.parametrize("arguments", [(), ("weights",)])
 def test_no_command_is_a_short_error(run, arguments):
     code, _, err = run(*arguments)
     assert code == 2 and err.startswith(PREFIX) and len(err) < 200
 
 
-@pytest.mark.xfail(strict=True, reason="the seeds of the lanes are checked only after the run")
 def test_a_batch_whose_seeds_run_out_fails_early(run, files, objective, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxstyle.run.iterates", lambda *a, **k: pytest.fail("it ran"))
     flags = ("--seed", 2**31 - 1, "--batch", 2, "--init", "noise", "--quiet", "--steps", 3)
@@ -526,7 +524,6 @@ def test_a_batch_whose_seeds_run_out_fails_early(run, files, objective, tmp_path
     assert code == 2 and "--seed" in err
 
 
-@pytest.mark.xfail(strict=True, reason="weights above float32's range become infinite")
 def test_a_weight_above_float32_is_refused(run, files, objective, tmp_path):
     code, _, err = run(
         "stylize", files["content"], files["style"], "-o", tmp_path / "o.png", *objective,
@@ -535,7 +532,6 @@ def test_a_weight_above_float32_is_refused(run, files, objective, tmp_path):
     assert code == 2 and "--content-weight" in err
 
 
-@pytest.mark.xfail(strict=True, reason="the report replaces the picture that was just written")
 def test_output_and_report_are_two_files(run, files, objective, tmp_path):
     code, _, err = run(
         "stylize", files["content"], files["style"], "-o", tmp_path / "o.png", *objective,

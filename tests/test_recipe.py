@@ -109,7 +109,8 @@ def test_a_value_out_of_range_names_its_field(field, value):
 )
 def test_weights_are_finite_and_not_negative(field, value):
     low = value > 0 if field == "learning_rate" else value >= 0
-    if low and math.isfinite(value):
+    # Beyond float32 the device has only infinity.
+    if low and value <= 3e38:
         assert getattr(Recipe(**{field: value}), field) == value
     else:
         with pytest.raises(JaxstyleError, match=f"^{field}: "):

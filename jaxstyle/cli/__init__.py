@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input or usage, 130 after Ctrl-C."""
     try:
         code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        command = error.ctx.command_path if error.ctx else "jaxstyle"
+        _fail(f"no command was given; see '{command} --help'")
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "jaxstyle"
         _fail(f"{error.format_message()} See '{command} --help'.")

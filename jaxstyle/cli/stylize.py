@@ -80,6 +80,8 @@ def stylize(
     images.check_output(output, argument="-o")
     if report is not None:
         check_writable(report, argument="--report")
+        if report.resolve() == output.resolve():
+            raise JaxstyleError(f"--report: {report} is the picture's file too; choose another")
     enable_compilation_cache()
     notice = auto_notice() if weights_name == "auto" else None
     network = load_network(weights_name)
