@@ -19,10 +19,10 @@ $(VENV)/test: pyproject.toml
 # A photograph in the style of a picture that the project paints itself.
 demo: $(VENV)/demo
 	mkdir -p out
-	$(BIN)/python experiments/demo/photo.py coffee out/content.png
+	$(BIN)/python experiments/demo/photo.py chelsea out/content.png
 	$(BIN)/python experiments/demo/paint.py out/style.png --size 512
 	$(BIN)/jaxstyle stylize out/content.png out/style.png -o out/demo.png \
-	  --weights compact --size 320 --steps 100 --report out/demo.json
+	  --weights compact --size 320 --report out/demo.json
 	@echo "The picture is out/demo.png; its numbers are in out/demo.json."
 
 test: $(VENV)/test

@@ -48,7 +48,7 @@ def _style_layers(*weights: float) -> LayerWeights:
 TERM_DEFAULTS: dict[bool, TermDefaults] = {
     # Found by eye on the compact network. The layers' weights make up for the division of
     # Gram matrices by the number of channels.
-    True: TermDefaults(1.0, 1e4, 3e-6, _style_layers(1.0, 4.0, 16.0, 64.0, 64.0)),
+    True: TermDefaults(1.0, 1e4, 1e-5, _style_layers(1.0, 4.0, 16.0, 64.0, 64.0)),
     # Those of neural-style, whose terms are divided as ours are.
     False: TermDefaults(5.0, 100.0, 1e-3, _style_layers(1.0, 1.0, 1.0, 1.0, 1.0)),
 }
