@@ -140,9 +140,9 @@ def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
 
 
 def default_every(start: ArrayLike) -> int:
-    """Choose the steps a chunk: ten, fewer for pictures so large that a person would wait."""
+    """Choose the steps a chunk: five, fewer for pictures so large that a person would wait."""
     pixels = int(np.prod(np.shape(start)[:-1]))
-    return max(1, min(10, 2**20 // pixels))
+    return max(1, min(5, 2**20 // pixels))
 
 
 def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
