@@ -100,7 +100,7 @@ class TestIterates:
         assert all(i.compile_seconds >= 0 and i.run_seconds > 0 for i in seen)
 
     def test_default_chunks(self):
-        assert default_every(np.zeros((32, 32, 3))) == 10
+        assert default_every(np.zeros((32, 32, 3))) == 5
         assert default_every(np.zeros((512, 512, 3))) == 4
         assert default_every(np.zeros((4, 512, 512, 3))) == 1
         assert default_every(np.zeros((4000, 4000, 3))) == 1
