@@ -238,7 +238,7 @@ class TestBatch:
         assert job.start.shape == (3, 28, 24, 3)
         np.testing.assert_array_equal(job.start[0], content)
         assert job.start[1].std() < 0.3
-        seen = list(iterates(job))
+        seen = list(iterates(job, every=6))
         assert seen[-1].image.shape == (3, 28, 24, 3)
         assert seen[-1].history.loss.shape == (3, 6) and seen[-1].evaluations.tolist() == [7] * 3
         results = finish(job, seen)

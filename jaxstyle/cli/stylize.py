@@ -68,6 +68,7 @@ def stylize(
     # Imported here so that usage errors and --help do not wait for JAX's programs.
     from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.cli.interrupts import interrupts
     from jaxstyle.files import check_writable, numbered
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
@@ -123,7 +124,7 @@ def stylize(
 
     seen: list[Iterate] = []
     interrupted = False
-    with progress(recipe.steps, quiet=quiet) as show:
+    with progress(recipe.steps, quiet=quiet) as show, interrupts() as check_interrupt:
         try:
             for iterate in iterates(job, every=every):
                 # Kept before the one before it is dropped: Ctrl-C may come between the two.
@@ -133,6 +134,7 @@ def stylize(
                 show(iterate)
                 if save_every and iterate.step and iterate.step % save_every == 0:
                     save_snapshots(iterate)
+                check_interrupt()
         except KeyboardInterrupt:
             if not seen:
                 raise
