@@ -120,7 +120,7 @@ class Recipe:
         "constant", "How the learning rate falls over the run.", choices=SCHEDULES
     )
     decay: float = _setting(
-        0.01, "Fraction of the learning rate left at the last step (schedules but `constant`)."
+        0.01, "Fraction of the learning rate that a schedule but `constant` ends at."
     )
     momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
     history_size: int = _setting(20, "Pairs that L-BFGS keeps.")
@@ -167,12 +167,12 @@ class Recipe:
         for name in _LAYERS:
             expanded: dict[str, float] = {}
             for layer, weight in changes.get(name, getattr(self, name)):
-                if layer == "all":
-                    names = [held.replace("conv", "relu") for held in network.layers]
-                else:
-                    names = [layer]
-                for one in names:
-                    expanded[one] = weight
+                if layer != "all":
+                    expanded[layer] = weight
+                    continue
+                for held in network.layers:
+                    # A layer that is also named keeps its own weight, before `all` or after.
+                    expanded.setdefault(held.replace("conv", "relu"), weight)
             check_layers(network, list(expanded), argument=name)
             changes[name] = tuple(expanded.items())
         if self.learning_rate is None:

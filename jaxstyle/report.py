@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxstyle.files import sha256_of, write_atomically
 from jaxstyle.objective import Terms
@@ -19,10 +20,18 @@ SCHEMA = 1
 
 
 def run_report(
-    result: Result, *, network: Network, content: Path, styles: Sequence[Path], output: Path
+    result: Result,
+    *,
+    network: Network,
+    content: Mapping[str, Any],
+    styles: Sequence[Mapping[str, Any]],
+    output: Path,
 ) -> dict[str, Any]:
-    """Describe one finished picture that has been written to `output`."""
-    height, width = result.image.shape[:2]
+    """Describe one finished picture that has been written to `output`.
+
+    `content` and `styles` are `picture_report`s made when the files were read: `output` may
+    since have replaced one of them.
+    """
     return {
         "schema": SCHEMA,
         "loss": result.loss,
@@ -35,9 +44,9 @@ def run_report(
         "recipe": result.recipe.as_dict(),
         "weights": weights_report(network),
         "images": {
-            "content": _picture_report(content),
-            "styles": [_picture_report(style) for style in styles],
-            "output": {**_picture_report(output), "size": [width, height]},
+            "content": content,
+            "styles": styles,
+            "output": picture_report(output, result.image),
         },
         "environment": environment_report(),
     }
@@ -79,13 +88,10 @@ def write_report(path: Path, report: Any) -> None:
     write_atomically(path, to_json(report).encode(), argument="--report")
 
 
-def _picture_report(path: Path) -> dict[str, Any]:
-    # Read again rather than carried along: the digest is of the file as it is now.
-    from PIL import Image
-
-    with Image.open(path) as image:
-        size = list(image.size)
-    return {"path": str(path), "sha256": sha256_of(path), "size": size}
+def picture_report(path: Path, picture: np.ndarray) -> dict[str, Any]:
+    """Identify a picture `[h, w, 3]` and the file that holds it now; the size is as seen."""
+    height, width = picture.shape[:2]
+    return {"path": str(path), "sha256": sha256_of(path), "size": [width, height]}
 
 
 def _finite(value: Any) -> Any:

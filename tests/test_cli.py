@@ -540,6 +540,19 @@ def test_output_and_report_are_two_files(run, files, objective, tmp_path):
     assert code == 2 and "--report" in err
 
 
+def test_the_report_is_of_the_content_that_was_read(run, files, objective, tmp_path):
+    picture = tmp_path / "both.png"
+    picture.write_bytes(files["content"].read_bytes())
+    before = hashlib.sha256(picture.read_bytes()).hexdigest()
+    code, _, err = run(
+        "stylize", picture, files["style"], "-o", picture, *objective,
+        "--report", tmp_path / "r.json", "--steps", 3, "--quiet",
+    )  # fmt: skip
+    assert code == 0, err
+    reported = json.loads((tmp_path / "r.json").read_text())["images"]
+    assert reported["content"]["sha256"] == before != reported["output"]["sha256"]
+
+
 class TestWeights:
     def test_list(self, run, cache_folder):
         code, out, err = run("weights", "list")

@@ -231,6 +231,12 @@ def test_vmap_over_a_recipe():
     np.testing.assert_array_equal(jax.vmap(lambda r: 3 * r.tv_weight)(recipes), [3, 6])
 
 
+@pytest.mark.parametrize("text", ["relu2_1:3,all:2", "all:2,relu2_1:3"])
+def test_a_named_layer_keeps_its_weight_beside_all(network, text):
+    weights = dict(Recipe(style_layers=text).resolved(network).style_layers)
+    assert weights.pop("relu2_1") == 3 and set(weights.values()) == {2} and len(weights) == 15
+
+
 def test_all_expands_to_every_convolution(network, make_network):
     resolved = Recipe(style_layers="all:0.5", content_layers="all").resolved(network)
     assert resolved.style_layers == tuple((c.replace("conv", "relu"), 0.5) for c in network.layers)

@@ -91,7 +91,7 @@ def normalise(network: Network, pictures: list[np.ndarray]) -> tuple[Network, di
             "bias": layer["bias"] * scale,
         }
         before = scale
-    return network.replace(params=params), held_back
+    return network.replace(params=params, normalised=True), held_back
 
 
 def check(trained: Tree, network: Network, picture: np.ndarray) -> None:

@@ -73,7 +73,7 @@ def stylize(
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
     from jaxstyle.recipe import INITS
-    from jaxstyle.report import batch_report, run_report, write_report
+    from jaxstyle.report import batch_report, picture_report, run_report, write_report
     from jaxstyle.run import Iterate, default_every, finish, iterates
     from jaxstyle.weights import auto_notice, load_network
 
@@ -88,6 +88,8 @@ def stylize(
     network = load_network(weights_name)
     content_picture = images.load_image(content, argument="CONTENT")
     style_pictures = [images.load_image(style, argument="STYLE") for style in styles]
+    content_report = picture_report(content, content_picture)
+    style_reports = [picture_report(*pair) for pair in zip(styles, style_pictures, strict=True)]
     start: Any = recipe.init
     if recipe.init not in INITS:
         start = images.load_image(recipe.init, argument="--init")
@@ -144,7 +146,13 @@ def stylize(
         images.save_image(path, result.image, argument="-o")
     if report is not None:
         runs = [
-            run_report(result, network=network, content=content, styles=styles, output=path)
+            run_report(
+                result,
+                network=network,
+                content=content_report,
+                styles=style_reports,
+                output=path,
+            )
             for path, result in zip(outputs, results, strict=True)
         ]
         write_report(report, runs[0] if batch == 1 else batch_report(runs))

@@ -93,7 +93,7 @@ def lbfgs(
       >>> bool(jnp.allclose(state.point.position, 3.0))
       True
     """
-    if history_size < 1 or first_move <= 0 or not 0 < sufficient_decrease < 1 or max_shrinks < 1:
+    if history_size < 1 or not first_move > 0 or not 0 < sufficient_decrease < 1 or max_shrinks < 1:
         raise JaxstyleError(
             f"lbfgs(history_size={history_size}, first_move={first_move}, "
             f"sufficient_decrease={sufficient_decrease}, max_shrinks={max_shrinks}): needs "
