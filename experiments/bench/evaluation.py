@@ -60,9 +60,8 @@ def main() -> None:
     arguments = parser.parse_args()
     side = arguments.size
     content, style = jax.random.uniform(jax.random.key(0), (2, side, side, 3))
-    print(
-        "| network | jaxstyle (s) | PyTorch (s) | ratio | first call less running (s) |\n|---|---|---|---|---|"
-    )
+    print("| network | jaxstyle (s) | PyTorch (s) | ratio | first call less running (s) |")
+    print("|---|---|---|---|---|")
     for network in (random_vgg19(), jaxstyle.load_network("compact")):
         recipe = jaxstyle.Recipe(size=0)
         job = jaxstyle.prepare(content, style, recipe=recipe, network=network)

@@ -240,7 +240,9 @@ def _inverse_hessian_product(
 
 
 # Products and sums rather than matrix products: exact float32 on every backend (no TF32, whose
-# noise a line search would chase), and on CPU the same bits in a batch as alone.
+# noise a line search would chase), and on CPU the same bits in a batch as alone; from JAX 0.11
+# on only with XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-reduce, as XLA otherwise gives sums
+# to a library that orders them by the shape of the batch.
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
