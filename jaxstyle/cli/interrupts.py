@@ -1,4 +1,4 @@
-"""Ctrl-C that is never lost."""
+"""Ctrl-C that is neither lost nor noisy."""
 
 import signal
 import threading
@@ -9,17 +9,19 @@ from types import FrameType
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], None]]:
-    """Give a function that raises `KeyboardInterrupt` if Ctrl-C was pressed in the block.
+    """Give a function that raises `KeyboardInterrupt` once Ctrl-C has been pressed in the block.
 
-    Python raises it at once too, but where it strikes inside a callback of the garbage
-    collector (JAX has one) it is printed and dropped, and the run would go on.
+    The first press is only noted, for the caller to act on between two chunks of steps. Raised
+    at once, as Python would, it can strike inside a callback of the garbage collector (JAX has
+    one), where it is printed with a traceback and dropped. A second press is raised at once.
     """
     pressed = False
 
     def press(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
         pressed = True
-        raise KeyboardInterrupt
 
     def check() -> None:
         if pressed:

@@ -58,7 +58,7 @@ def stylize(
 ) -> int:
     """Paint CONTENT in the style of STYLE (several styles are blended).
 
-    Ctrl-C stops the run and keeps the best picture so far.
+    Ctrl-C stops the run after the steps under way and keeps the best picture so far.
     """
     recipe = build_recipe(preset_name, flags)
     for flag, value in (("--batch", batch), ("--save-every", save_every)):
