@@ -1,24 +1,29 @@
 """Stylize with the compact network, an untrained one and its teacher, and let VGG judge.
 
-    python experiments/compact/compare.py --images IMAGES --teachers WEIGHTS \\
-        --network compact.safetensors -o experiments/compact
+    python experiments/compact/compare.py --photos PHOTOS --teachers WEIGHTS \\
+        [--images IMAGES] [--network compact.safetensors] -o OUT
 
-Seven content x style pairs, the same recipe for the three networks. The untrained network has
-the student's layers with a random start, the teacher is the distilled VGG-19 that taught blocks
-4 and 5; both are normalised as the compact one is, so that one recipe suits all. The judges are
-the exact first three blocks of VGG-16 and VGG-19, which no optimiser saw:
+Content x style pairs, the same recipe for the three networks: with `--images` those of `PAIRS`,
+from that folder's photographs and paintings; without it those of `FREE_PAIRS`, scikit-image's
+free photographs and styles that the project paints, whose sheet may be shown to anyone.
+
+The untrained network has the student's layers with a random start, the teacher is the distilled
+VGG-19 that taught blocks 4 and 5; both are normalised as the compact one is, so that one recipe
+suits all. The judges are the exact first three blocks of VGG-16 and VGG-19, which no optimiser
+saw:
 
     style   = mean over relu1_1, relu2_1, relu3_1 of |G - A|^2 / |A|^2    (Frobenius)
     content = mean((F - P)^2) / var(P) at relu3_3
 
 of the result against the style and the content picture. Writes `comparison.json`,
-`comparison.md` and `comparison.png`.
+`comparison.md` and `comparison.jpg`.
 """
 
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -27,11 +32,15 @@ import numpy as np
 import student
 from data import centre, load_photos, split
 from export import as_network, normalise
-from generate import cells, painted
+from generate import blots, cells, painted
 from teachers import DISTILLED_FILE, EXACT_FILE, read_distilled, read_exact
 
 import jaxstyle
 from jaxstyle import images, sheets
+
+sys.path.append(str(Path(__file__).parents[1] / "demo"))
+from paint import paint  # noqa: E402
+from photo import PHOTOS  # noqa: E402
 
 VGG16_FILE = "vgg16_caffe_bgr_conv1_1-conv3_3.npz"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
@@ -45,22 +54,40 @@ PAIRS = (
     ("golden_gate", "cells"),
     ("tubingen", "strokes"),
 )
+FREE_PAIRS = (
+    ("chelsea", "night"),
+    ("chelsea", "cells"),
+    ("coffee", "strokes"),
+    ("coffee", "blots"),
+    ("astronaut", "night"),
+    ("astronaut", "strokes"),
+)
 Array = np.ndarray
 
 
-def pictures(folder: Path, size: int) -> dict[str, Array]:
-    """Load the pairs' pictures, longest side `size`, and generate two styles."""
-    loaded = {
-        name: images.fit(images.load_image(folder / f"{name}.jpg"), size)
-        for pair in PAIRS
-        for name in pair
-        if (folder / f"{name}.jpg").exists()
-    }
-    rng = np.random.default_rng(7)
-    loaded["cells"] = cells(rng, size).astype(np.float32) / 255
-    photo = (loaded["golden_gate"] * 255).astype(np.uint8)
-    loaded["strokes"] = painted(rng, photo, size).astype(np.float32) / 255
-    return loaded
+def pictures(names: Sequence[str], folder: Path | None, size: int) -> dict[str, Array]:
+    """Find pictures by name, longest side `size`: files, free photographs, generated styles."""
+
+    def load(name: str) -> Array:
+        rng = np.random.default_rng(7)
+        if name == "cells":
+            return as_floats(cells(rng, size))
+        if name == "blots":
+            return as_floats(blots(rng, size))
+        if name == "strokes":
+            return as_floats(painted(rng, PHOTOS["rocket"][0](), size))
+        if name == "night":
+            return paint(size, size)
+        if folder is not None:
+            return images.fit(images.load_image(folder / f"{name}.jpg"), size)
+        return images.fit(as_floats(PHOTOS[name][0]()), size)
+
+    return {name: load(name) for name in names}
+
+
+def as_floats(picture: Array) -> Array:
+    """Turn uint8 into [0, 1]."""
+    return picture.astype(np.float32) / 255
 
 
 def networks(arguments: argparse.Namespace) -> dict[str, jaxstyle.Network]:
@@ -117,7 +144,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="folder of the content and style pictures")
+    add("--images", type=Path, help="folder of the content and style pictures of PAIRS")
     add("--photos", type=Path, required=True, help="the photographs of the training")
     add("--teachers", type=Path, required=True, help="folder of the teachers' npz files")
     add("--network", default="compact", help="name or file (%(default)s)")
@@ -137,7 +164,10 @@ def main() -> None:
         if (value := getattr(arguments, name)) is not None
     }
     recipe = dataclasses.replace(jaxstyle.presets["default"], **settings)
-    loaded, contestants = pictures(arguments.images, arguments.size), networks(arguments)
+    pairs = FREE_PAIRS if arguments.images is None else PAIRS
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    loaded = pictures(names, arguments.images, arguments.size)
+    contestants = networks(arguments)
     judges = {
         "vgg19": read_exact(arguments.teachers / EXACT_FILE),
         "vgg16": read_exact(arguments.teachers / VGG16_FILE, topology="vgg16"),
@@ -145,11 +175,11 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     sheet: list[Array] = []
     labels: list[str] = []
-    for content_name, style_name in PAIRS:
+    for content_name, style_name in pairs:
         content, style = loaded[content_name], loaded[style_name]
         row: dict[str, object] = {"content": content_name, "style": style_name}
-        sheet.append(images.fit(style, arguments.size))
-        labels.append(style_name)
+        sheet += [content, style]
+        labels += [content_name, style_name]
         for name, network in contestants.items():
             result = jaxstyle.stylize(content, style, recipe=recipe, network=network)
             row[name] = {k: judge(j, result.image, content, style) for k, j in judges.items()}
@@ -158,8 +188,8 @@ def main() -> None:
             print(content_name, style_name, name, row[name], flush=True)
         rows.append(row)
     images.save_image(
-        arguments.output / "comparison.png",
-        sheets.contact_sheet(sheet, columns=1 + len(contestants), labels=labels),
+        arguments.output / "comparison.jpg",
+        sheets.contact_sheet(sheet, columns=2 + len(contestants), labels=labels),
     )
     report = {"recipe": recipe.as_dict(), "pairs": rows}
     (arguments.output / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
