@@ -27,6 +27,7 @@ DEFAULT_LEARNING_RATES: dict[str, float] = {
 }
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
+PRECONDITIONERS = ("spectrum", "none")
 INITS = ("content", "noise", "style")
 
 
@@ -124,6 +125,11 @@ class Recipe:
     )
     momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
     history_size: int = _setting(20, "Pairs that L-BFGS keeps.")
+    preconditioner: str = _setting(
+        "spectrum",
+        "What the optimizer `lbfgs` starts from: the spectrum of pictures, or `none`.",
+        choices=PRECONDITIONERS,
+    )
 
     def __post_init__(self) -> None:
         for name in _LAYERS:

@@ -10,6 +10,7 @@ import scipy.optimize
 
 from jaxstyle import JaxstyleError, Recipe, compute_targets, lbfgs, make_objective, make_optimiser
 from jaxstyle.optimisers import jaxopt_lbfgs, optax_lbfgs, schedule
+from jaxstyle.optimisers.preconditioner import spectrum
 
 
 def rosenbrock(x):
@@ -192,11 +193,23 @@ class TestOneEvaluationAStep:
         np.testing.assert_array_equal(infos.value, states.point.value[1:])
         moved = (np.diff(states.point.position, axis=0) != 0).any(1)
         assert (infos.accepted >= moved).all()
-        assert (np.diff(states.point.value) <= 1e-6 * np.abs(states.point.value[:-1])).all()
+
+    @pytest.mark.parametrize("window", [1, 5])
+    def test_no_value_above_the_last_few(self, window):
+        states, _ = runner(rosenbrock, 60, lbfgs(window=window))(jnp.array([-1.2, 1.0]))
+        values = np.asarray(states.point.value)
+        for k in range(window, len(values)):
+            assert values[k] <= values[k - window : k].max() * (1 + 1e-6)
+        if window > 1:
+            assert (np.diff(values) > 0).any()
 
 
-def numpy_lbfgs(function, start, steps, *, size, first_move=0.05, c1=1e-4, max_shrinks=10):
+def numpy_lbfgs(
+    function, start, steps, *, size, metric=None, window=5, first_move=0.05, c1=1e-4, c2=0.9,
+    max_shrinks=10,
+):  # fmt: skip
     """The same method in plain numpy: a list of pairs and a dense inverse Hessian."""
+    metric = np.eye(len(start)) if metric is None else metric
     value_and_grad = jax.jit(jax.value_and_grad(function))
 
     def evaluate(x):
@@ -205,52 +218,108 @@ def numpy_lbfgs(function, start, steps, *, size, first_move=0.05, c1=1e-4, max_s
 
     def inverse_hessian():
         s, y = pairs[-1]
-        h, eye = (s @ y) / (y @ y) * np.eye(len(s)), np.eye(len(s))
+        h, eye = (s @ y) / (y @ metric @ y) * metric, np.eye(len(s))
         for s, y in pairs[-size:]:
             rho = 1 / (s @ y)
             h = (eye - rho * np.outer(s, y)) @ h @ (eye - rho * np.outer(y, s))
             h += rho * np.outer(s, s)
         return h
 
+    def restarted():
+        step = metric @ g
+        return -step, move / np.abs(step).max()
+
     x = np.array(start)
     f, g = evaluate(x)
-    pairs, shrinks, move = [], 0, first_move
-    p, t = -g, move / np.abs(g).max()
-    positions, accepts = [x], []
+    pairs, recent, shrinks, move = [], [f], 0, first_move
+    p, t = restarted()
+    slope = p @ g
+    positions, accepts, furthers = [x], [], 0
     for _ in range(steps):
         new_x = x + t * p
         new_f, new_g = evaluate(new_x)
-        slope = p @ g
-        good = new_f <= f + c1 * t * slope + np.finfo(float).eps * abs(f)
+        good = new_f <= max(recent[-window:]) + c1 * t * slope + np.finfo(float).eps * abs(f)
         accepts.append(bool(good and np.isfinite(new_f)))
         if accepts[-1]:
             s, y = new_x - x, new_g - g
             x, f, g, shrinks = new_x, new_f, new_g, 0
+            recent.append(f)
             if s @ y > 1e-8 * np.linalg.norm(s) * np.linalg.norm(y):
                 pairs.append((s, y))
             else:
                 move *= 2
-            p, t = (-inverse_hessian() @ g, 1.0) if pairs else (-g, move / np.abs(g).max())
+            if pairs and p @ g < c2 * slope:
+                t, slope, furthers = 2 * t, p @ g, furthers + 1
+            else:
+                p, t = (-inverse_hessian() @ g, 1.0) if pairs else restarted()
+                slope = p @ g
         elif shrinks + 1 >= max_shrinks:
-            pairs, shrinks, move = [], 0, first_move
-            p, t = -g, move / np.abs(g).max()
+            pairs, recent, shrinks, move = [], [f], 0, first_move
+            p, t = restarted()
+            slope = p @ g
         else:
             shrinks += 1
             curvature = 2 * (new_f - f - t * slope)
             t = np.clip(-slope * t * t / curvature, t / 10, t / 2) if np.isfinite(new_f) else t / 10
         positions.append(x)
-    return np.array(positions), np.array(accepts)
+    return np.array(positions), np.array(accepts), furthers
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_the_ring_buffer_equals_a_list(size, x64):
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_the_ring_buffer_equals_a_list(size, preconditioned, x64):
     start = np.array([-1.2, 1.0, 0.3, -0.7, 0.5])
+    root = np.random.default_rng(3).normal(size=(5, 5))
+    metric = root @ root.T + np.eye(5) if preconditioned else None
     with x64():
-        expected, accepts = numpy_lbfgs(rosenbrock, start, 40, size=size)
-        states, infos = runner(rosenbrock, 40, lbfgs(history_size=size))(start)
-    assert accepts.sum() > 3 * size and not accepts.all()
+        # So short a first move that the search has to go further along it.
+        expected, accepts, furthers = numpy_lbfgs(
+            rosenbrock, start, 40, size=size, metric=metric, first_move=1e-3
+        )
+        preconditioner = (lambda x: jnp.asarray(metric) @ x) if preconditioned else None
+        optimiser = lbfgs(history_size=size, preconditioner=preconditioner, first_move=1e-3)
+        states, infos = runner(rosenbrock, 40, optimiser)(start)
+    assert accepts.sum() > 3 * size and not accepts.all() and furthers
     np.testing.assert_array_equal(infos.accepted, accepts)
     np.testing.assert_allclose(states.point.position, expected, rtol=1e-6, atol=1e-8)
+
+
+class TestPreconditioner:
+    def test_it_equals_other_coordinates(self, x64):
+        root = np.random.default_rng(3).normal(size=(5, 5)) + 2 * np.eye(5)
+        start = np.array([-1.2, 1.0, 0.3, -0.7, 0.5])
+        with x64():
+            root = jnp.asarray(root)
+            # Monotone and with no first move of its own: it is measured in the position's units.
+            kept = {"window": 1, "history_size": 4}
+            inside = lbfgs(**kept, preconditioner=lambda g: root @ root.T @ g)
+            step = jnp.max(jnp.abs(root @ root.T @ jax.grad(rosenbrock)(start)))
+            same = jnp.max(jnp.abs(root.T @ jax.grad(rosenbrock)(start)))
+            outside = lbfgs(**kept, first_move=float(0.05 * same / step))
+            states, _ = runner(rosenbrock, 25, inside)(start)
+            z = jnp.linalg.solve(root, start)
+            others, _ = runner(lambda z: rosenbrock(root @ z), 25, outside)(z)
+            np.testing.assert_allclose(
+                states.point.position, others.point.position @ root.T, rtol=1e-6, atol=1e-8
+            )
+
+    @pytest.mark.parametrize("shape", [(8, 6, 3), (7, 9, 3), (1, 5, 3), (2, 2, 1)])
+    def test_the_spectrum_is_symmetric_and_positive(self, shape, x64):
+        with x64():
+            size = int(np.prod(shape))
+            columns = jax.vmap(lambda e: spectrum(e.reshape(shape)).ravel())(jnp.eye(size))
+            matrix = np.asarray(columns)
+        np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
+        assert np.linalg.eigvalsh(matrix).min() > 0.5
+
+    def test_the_spectrum_weighs_waves_by_frequency(self, x64):
+        y = np.arange(32)[:, None, None] * np.ones((1, 24, 3))
+        with x64():
+            for cycles in (1, 4, 16):
+                wave = np.cos(2 * np.pi * cycles * y / 32)
+                np.testing.assert_allclose(
+                    spectrum(jnp.asarray(wave)), (cycles / 16) ** -0.6 * wave, atol=1e-12
+                )
 
 
 def curvatures(states):
@@ -353,6 +422,9 @@ class TestBadGround:
         {"first_move": 0.0},
         {"sufficient_decrease": 1.0},
         {"sufficient_decrease": 0.0},
+        {"curvature": 1.0},
+        {"curvature": 1e-5},
+        {"window": 0},
         {"max_shrinks": 0},
     ],
 )

@@ -8,12 +8,18 @@ from jaxstyle.optimisers.first_order import first_order, schedule, transformatio
 from jaxstyle.optimisers.lbfgs import LbfgsState as LbfgsState
 from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
+from jaxstyle.optimisers.preconditioner import PRECONDITIONERS
 from jaxstyle.recipe import Recipe
 
 
 def make_optimiser(recipe: Recipe) -> Optimiser:
     """Build the optimiser that a resolved recipe names."""
-    wrapped = {"lbfgs": lbfgs, "jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
+    if recipe.optimizer == "lbfgs":
+        return lbfgs(
+            history_size=recipe.history_size,
+            preconditioner=PRECONDITIONERS[recipe.preconditioner],
+        )
+    wrapped = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
     if recipe.optimizer in wrapped:
         return wrapped[recipe.optimizer](history_size=recipe.history_size)
     return first_order(transformation(recipe), schedule(recipe))

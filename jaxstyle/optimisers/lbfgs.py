@@ -5,14 +5,24 @@ evaluates one trial position and either accepts it, which gives a new direction,
 the old point and shortens the trial. So the program holds the network once, and under
 `vmap` each lane accepts or shrinks on its own while all of them advance together.
 
+Three things make every evaluation count. A trial may be worse than the point, as long as it is
+better than one of the last few: unit steps are nearly always right in the end, and a refused
+one is an evaluation lost. Where the slope has hardly fallen along the step, or has even grown
+(the concave stretches between two minima), the next trial goes on in the same direction, twice
+as far. And the inverse Hessian may start as more than a multiple of the identity, as a
+`preconditioner`.
+
 Reference:
   Liu & Nocedal, On the limited memory BFGS method for large scale optimization, 1989,
   algorithm 2.1; Byrd, Nocedal & Schnabel, Representations of quasi-Newton matrices and their
   use in limited memory methods, 1994, equation 3.1 (the two-loop recursion as products
-  with whole matrices); Nocedal & Wright, Numerical Optimization, 2nd ed., equation 7.20
-  (initial scaling), equation 3.6a (sufficient decrease) and section 3.5 (interpolation).
+  with whole matrices); Grippo, Lampariello & Lucidi, A nonmonotone line search technique for
+  Newton's method, 1986 (acceptance); Nocedal & Wright, Numerical Optimization, 2nd ed.,
+  equation 7.20 (initial scaling), equations 3.6 (sufficient decrease, curvature) and section
+  3.5 (interpolation).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -44,36 +54,51 @@ class LbfgsState(NamedTuple):
     """s_iᵀy_j where s_i is no newer than y_j, `[history_size, history_size]`; the diagonal is
     0 where a slot is empty."""
     yy: jax.Array
-    """y_iᵀy_j of all slots, likewise."""
+    """y_iᵀMy_j of all slots, M the preconditioner, likewise."""
     cursor: jax.Array
     """Slot that the next pair goes to, the oldest there is; int32."""
     move: jax.Array
     """Largest change of a coordinate that the next trial along a gradient makes."""
+    recent: jax.Array
+    """Values of the last points accepted, newest first, `[window]`."""
+    scaled_grad: jax.Array
+    """The preconditioner's product with the point's gradient."""
 
 
 def lbfgs(
     *,
     history_size: int = 20,
+    preconditioner: Callable[[jax.Array], jax.Array] | None = None,
+    window: int = 5,
     first_move: float = 0.05,
     sufficient_decrease: float = 1e-4,
+    curvature: float = 0.9,
     max_shrinks: int = 10,
 ) -> Optimiser:
     """Build the flat L-BFGS: each step is exactly one evaluation of value and gradient.
 
-    A trial is accepted when it is finite and decreases the value enough
-    (f(x + tp) ≤ f(x) + c₁ t pᵀg); otherwise t shrinks to the minimum of the parabola
-    through what is known, kept within [t/10, t/2]. A pair with yᵀs too small for a
-    positive definite update is not stored; where that leaves no pair at all (the start lies
-    on a ridge, as noise does), gradient steps double until one is. A point that is not
-    finite is never accepted, so the state always stands on the best point so far. After
-    `max_shrinks` refusals the pairs are forgotten and the search restarts along the
-    gradient.
+    A trial is accepted when it is finite and decreases the largest of the last `window`
+    accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
+    the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
+    trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
+    further. A pair with yᵀs too small for a positive definite update is not stored; where
+    that leaves no pair at all (the start lies on a ridge, as noise does), gradient steps double
+    until one is. A point that is not finite is never accepted. After `max_shrinks` refusals
+    the pairs are forgotten and the search restarts along the gradient.
+
+    The value may rise for a few steps, so the last point need not be the best: who wants the best
+    keeps it, as `jaxstyle.iterates` does, or sets `window=1`.
 
     Args:
       history_size: m, pairs kept; memory is 2·m positions.
+      preconditioner: a linear, symmetric and positive definite map M of positions, the shape of the
+        initial inverse Hessian, whose scale yᵀs / yᵀMy is taken from the newest pair; identity
+        if not given. Equal to running without it in coordinates z with x = M^(1/2) z.
+      window: accepted values that a trial is compared with; 1 for a monotone descent.
       first_move: largest change of any coordinate in the very first trial (and after a
         restart), in units of the position: nothing is known of the curvature yet.
       sufficient_decrease: c₁, between 0 and 1.
+      curvature: c₂, between c₁ and 1.
       max_shrinks: refusals in a row before the restart.
 
     Returns:
@@ -93,31 +118,38 @@ def lbfgs(
       >>> bool(jnp.allclose(state.point.position, 3.0))
       True
     """
-    if history_size < 1 or not first_move > 0 or not 0 < sufficient_decrease < 1 or max_shrinks < 1:
+    if (
+        min(history_size, window, max_shrinks) < 1
+        or not first_move > 0
+        or not 0 < sufficient_decrease < curvature < 1
+    ):
         raise JaxstyleError(
-            f"lbfgs(history_size={history_size}, first_move={first_move}, "
-            f"sufficient_decrease={sufficient_decrease}, max_shrinks={max_shrinks}): needs "
-            "history_size and max_shrinks of at least 1, first_move above 0 and "
-            "sufficient_decrease between 0 and 1"
+            f"lbfgs(history_size={history_size}, window={window}, first_move={first_move}, "
+            f"sufficient_decrease={sufficient_decrease}, curvature={curvature}, "
+            f"max_shrinks={max_shrinks}): needs history_size, window and max_shrinks of at least "
+            "1, first_move above 0 and 0 < sufficient_decrease < curvature < 1"
         )
+    scaled = preconditioner or (lambda x: x)
 
     def init(objective: Objective, position: jax.Array) -> LbfgsState:
         point = evaluate(objective, position)
         history = jnp.zeros((history_size, *position.shape), position.dtype)
-        scalar = jnp.zeros((), position.dtype)
+        scaled_grad = scaled(point.grad)
         return LbfgsState(
             point=point,
             evaluations=jnp.ones((), jnp.int32),
-            direction=-point.grad,
-            slope=-_dot(point.grad, point.grad),
-            step_size=_gradient_step(point.grad, first_move),
+            direction=-scaled_grad,
+            slope=-_dot(point.grad, scaled_grad),
+            step_size=_gradient_step(scaled_grad, first_move),
             shrinks=jnp.zeros((), jnp.int32),
             s_history=history,
             y_history=history,
             sy=jnp.zeros((history_size, history_size), position.dtype),
             yy=jnp.zeros((history_size, history_size), position.dtype),
             cursor=jnp.zeros((), jnp.int32),
-            move=scalar + first_move,
+            move=jnp.asarray(first_move, position.dtype),
+            recent=jnp.full(window, point.value),
+            scaled_grad=scaled_grad,
         )
 
     def step(objective: Objective, state: LbfgsState) -> tuple[LbfgsState, StepInfo]:
@@ -127,10 +159,12 @@ def lbfgs(
         # 1. Accept or refuse. Near a minimum the decrease drowns in the rounding of the
         # value itself; within that, a trial is as good as the point.
         rounding = jnp.finfo(trial.value.dtype).eps * jnp.abs(old.value)
-        bound = old.value + sufficient_decrease * t * state.slope + rounding
+        bound = jnp.max(state.recent) + sufficient_decrease * t * state.slope + rounding
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
         accepted = finite & (trial.value <= bound)
         point = _where(accepted, trial, old)
+        scaled_grad = jnp.where(accepted, scaled(trial.grad), state.scaled_grad)
+        recent = jnp.where(accepted, jnp.roll(state.recent, 1).at[0].set(trial.value), state.recent)
 
         # 2. Store the pair where it is safe to, with its products with all others. Selecting
         # the slot, not the buffer, keeps the update in place.
@@ -145,7 +179,7 @@ def lbfgs(
         s_history, y_history = stored(state.s_history, s), stored(state.y_history, y)
         # Only products of an older s with a newer y are ever used: a column is all there is.
         sy = state.sy.at[:, slot].set(jnp.where(keep, _dots(s_history, y), state.sy[:, slot]))
-        y_with_y = _dots(y_history, y)
+        y_with_y = _dots(y_history, scaled_grad - state.scaled_grad)
         yy = state.yy.at[:, slot].set(jnp.where(keep, y_with_y, state.yy[:, slot]))
         yy = yy.at[slot].set(jnp.where(keep, y_with_y, yy[slot]))
         cursor = jnp.where(keep, (slot + 1) % history_size, slot)
@@ -155,26 +189,32 @@ def lbfgs(
         restart = shrinks >= max_shrinks
         shrinks = jnp.where(restart, 0, shrinks)
         sy, yy = jnp.where(restart, 0, sy), jnp.where(restart, 0, yy)
+        recent = jnp.where(restart, point.value, recent)
 
-        # 4. Direct the next trial: along a new direction from an accepted point, nearer
-        # along the old direction from a refused one.
-        newton = -_inverse_hessian_product(point.grad, s_history, y_history, sy, yy, cursor)
+        # 4. Direct the next trial: along a new direction from an accepted point, further along
+        # the old one where the slope asks for it, nearer along it from a refused one.
+        newton = -_inverse_hessian_product(
+            point.grad, scaled_grad, scaled, s_history, y_history, sy, yy, cursor
+        )
         slope = _dot(newton, point.grad)
         # Without pairs, or with pairs spoiled by rounding, the gradient is what is left.
         steepest = restart | ~jnp.any(jnp.diag(sy) > 0) | ~(slope < 0)
-        new_direction = jnp.where(steepest, -point.grad, newton)
-        new_slope = jnp.where(steepest, -_dot(point.grad, point.grad), slope)
+        new_direction = jnp.where(steepest, -scaled_grad, newton)
+        new_slope = jnp.where(steepest, -_dot(point.grad, scaled_grad), slope)
         move = jnp.where(
             restart, first_move, jnp.where(accepted & ~keep, 2 * state.move, state.move)
         )
-        new_step_size = jnp.where(steepest, _gradient_step(point.grad, move), 1.0)
-        turn = accepted | restart
+        new_step_size = jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0)
+        slope_here = _dot(state.direction, trial.grad)
+        further = accepted & ~steepest & (slope_here < curvature * state.slope)
+        turn = restart | (accepted & ~further)
+        along = jnp.where(further, 2 * t, _shrunk(state, trial.value, finite))
         return LbfgsState(
             point=point,
             evaluations=state.evaluations + 1,
             direction=jnp.where(turn, new_direction, state.direction),
-            slope=jnp.where(turn, new_slope, state.slope),
-            step_size=jnp.where(turn, new_step_size, _shrunk(state, trial.value, finite)),
+            slope=jnp.where(turn, new_slope, jnp.where(further, slope_here, state.slope)),
+            step_size=jnp.where(turn, new_step_size, along),
             shrinks=shrinks,
             s_history=s_history,
             y_history=y_history,
@@ -182,14 +222,16 @@ def lbfgs(
             yy=yy,
             cursor=cursor,
             move=move,
+            recent=recent,
+            scaled_grad=scaled_grad,
         ), StepInfo(point.value, point.aux, state.evaluations + 1, t, accepted)
 
     return Optimiser(init, step)
 
 
-def _gradient_step(grad: jax.Array, move: jax.Array | float) -> jax.Array:
-    """Scale the gradient so that its largest entry becomes `move`."""
-    largest = jnp.max(jnp.abs(grad))
+def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array:
+    """Scale the step along the gradient so that its largest entry becomes `move`."""
+    largest = jnp.max(jnp.abs(scaled_grad))
     # At a stationary point any step will do, as it goes nowhere.
     return move / jnp.where(largest > 0, largest, 1)
 
@@ -205,6 +247,8 @@ def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array) -> jax.Array
 
 def _inverse_hessian_product(
     grad: jax.Array,
+    scaled_grad: jax.Array,
+    scaled: Callable[[jax.Array], jax.Array],
     s_history: jax.Array,
     y_history: jax.Array,
     sy: jax.Array,
@@ -213,8 +257,9 @@ def _inverse_hessian_product(
 ) -> jax.Array:
     """Multiply the gradient by the L-BFGS inverse Hessian.
 
-    With S, Y the pairs from oldest to newest, R the upper triangle of SᵀY, D its diagonal:
-    Hg = γg + S R⁻ᵀ((D + γ YᵀY) R⁻¹ Sᵀg − γ Yᵀg) − γ Y R⁻¹ Sᵀg (Byrd et al., equation 3.1).
+    With S, Y the pairs from oldest to newest, R the upper triangle of SᵀY, D its diagonal, M the
+    preconditioner:
+    Hg = γMg + S R⁻ᵀ((D + γ YᵀMY) R⁻¹ Sᵀg − γ YᵀMg) − γ MY R⁻¹ Sᵀg (Byrd et al., equation 3.1).
     It reads the history four times in whole, where the two-loop recursion makes a chain
     of 4·m small operations.
     """
@@ -230,13 +275,13 @@ def _inverse_hessian_product(
         jnp.where(held, 0.0, 1.0)
     )
     s_grad = jnp.where(held, _dots(s_history, grad)[by_age], 0)
-    y_grad = jnp.where(held, _dots(y_history, grad)[by_age], 0)
+    y_grad = jnp.where(held, _dots(y_history, scaled_grad)[by_age], 0)
     alpha = solve_triangular(triangle, s_grad)
     inner = pairs * alpha + gamma * (_dots(yy, alpha) - y_grad)
     beta = solve_triangular(triangle, jnp.where(held, inner, 0), trans=1)
     # Back from age to slot.
     alpha, beta = (jnp.zeros_like(v).at[by_age].set(v) for v in (alpha, beta))
-    return gamma * (grad - _combine(y_history, alpha)) + _combine(s_history, beta)
+    return gamma * (scaled_grad - scaled(_combine(y_history, alpha))) + _combine(s_history, beta)
 
 
 # Products and sums rather than matrix products: exact float32 on every backend (no TF32, whose
