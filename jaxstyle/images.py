@@ -122,6 +122,27 @@ def load_image(
     return rgb
 
 
+def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | None:
+    """Read what `save_image` wrote under a keyword of its `text`; None if there is no such thing.
+
+    Only the head of a PNG file is read, no pixel is decoded.
+
+    Raises:
+      JaxstyleError: the file cannot be read or is not a PNG.
+    """
+    named = f"{argument}: {path}"
+    _check_readable(path, named)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG",)) as image:
+                text = image.info.get(keyword)
+    # The list of what Pillow raises on a damaged head.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise JaxstyleError(f"{named} is not a whole PNG file; name one") from error
+    return text if isinstance(text, str) else None
+
+
 def fit(
     image: Array, longest_side: int, *, upscale: bool = False, min_side: int = MIN_SIDE
 ) -> Array:

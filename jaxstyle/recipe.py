@@ -6,6 +6,7 @@ these fields, Python callers and grid files use the same names.
 
 import dataclasses
 import math
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -191,6 +192,28 @@ class Recipe:
         for name in _LAYERS:
             values[name] = None if values[name] is None else dict(values[name])
         return values
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Recipe":
+        """Read back what `as_dict` gave, also from a file that anyone may have written.
+
+        Raises:
+          JaxstyleError: a setting that does not exist, of the wrong type or out of range.
+        """
+        hints = typing.get_type_hints(cls)
+        for name, value in settings.items():
+            if name not in hints:
+                raise JaxstyleError(
+                    f"{name}: not a setting of a recipe; there are {', '.join(hints)}"
+                )
+            kinds = set(typing.get_args(hints[name])) or {hints[name]}
+            if name in _LAYERS:
+                kinds = (kinds & {type(None)}) | {str, dict}
+            elif float in kinds:
+                kinds |= {int}
+            if type(value) not in kinds:
+                raise JaxstyleError(f"{name}: {value!r} is of the wrong type")
+        return cls(**settings)
 
     # The split into traced numbers and static structure (see the class docstring).
 

@@ -19,18 +19,20 @@ from jaxstyle.vgg import Network
 SCHEMA = 1
 
 
-def run_report(
-    result: Result,
-    *,
-    network: Network,
-    content: Mapping[str, Any],
-    styles: Sequence[Mapping[str, Any]],
-    output: Path,
+def record(
+    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Describe one finished picture that has been written to `output`.
+    """Describe how a picture came about: what a picture file carries with it.
 
-    `content` and `styles` are `picture_report`s made when the files were read: `output` may
-    since have replaced one of them.
+    The same run gives the same record, so nothing in it is of the clock.
+
+    Args:
+      result: of the run.
+      network: its weights.
+      weights: the name or the file that they were asked for by.
+      inputs: `{"content", "styles", "init"}`, each a `picture_report` (a list of them for the
+        styles, None for an initial picture that is not a file's) made when the files were read:
+        the output may since have replaced one of them.
     """
     return {
         "schema": SCHEMA,
@@ -39,16 +41,24 @@ def run_report(
         "initial": {"loss": result.initial_loss, "terms": terms_report(result.initial_terms)},
         "steps": result.steps,
         "evaluations": result.evaluations,
-        "history": {name: values.tolist() for name, values in result.history._asdict().items()},
-        "seconds": {"compile": result.compile_seconds, "run": result.run_seconds},
         "recipe": result.recipe.as_dict(),
-        "weights": weights_report(network),
-        "images": {
-            "content": content,
-            "styles": styles,
-            "output": picture_report(output, result.image),
-        },
+        "weights": weights_report(network) | {"given": weights},
+        "images": dict(inputs),
         "environment": environment_report(),
+    }
+
+
+def run_report(
+    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any], output: Path
+) -> dict[str, Any]:
+    """Describe one finished picture that has been written to `output`: its `record`, with how
+    the loss went, the seconds and the file."""
+    described = record(result, network=network, weights=weights, inputs=inputs)
+    history = {name: values.tolist() for name, values in result.history._asdict().items()}
+    return described | {
+        "history": history,
+        "seconds": {"compile": result.compile_seconds, "run": result.run_seconds},
+        "images": described["images"] | {"output": picture_report(output, result.image)},
     }
 
 
@@ -78,9 +88,9 @@ def environment_report() -> dict[str, str]:
     }
 
 
-def to_json(report: Any) -> str:
+def to_json(report: Any, *, indent: int | None = 1) -> str:
     """Write JSON without NaN or Infinity, which JSON does not have: they become null."""
-    return json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
+    return json.dumps(_finite(report), indent=indent, allow_nan=False) + "\n"
 
 
 def write_report(path: Path, report: Any) -> None:

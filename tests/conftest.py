@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxstyle import Network
+from jaxstyle.cli import main
 from jaxstyle.vgg import CONVENTIONS, convolutions
+from jaxstyle.weights import save_network
 
 # Channels of the five blocks: enough to tell a transposed kernel from a right one.
 WIDTHS = (4, 6, 8, 8, 8)
@@ -155,3 +158,80 @@ def environment(cache_folder):
     """The environment of a command run as a process of its own."""
     ours = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
     return {**ours, "JAXSTYLE_CACHE": str(cache_folder)}
+
+
+@pytest.fixture(scope="module")
+def compilation_cache(cache_folder):
+    """Commands run in this process turn the compilation cache on: back to what it was after."""
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_compilation_cache_max_size",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    patch = pytest.MonkeyPatch()
+    patch.setenv("JAXSTYLE_CACHE", str(cache_folder))
+    patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    yield
+    patch.undo()
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, make_network, make_picture):
+    """Pictures and networks in files, by name."""
+    folder = tmp_path_factory.mktemp("files")
+
+    def picture(name, *size, seed):
+        image = Image.fromarray((make_picture(*size, seed=seed) * 255).round().astype(np.uint8))
+        image.save(folder / name)
+        return folder / name
+
+    found = {
+        "content": picture("content.png", 32, 40, seed=1),
+        "style": picture("style.jpg", 36, 33, seed=2),
+        "style2": picture("style2.png", 40, 32, seed=3),
+        "start": picture("start.png", 24, 30, seed=4),
+        "weights": folder / "narrow.safetensors",
+    }
+    save_network(make_network(blocks=2).replace(source="random"), found["weights"])
+    return found
+
+
+@pytest.fixture
+def objective(files):
+    """Flags of a small objective."""
+    return [
+        *("--weights", files["weights"]),
+        *("--content-layers", "relu2_2"),
+        *("--style-layers", "relu1_1,relu2_1:2"),
+        *("--style-weight", 200),
+    ]
+
+
+@pytest.fixture
+def run(capsys, compilation_cache):
+    """Run a command in this process: its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return (ended.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def stylize(run, files, objective):
+    """Run a short `stylize` and give what it printed to standard error."""
+
+    def stylize(output, *flags, styles=("style",)):
+        code, out, err = run(
+            "stylize", files["content"], *(files[s] for s in styles), "-o", output,
+            *objective, "--steps", 3, *flags,
+        )  # fmt: skip
+        assert code == 0 and out == "", err
+        return err
+
+    return stylize

@@ -9,93 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxstyle.cli import main
-from jaxstyle.weights import save_network
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
 PREFIX = "jaxstyle: error: "
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(cache_folder):
-    """Commands run in this process turn the compilation cache on: back to what it was after."""
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_compilation_cache_max_size",
-    )
-    before = {name: getattr(jax.config, name) for name in names}
-    patch = pytest.MonkeyPatch()
-    patch.setenv("JAXSTYLE_CACHE", str(cache_folder))
-    patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    yield
-    patch.undo()
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, make_network, make_picture):
-    """Pictures and networks in files, by name."""
-    folder = tmp_path_factory.mktemp("files")
-
-    def picture(name, *size, seed):
-        image = Image.fromarray((make_picture(*size, seed=seed) * 255).round().astype(np.uint8))
-        image.save(folder / name)
-        return folder / name
-
-    found = {
-        "content": picture("content.png", 32, 40, seed=1),
-        "style": picture("style.jpg", 36, 33, seed=2),
-        "style2": picture("style2.png", 40, 32, seed=3),
-        "start": picture("start.png", 24, 30, seed=4),
-        "weights": folder / "narrow.safetensors",
-    }
-    save_network(make_network(blocks=2).replace(source="random"), found["weights"])
-    return found
-
-
-@pytest.fixture
-def objective(files):
-    """Flags of a small objective."""
-    return [
-        *("--weights", files["weights"]),
-        *("--content-layers", "relu2_2"),
-        *("--style-layers", "relu1_1,relu2_1:2"),
-        *("--style-weight", 200),
-    ]
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process: its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return (ended.value.code or 0, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def stylize(run, files, objective):
-    """Run a short `stylize` and give what it printed to standard error."""
-
-    def stylize(output, *flags, styles=("style",)):
-        code, out, err = run(
-            "stylize", files["content"], *(files[s] for s in styles), "-o", output,
-            *objective, "--steps", 3, *flags,
-        )  # fmt: skip
-        assert code == 0 and out == "", err
-        return err
-
-    return stylize
 
 
 def strict(text):
@@ -146,10 +67,10 @@ class TestStylize:
         assert report["history"]["step"] == [0, 1, 2, 3]
         assert all(len(values) == 4 for values in report["history"].values())
         assert set(report["seconds"]) == {"compile", "run"}
-        assert set(report["weights"]) == {"name", "sha256", "source"}
+        assert set(report["weights"]) == {"name", "sha256", "source", "given"}
         assert report["weights"]["source"] == "random"
         assert set(report["environment"]) == {"jaxstyle", "jax", "jaxlib", "python", "device"}
-        assert set(report["images"]) == {"content", "styles", "output"}
+        assert set(report["images"]) == {"content", "styles", "init", "output"}
         pictures = {
             files["content"]: (report["images"]["content"], [40, 32]),
             files["style"]: (report["images"]["styles"][0], [33, 36]),
@@ -182,7 +103,7 @@ class TestStylize:
         assert code == 0 and err == ""
         scored = strict(out)
         assert set(scored) == {"loss", "terms", "weights", "recipe"}
-        assert scored["weights"] == report["weights"]
+        assert scored["weights"].items() < report["weights"].items()
         # The file has 8 bits a channel, the report speaks of the picture before.
         assert scored["loss"] == pytest.approx(report["loss"], rel=0.05)
         assert sum(scored["terms"].values()) == pytest.approx(scored["loss"], rel=1e-6)
@@ -244,7 +165,9 @@ class TestStylize:
     def test_a_batch_of_equal_starts_is_pointed_out(self, stylize, tmp_path):
         err = stylize(tmp_path / "o.png", "--batch", 2)
         assert "--init noise" in err.splitlines()[0]
-        assert (tmp_path / "o-000.png").read_bytes() == (tmp_path / "o-001.png").read_bytes()
+        # The files differ in their records, which name another seed.
+        first, second = (np.asarray(Image.open(tmp_path / f"o-00{k}.png")) for k in range(2))
+        assert (first == second).all()
 
     def test_every_start(self, stylize, tmp_path, files):
         results = {}

@@ -21,6 +21,7 @@ FLOORS = (
     {"prepare"},
     {"run"},
     {"progress", "report"},
+    {"record"},
     {"cli"},
     {"__main__"},
 )

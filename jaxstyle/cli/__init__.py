@@ -7,7 +7,9 @@ from importlib.metadata import version
 
 import click
 
+from jaxstyle.cli.doctor import doctor
 from jaxstyle.cli.evaluate import evaluate
+from jaxstyle.cli.show import show
 from jaxstyle.cli.stylize import stylize
 from jaxstyle.cli.weights import weights
 from jaxstyle.errors import JaxstyleError
@@ -25,6 +27,8 @@ def app() -> None:
 app.add_command(stylize)
 app.add_command(evaluate)
 app.add_command(weights)
+app.add_command(show)
+app.add_command(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

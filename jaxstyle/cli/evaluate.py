@@ -36,7 +36,7 @@ def evaluate(
     image: Path,
     content: Path,
     styles: tuple[Path, ...],
-    preset_name: str,
+    preset_name: str | None,
     weights_name: str,
     as_json: bool,
     **flags: Any,

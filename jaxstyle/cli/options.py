@@ -30,9 +30,8 @@ preset_option = click.option(
     "--preset",
     "preset_name",
     metavar="NAME",
-    default="default",
-    show_default=True,
-    help=f"A named recipe ({', '.join(presets)}); flags given beside it win.",
+    default=None,
+    help=f"A named recipe ({', '.join(presets)}); flags given beside it win.  [default: default]",
 )
 weights_option = click.option(
     "--weights",
@@ -61,15 +60,16 @@ def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Co
     return decorate
 
 
-def build_recipe(preset_name: str, flags: dict[str, Any]) -> Recipe:
-    """Lay the flags that were given over a preset.
+def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
+    """Lay the flags that were given over a recipe or a preset (`default` if None).
 
     Raises:
       JaxstyleError: a value out of range, named by its flag.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return dataclasses.replace(preset(preset_name), **given)
+        recipe = base if isinstance(base, Recipe) else preset(base or "default")
+        return dataclasses.replace(recipe, **given)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
 

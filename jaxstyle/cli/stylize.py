@@ -21,9 +21,17 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.argument("content", type=PICTURE)
-@click.argument("styles", type=PICTURE, nargs=-1, required=True, metavar="STYLE [STYLE ...]")
+@click.argument("content", type=PICTURE, required=False, metavar="CONTENT")
+@click.argument("styles", type=PICTURE, nargs=-1, metavar="STYLE [STYLE ...]")
 @click.option("-o", "--output", type=PICTURE, required=True, help="Picture to write.")
+@click.option(
+    "--from",
+    "earlier",
+    type=PICTURE,
+    metavar="PNG",
+    help="Repeat what made an earlier output: its pictures, settings, seed and weights; what is "
+    "given beside it wins.",
+)
 @preset_option
 @weights_option
 @recipe_options()
@@ -45,10 +53,11 @@ INTERRUPTED = 130
 @click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def stylize(
-    content: Path,
+    content: Path | None,
     styles: tuple[Path, ...],
     output: Path,
-    preset_name: str,
+    earlier: Path | None,
+    preset_name: str | None,
     weights_name: str,
     batch: int,
     save_every: int | None,
@@ -60,7 +69,23 @@ def stylize(
 
     Ctrl-C stops the run after the steps under way and keeps the best picture so far.
     """
-    recipe = build_recipe(preset_name, flags)
+    repeated = None
+    if earlier is not None:
+        from jaxstyle.cli.repeat import Repeated
+
+        if preset_name is not None:
+            raise JaxstyleError(
+                f"--preset: {preset_name!r} and --from {earlier} both give all settings; give one"
+            )
+        repeated = Repeated.read(earlier, weights_name)
+        content, styles = content or repeated.content, styles or repeated.styles
+        weights_name = repeated.weights_name
+        recipe = build_recipe(repeated.recipe, flags)
+    else:
+        recipe = build_recipe(preset_name, flags)
+    if content is None or not styles:
+        missing = "CONTENT" if content is None else "STYLE [STYLE ...]"
+        raise click.UsageError(f"Missing argument '{missing}'.")
     for flag, value in (("--batch", batch), ("--save-every", save_every)):
         if value is not None and value < 1:
             raise JaxstyleError(f"{flag}: {value} is out of range; give a whole number from 1")
@@ -73,7 +98,8 @@ def stylize(
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
     from jaxstyle.recipe import INITS
-    from jaxstyle.report import batch_report, picture_report, run_report, write_report
+    from jaxstyle.record import as_text
+    from jaxstyle.report import batch_report, picture_report, record, run_report, write_report
     from jaxstyle.run import Iterate, default_every, finish, iterates
     from jaxstyle.weights import auto_notice, load_network
 
@@ -88,11 +114,17 @@ def stylize(
     network = load_network(weights_name)
     content_picture = images.load_image(content, argument="CONTENT")
     style_pictures = [images.load_image(style, argument="STYLE") for style in styles]
-    content_report = picture_report(content, content_picture)
-    style_reports = [picture_report(*pair) for pair in zip(styles, style_pictures, strict=True)]
     start: Any = recipe.init
+    inputs: dict[str, Any] = {
+        "content": picture_report(content, content_picture),
+        "styles": [picture_report(*pair) for pair in zip(styles, style_pictures, strict=True)],
+        "init": None,
+    }
     if recipe.init not in INITS:
         start = images.load_image(recipe.init, argument="--init")
+        inputs["init"] = picture_report(Path(recipe.init), start)
+    if repeated is not None:
+        repeated.check(network, inputs)
     try:
         job = prepare(
             content_picture,
@@ -143,16 +175,11 @@ def stylize(
             interrupted = True
     results = finish(job, seen)
     for path, result in zip(outputs, results, strict=True):
-        images.save_image(path, result.image, argument="-o")
+        text = as_text(record(result, network=network, weights=weights_name, inputs=inputs))
+        images.save_image(path, result.image, argument="-o", text=text)
     if report is not None:
         runs = [
-            run_report(
-                result,
-                network=network,
-                content=content_report,
-                styles=style_reports,
-                output=path,
-            )
+            run_report(result, network=network, weights=weights_name, inputs=inputs, output=path)
             for path, result in zip(outputs, results, strict=True)
         ]
         write_report(report, runs[0] if batch == 1 else batch_report(runs))

@@ -1,0 +1,146 @@
+"""`jaxstyle doctor`: is everything in order on this machine, and what to do if not."""
+
+import dataclasses
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from jaxstyle.errors import JaxstyleError
+
+ATTENTION = 1
+# Version, backend it concerns, what is wrong with it.
+KNOWN_BAD = (("jax", "0.10.2", "cpu", "compiles wrong programs (jax issue 39103)"),)
+LEAST_SPACE = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    advice: str = ""
+    """What to do; empty where all is well."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> int:
+    """Look at versions, devices, caches and weights; exit 1 if something needs attention."""
+    from jaxstyle.report import to_json
+
+    findings = list(examine())
+    if as_json:
+        click.echo(to_json([dataclasses.asdict(finding) for finding in findings]), nl=False)
+    else:
+        for finding in findings:
+            mark = "!" if finding.advice else " "
+            click.echo(f"{mark} {finding.what:18} {finding.found}")
+            if finding.advice:
+                click.echo(f"{'':20} -> {finding.advice}")
+    return ATTENTION if any(finding.advice for finding in findings) else 0
+
+
+def examine() -> Iterator[Finding]:
+    """Look at one thing after the other."""
+    yield from versions()
+    yield from devices()
+    yield from caches()
+    yield from weights()
+
+
+def versions() -> Iterator[Finding]:
+    """The packages that numbers and speed depend on."""
+    yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
+    found = {name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")}
+    for name, installed in found.items():
+        advice = ""
+        for bad_name, bad_version, backend, why in KNOWN_BAD:
+            if (name, installed) == (bad_name, bad_version):
+                advice = f"{installed} {why} on {backend}; install another version of {name}"
+        if name == "jaxlib" and installed != found["jax"]:
+            advice = f"jax is {found['jax']}; install the same version of both"
+        yield Finding(name, installed, advice)
+
+
+def devices() -> Iterator[Finding]:
+    """Where programs would run, and with how much memory."""
+    import jax
+
+    try:
+        present = jax.devices()
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        yield Finding("device", first, "see JAX's installation guide, or set JAX_PLATFORMS=cpu")
+        return
+    for device in present:
+        memory = (device.memory_stats() or {}).get("bytes_limit")
+        size = f", {_size(memory)}" if memory else ""
+        yield Finding(f"device {device.id}", f"{device.platform}: {device.device_kind}{size}")
+    if present[0].platform == "cpu":
+        yield Finding("processors", str(os.cpu_count()))
+        available = _available_memory()
+        if available is not None:
+            low = "close other programs or choose a smaller --size" if available < 2**30 else ""
+            yield Finding("free memory", _size(available), low)
+        if Path("/dev/nvidiactl").exists():
+            yield Finding(
+                "GPU", "an NVIDIA GPU is here and not used", "install jax[cuda13] or jax[cuda12]"
+            )
+
+
+def caches() -> Iterator[Finding]:
+    """The folders that fetched weights and compiled programs lie in."""
+    from jaxstyle.weights import cache_folder
+
+    folder = cache_folder()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    advice = ""
+    if not os.access(existing, os.W_OK):
+        advice = "it cannot be written; set JAXSTYLE_CACHE to a folder of yours"
+    elif (free := shutil.disk_usage(existing).free) < LEAST_SPACE:
+        advice = f"{_size(free)} are left on its disk; free some space"
+    yield Finding("cache folder", str(folder), advice)
+    programs = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder / "programs")
+    files = [p for p in programs.rglob("*") if p.is_file()] if programs.is_dir() else []
+    size = sum(p.stat().st_size for p in files)
+    yield Finding("compiled programs", f"{len(files)} files, {_size(size)}, in {programs}")
+
+
+def weights() -> Iterator[Finding]:
+    """The networks that are here, each checked against its digest."""
+    from jaxstyle.weights import describe, verify
+
+    for row in describe():
+        if row.where not in ("embedded", "cached"):
+            continue
+        try:
+            digest = verify(row.name)[row.name]
+        except JaxstyleError as error:
+            cure = (
+                "install jaxstyle again"
+                if row.where == "embedded"
+                else (f"run `jaxstyle weights fetch {row.name}` again")
+            )
+            yield Finding(f"weights {row.name}", str(error), cure)
+        else:
+            yield Finding(f"weights {row.name}", f"{row.where}, {digest[:12]}")
+
+
+def _available_memory() -> int | None:
+    """Bytes that programs may still take; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

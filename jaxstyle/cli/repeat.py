@@ -1,0 +1,64 @@
+"""`--from`: settings and files of an earlier output, and whether they are still the same."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.recipe import Recipe
+from jaxstyle.record import Record, read_record
+from jaxstyle.vgg import Network
+
+
+class Repeated(NamedTuple):
+    """An earlier output, to be made again."""
+
+    file: Path
+    record: Record
+    recipe: Recipe
+    content: Path
+    styles: tuple[Path, ...]
+    weights_name: str
+    same_weights: bool
+    """Whether the weights are to be those of the record; not if others were asked for."""
+
+    @classmethod
+    def read(cls, file: Path, weights_name: str) -> "Repeated":
+        """Read the record in `file`; a `weights_name` but `auto` replaces its weights."""
+        record = read_record(file, argument="--from")
+        same_weights = weights_name == "auto"
+        return cls(
+            file,
+            record,
+            # As far as it went: an interrupted run is repeated to where it was stopped.
+            dataclasses.replace(record.recipe, steps=max(1, record.steps)),
+            record.content.path,
+            tuple(style.path for style in record.styles),
+            record.weights if same_weights else weights_name,
+            same_weights,
+        )
+
+    def check(self, network: Network, inputs: Mapping[str, Any]) -> None:
+        """Raise a `JaxstyleError` if a file of the record has other contents today.
+
+        Files that were given in the place of the record's are not compared.
+        """
+        if self.same_weights and network.digest != self.record.weights_sha256:
+            raise JaxstyleError(
+                f"--from: {self.file} was made with other weights named "
+                f"{self.weights_name!r} ({self.record.weights_sha256[:12]}, now "
+                f"{network.digest[:12]}); choose some with --weights"
+            )
+        recorded = [self.record.content, *self.record.styles]
+        today = [inputs["content"], *inputs["styles"]]
+        if self.record.init is not None and inputs["init"] is not None:
+            recorded.append(self.record.init)
+            today.append(inputs["init"])
+        digests = {str(file.path): file.sha256 for file in recorded}
+        for file in today:
+            if digests.get(file["path"], file["sha256"]) != file["sha256"]:
+                raise JaxstyleError(
+                    f"--from: {file['path']} is no longer the picture that {self.file} was made "
+                    "from; name the pictures to use as CONTENT and STYLE"
+                )

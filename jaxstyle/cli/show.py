@@ -1,0 +1,42 @@
+"""`jaxstyle show`: how a picture was made, from the record that it carries."""
+
+from pathlib import Path
+
+import click
+
+from jaxstyle.cli.options import PICTURE
+
+
+@click.command()
+@click.argument("picture", type=PICTURE, metavar="PICTURE.png")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+def show(picture: Path, as_json: bool) -> int:
+    """Print how PICTURE was made: settings, seed, weights, pictures, versions.
+
+    `jaxstyle stylize --from PICTURE -o COPY.png` makes it again.
+    """
+    from jaxstyle.record import read_record
+    from jaxstyle.report import to_json
+
+    record = read_record(picture, argument="PICTURE")
+    if as_json:
+        click.echo(to_json(record.everything), nl=False)
+        return 0
+    rows = [
+        ("content", record.content.path),
+        *(("style", style.path) for style in record.styles),
+        ("weights", f"{record.weights}, {record.weights_sha256[:12]}"),
+        ("loss", record.everything["loss"]),
+        ("steps done", record.steps),
+        *((name, _plain(value)) for name, value in record.recipe.as_dict().items()),
+        *record.environment.items(),
+    ]
+    for name, value in rows:
+        click.echo(f"{name:18} {value}")
+    return 0
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return ", ".join(k if v == 1 else f"{k}:{v:g}" for k, v in value.items())
+    return value

@@ -1,0 +1,106 @@
+"""The record that every PNG carries of how it was made: written into it, read back, checked."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle import images
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.recipe import Recipe
+from jaxstyle.report import SCHEMA, to_json
+
+KEYWORD = "jaxstyle"
+"""Of the PNG text chunk."""
+LONGEST = 1 << 20
+"""Characters; a record of ours has a few thousand."""
+
+
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+class InputFile(NamedTuple):
+    """A picture file that a run read."""
+
+    path: Path
+    sha256: str
+
+
+class Record(NamedTuple):
+    """A record, read and checked."""
+
+    recipe: Recipe
+    steps: int
+    """Done; fewer than `recipe.steps` after an interruption."""
+    content: InputFile
+    styles: tuple[InputFile, ...]
+    init: InputFile | None
+    """The initial picture, if it was a file's."""
+    weights: str
+    """Name or file that the weights were asked for by."""
+    weights_sha256: str
+    environment: Mapping[str, str]
+    """Versions and device by name."""
+    everything: Mapping[str, Any]
+    """As it is written, with loss, terms, sizes and versions."""
+
+
+def as_text(record: Mapping[str, Any]) -> dict[str, str]:
+    """Give a record as the text that `images.save_image` puts into a PNG."""
+    return {KEYWORD: to_json(record, indent=None)}
+
+
+def read_record(path: Path, *, argument: str = "picture") -> Record:
+    """Read the record in a PNG that jaxstyle wrote. Nothing in it is trusted.
+
+    Raises:
+      JaxstyleError: no picture, no record, or one that is damaged; names `argument`.
+    """
+    text = images.read_text(path, KEYWORD, argument=argument)
+    if text is None:
+        raise JaxstyleError(
+            f"{argument}: {path} carries no record of how it was made; only PNG files that "
+            "jaxstyle wrote do"
+        )
+    try:
+        if len(text) > LONGEST:
+            raise ValueError("it is too long")
+        return _checked(json.loads(text))
+    except (*_MALFORMED, JaxstyleError) as error:
+        raise JaxstyleError(
+            f"{argument}: the record in {path} is damaged ({error}); give the settings as flags"
+        ) from None
+
+
+def _checked(found: Any) -> Record:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise ValueError(f"not of schema {SCHEMA}")
+    inputs, weights, steps = found["images"], found["weights"], found["steps"]
+    if type(steps) is not int or not 0 <= steps < 2**31:
+        raise ValueError(f"steps are {steps!r}")
+    loss = found["loss"]
+    if loss is not None and not (isinstance(loss, int | float) and math.isfinite(loss)):
+        raise ValueError(f"loss is {loss!r}")
+    init = inputs.get("init")
+    return Record(
+        recipe=Recipe.from_dict(found["recipe"]),
+        steps=steps,
+        content=_input(inputs["content"]),
+        styles=tuple(_input(style) for style in inputs["styles"]),
+        init=None if init is None else _input(init),
+        weights=_string(weights["given"]),
+        weights_sha256=_string(weights["sha256"]),
+        environment={_string(k): _string(v) for k, v in found["environment"].items()},
+        everything=found,
+    )
+
+
+def _input(found: Any) -> InputFile:
+    return InputFile(Path(_string(found["path"])), _string(found["sha256"]))
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"{value!r} is not a plain text")
+    return value
