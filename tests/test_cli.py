@@ -562,3 +562,28 @@ class TestHelp:
 
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"jaxstyle {__version__}\n"
+
+
+def test_progress_for_programs(stylize, tmp_path):
+    lines = [json.loads(line) for line in stylize(tmp_path / "o.png", "--log-json").splitlines()]
+    assert [line["step"] for line in lines] == [0, 3] and lines[0]["steps"] == 3
+    assert lines[1]["loss"] == pytest.approx(sum(lines[1]["terms"].values()), rel=1e-5)
+    assert lines[1]["loss"] < lines[0]["loss"] and lines[1]["evaluations"] == 4
+    lanes = stylize(tmp_path / "o.png", "--log-json", "--init", "noise", "--batch", 2)
+    assert [len(json.loads(line)["loss"]) for line in lanes.splitlines()] == [2, 2]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(run, environment, shell):
+    code, script, _ = run("completion", shell)
+    assert code == 0 and "_JAXSTYLE_COMPLETE" in script
+    assert run("completion", "tcsh")[0] == 2
+
+
+def test_what_is_completed(environment):
+    asked = {"COMP_WORDS": "jaxstyle stylize --optimizer optax", "COMP_CWORD": "3"}
+    asked["_JAXSTYLE_COMPLETE"] = "bash_complete"
+    found = subprocess.run(
+        [COMMAND], env=environment | asked, capture_output=True, text=True, check=False
+    )
+    assert found.stdout.split() == ["plain,optax-lbfgs"]

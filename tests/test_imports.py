@@ -20,8 +20,8 @@ FLOORS = (
     {"objective", "optimisers"},
     {"prepare"},
     {"run"},
-    {"progress", "report"},
-    {"record"},
+    {"report"},
+    {"progress", "record"},
     {"cli"},
     {"__main__"},
 )

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import click
 
+from jaxstyle.cli.completion import completion
 from jaxstyle.cli.doctor import doctor
 from jaxstyle.cli.evaluate import evaluate
 from jaxstyle.cli.show import show
@@ -29,6 +30,7 @@ app.add_command(evaluate)
 app.add_command(weights)
 app.add_command(show)
 app.add_command(doctor)
+app.add_command(completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

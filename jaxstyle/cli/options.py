@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,11 +26,18 @@ OBJECTIVE = (
 )
 PICTURE = click.Path(path_type=Path)
 
+
+def _completes(words: Iterable[str]) -> Callable[[Any, Any, str], list[str]]:
+    """Offer the words that begin as the word on the command line does."""
+    return lambda context, parameter, begun: [w for w in words if w.startswith(begun)]
+
+
 preset_option = click.option(
     "--preset",
     "preset_name",
     metavar="NAME",
     default=None,
+    shell_complete=_completes(presets),
     help=f"A named recipe ({', '.join(presets)}); flags given beside it win.  [default: default]",
 )
 weights_option = click.option(
@@ -101,6 +108,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
         settings.update(type=str, metavar="NAME")
     help = field.metadata["help"]
     if choices := field.metadata.get("choices"):
+        settings["shell_complete"] = _completes(choices)
         help += f" One of {', '.join(choices)}."
     if default is not None:
         help += f"  [default: {default}]"

@@ -52,6 +52,9 @@ INTERRUPTED = 130
 )
 @click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--log-json", is_flag=True, help="Progress as JSON lines on standard error, for programs."
+)
 def stylize(
     content: Path | None,
     styles: tuple[Path, ...],
@@ -63,6 +66,7 @@ def stylize(
     save_every: int | None,
     report: Path | None,
     quiet: bool,
+    log_json: bool,
     **flags: Any,
 ) -> int:
     """Paint CONTENT in the style of STYLE (several styles are blended).
@@ -136,6 +140,8 @@ def stylize(
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
+    # Lines for programs stand alone.
+    quiet = quiet or log_json
     if notice and not quiet:
         print(f"jaxstyle: {notice}", file=sys.stderr)
     if batch > 1 and recipe.init != "noise" and not quiet:
@@ -158,7 +164,10 @@ def stylize(
 
     seen: list[Iterate] = []
     interrupted = False
-    with progress(recipe.steps, quiet=quiet) as show, interrupts() as check_interrupt:
+    with (
+        progress(recipe.steps, quiet=quiet, as_json=log_json) as show,
+        interrupts() as check_interrupt,
+    ):
         try:
             for iterate in iterates(job, every=every):
                 # Kept before the one before it is dropped: Ctrl-C may come between the two.
