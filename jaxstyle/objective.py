@@ -20,7 +20,8 @@ from jax.typing import ArrayLike
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses import content_loss, gram_matrix, style_loss, total_variation
 from jaxstyle.recipe import Recipe
-from jaxstyle.vgg import Network, activations, features, preprocess
+from jaxstyle.tiles import feature_maps, means
+from jaxstyle.vgg import Network, preprocess
 
 
 class Targets(NamedTuple):
@@ -82,26 +83,48 @@ def compute_targets(
     total = sum(style_blend)
     grams: dict[str, jax.Array] = {}
     for style, blend in zip(styles, style_blend, strict=True):
-        for layer, gram in _style_grams(network, style, style_layers, recipe.pooling).items():
+        for layer, gram in _style_grams(
+            network, style, style_layers, pooling=recipe.pooling, tile=recipe.tile
+        ).items():
             grams[layer] = grams.get(layer, 0.0) + (blend / total) * gram
-    return Targets(
-        content=_content_features(network, content, content_layers, recipe.pooling), style=grams
+    maps = _content_features(
+        network, content, content_layers, pooling=recipe.pooling, tile=recipe.tile
     )
+    return Targets(content=maps, style=grams)
 
 
-@partial(jax.jit, static_argnames=("layers", "pooling"))
+@partial(jax.jit, static_argnames=("layers", "pooling", "tile"))
 def _content_features(
-    network: Network, image: jax.Array, layers: tuple[str, ...], pooling: str
+    network: Network, image: jax.Array, layers: tuple[str, ...], *, pooling: str, tile: int
 ) -> dict[str, jax.Array]:
-    return features(network, image, layers, pooling=pooling)
+    x = preprocess(network.convention, image)
+    return feature_maps(network, x, layers, pooling=pooling, tile=tile)
 
 
-@partial(jax.jit, static_argnames=("layers", "pooling"))
+@partial(jax.jit, static_argnames=("layers", "pooling", "tile"))
 def _style_grams(
-    network: Network, image: jax.Array, layers: tuple[str, ...], pooling: str
+    network: Network, image: jax.Array, layers: tuple[str, ...], *, pooling: str, tile: int
 ) -> dict[str, jax.Array]:
-    acts = features(network, image, layers, pooling=pooling)
-    return {layer: gram_matrix(act) for layer, act in acts.items()}
+    x = preprocess(network.convention, image)
+    statistic = partial(_statistic, frozenset(layers))
+    found = means(network, x, layers, statistic, {}, pooling=pooling, tile=tile)
+    return {layer: of_layer.gram for layer, of_layer in found.items()}
+
+
+class _Means(NamedTuple):
+    """What the objective asks of a layer, both means over its positions."""
+
+    content: jax.Array | None
+    gram: jax.Array | None
+
+
+def _statistic(
+    style_layers: frozenset[str], layer: str, act: jax.Array, target: jax.Array | None
+) -> _Means:
+    return _Means(
+        content=None if target is None else content_loss(act, target),
+        gram=gram_matrix(act) if layer in style_layers else None,
+    )
 
 
 def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
@@ -126,17 +149,17 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
     assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
     assert style_weights is not None, "resolved above"
     layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
+    statistic = partial(_statistic, frozenset(targets.style))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
         x = preprocess(network.convention, image)
-        acts = activations(network, x, layers, pooling=recipe.pooling)
-        zero = jnp.zeros((), jnp.float32)
-        content = sum(
-            (w * content_loss(acts[l], targets.content[l]) for l, w in recipe.content_layers), zero
+        found = means(
+            network, x, layers, statistic, targets.content, pooling=recipe.pooling, tile=recipe.tile
         )
+        zero = jnp.zeros((), jnp.float32)
+        content = sum((w * found[l].content for l, w in recipe.content_layers), zero)
         style = sum(
-            (w * style_loss(gram_matrix(acts[l]), targets.style[l]) for l, w in style_weights),
-            zero,
+            (w * style_loss(found[l].gram, targets.style[l]) for l, w in style_weights), zero
         )
         terms = Terms(
             content=alpha * content,

@@ -125,11 +125,18 @@ class Recipe:
         0.01, "Fraction of the learning rate that a schedule but `constant` ends at."
     )
     momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
-    history_size: int = _setting(20, "Pairs that L-BFGS keeps.")
+    history_size: int = _setting(
+        20, "Pairs that L-BFGS keeps; each takes the memory of two pictures."
+    )
     preconditioner: str = _setting(
         "spectrum",
         "What the optimizer `lbfgs` starts from: the spectrum of pictures, or `none`.",
         choices=PRECONDITIONERS,
+    )
+    tile: int = _setting(
+        0,
+        "Compute the network on tiles of N pixels a side, exactly, for pictures too large for "
+        "memory; 0: on the whole picture.",
     )
 
     def __post_init__(self) -> None:
@@ -142,7 +149,7 @@ class Recipe:
         _check_number("noise_std", self.noise_std, low=0)
         _check_number("decay", self.decay, low=0, open=True, high=1)
         _check_number("momentum", self.momentum, low=0, high=1)
-        for name, low in (("steps", 1), ("size", 0), ("history_size", 1), ("seed", 0)):
+        for name, low in (("steps", 1), ("size", 0), ("history_size", 1), ("seed", 0), ("tile", 0)):
             _check_integer(name, getattr(self, name), low=low)
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")

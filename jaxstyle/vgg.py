@@ -12,7 +12,7 @@ Reference:
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -137,6 +137,31 @@ def smallest_side(layers: Sequence[str]) -> int:
     return 2 ** (deepest - 1)
 
 
+def check_side(network: Network, height: int, width: int, layers: Sequence[str]) -> None:
+    """Raise a `JaxstyleError` unless a picture is large enough for every layer."""
+    # Reflection needs a second pixel to reflect.
+    least = smallest_side(layers) * (2 if network.convention.padding == "reflect" else 1)
+    if min(height, width) < least:
+        raise JaxstyleError(
+            f"a picture of {width}x{height} pixels is too small for layer "
+            f"{max(layers, key=_depth)!r}, which needs {least} pixels a side; use a larger picture "
+            "or shallower layers"
+        )
+
+
+def receptive_margin(topology: str, layers: Sequence[str]) -> int:
+    """Pixels around a cell of the deepest of `layers` that its activations depend on."""
+    deepest = max(split_layer(layer)[0] for layer in layers)
+    margin, block = 0, deepest[4]
+    for name in reversed(convolutions(topology)):
+        if name > deepest:
+            continue
+        if name[4] != block:  # One cell is two of the block above.
+            margin, block = 2 * margin, name[4]
+        margin += 1
+    return margin
+
+
 def _depth(layer: str) -> str:
     return split_layer(layer)[0]
 
@@ -171,6 +196,31 @@ def _cells(x: jax.Array) -> jax.Array:
     return x.reshape(*batch, h // 2, 2, w // 2, 2, c)
 
 
+class Window(NamedTuple):
+    """Where a part of a picture lies whose lower or right edge may lie beyond the picture's."""
+
+    top: jax.Array
+    """Pixels above and left of it, multiples of the coarsest layer's cells."""
+    left: jax.Array
+    height: int
+    """Of the whole picture."""
+    width: int
+
+
+def _bordered(x: jax.Array, window: Window, cell: int, padding: str) -> jax.Array:
+    """Set what lies beyond the picture's lower and right edge as padding there would have it."""
+    for axis, (start, size) in enumerate(
+        ((window.top, window.height), (window.left, window.width))
+    ):
+        index = start // cell + jnp.arange(x.shape[axis])
+        index = index.reshape(-1, *[1] * (2 - axis))
+        if padding == "zeros":
+            x = jnp.where(index < size // cell, x, 0)
+        else:  # Of a reflection the convolution sees one row.
+            x = jnp.where(index == size // cell, jnp.roll(x, 2, axis), x)
+    return x
+
+
 class VGG(nn.Module):
     """The convolutions of a VGG up to the deepest of `layers`; nothing below it is computed.
 
@@ -186,7 +236,7 @@ class VGG(nn.Module):
     padding: str = "zeros"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+    def __call__(self, x: jax.Array, window: Window | None = None) -> dict[str, jax.Array]:
         pool = {"max": max_pool, "avg": avg_pool}[self.pooling]
         wanted = set(self.layers)
         found: dict[str, jax.Array] = {}
@@ -196,6 +246,8 @@ class VGG(nn.Module):
                 break
             if name[4] != block:
                 x, block = pool(x), name[4]
+            if window is not None:
+                x = _bordered(x, window, 2 ** (int(block) - 1), self.padding)
             x = self._convolve(x, name)
             if name in wanted:
                 found[name] = x
@@ -256,17 +308,24 @@ def features(
 
 
 def activations(
-    network: Network, x: jax.Array, layers: tuple[str, ...], *, pooling: str
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    pooling: str,
+    window: Window | None = None,
 ) -> dict[str, jax.Array]:
-    """Like `features`, from the network's input instead of a picture and without its checks."""
-    h, w, _ = x.shape
-    # Reflection needs a second pixel to reflect.
-    least = smallest_side(layers) * (2 if network.convention.padding == "reflect" else 1)
-    if min(h, w) < least:
-        raise JaxstyleError(
-            f"a picture of {w}x{h} pixels is too small for layer {max(layers, key=_depth)!r}, "
-            f"which needs {least} pixels a side; use a larger picture or shallower layers"
-        )
+    """Like `features`, from the network's input instead of a picture and without its checks.
+
+    Args:
+      network: weights.
+      x: `[h, w, 3]`, see `preprocess`.
+      layers: names, none twice.
+      pooling: as in `features`.
+      window: says that `x` is only a part of the input; activations near its edges that are
+        not the picture's are then wrong (`receptive_margin`).
+    """
+    check_side(network, x.shape[0], x.shape[1], layers)
     widths = {name: int(p["bias"].shape[0]) for name, p in network.params.items()}
     module = VGG(
         network.topology,
@@ -276,7 +335,7 @@ def activations(
         padding=network.convention.padding,
     )
     variables: dict[str, Any] = {"params": network.params}
-    return module.apply(variables, x)  # type: ignore[return-value]
+    return module.apply(variables, x, window)  # type: ignore[return-value]
 
 
 class _FrozenWidths(dict):

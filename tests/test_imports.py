@@ -16,7 +16,7 @@ FLOORS = (
     {"convolution", "files"},
     {"vgg"},
     {"losses", "images", "weights"},
-    {"recipe", "sheets"},
+    {"recipe", "sheets", "tiles"},
     {"objective", "optimisers"},
     {"prepare"},
     {"run"},
@@ -36,7 +36,8 @@ ALONE = {
     "losses": set(),
     "sheets": {"errors", "images"},
     "recipe": {"errors", "vgg"},
-    "objective": {"errors", "losses", "recipe", "vgg"},
+    "tiles": {"vgg"},
+    "objective": {"errors", "losses", "recipe", "tiles", "vgg"},
     "optimisers": {"errors", "recipe"},
     "weights": {"errors", "files", "vgg"},
 }

@@ -197,6 +197,7 @@ STRUCTURE = {
     "style_layers": "relu1_1",
     "init": "noise",
     "upscale": True,
+    "tile": 64,
     "learning_rate": 1.0,
 }
 

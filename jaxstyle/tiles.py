@@ -1,0 +1,247 @@
+"""Means over the positions of feature maps, of a whole picture or exactly tile by tile.
+
+All that the objective asks of a layer is means over positions: a Gram matrix, a mean squared
+difference. A mean is the sum of its tiles' shares, so a picture too large for memory can be
+visited in tiles, each computed within a margin as wide as the network's receptive field. The
+backward pass visits the tiles again, with the derivatives by the means (small matrices) fixed.
+Values and gradients are those of the whole picture, but for the order of sums.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxstyle.vgg import (
+    Network,
+    Window,
+    activations,
+    check_side,
+    receptive_margin,
+    smallest_side,
+    split_layer,
+)
+
+# Of the type of the tiles' numbers, as dynamic slices want it.
+_ZERO = np.int32(0)
+
+Statistic = Callable[[str, jax.Array, jax.Array | None], Any]
+"""`(layer, activations [h, w, c], that layer's map or None) -> pytree of means over positions`."""
+
+
+def means(
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    statistic: Statistic,
+    maps: Mapping[str, jax.Array],
+    *,
+    pooling: str,
+    tile: int = 0,
+) -> dict[str, Any]:
+    """Average a statistic over the positions of each layer.
+
+    Args:
+      network: weights.
+      x: `[h, w, 3]`, the network's input.
+      layers: names, none twice.
+      statistic: gives means over positions to which a position contributes nothing where
+        activations and map are 0.
+      maps: feature maps to compare with, `[h', w', c]` by layer.
+      pooling: as in `vgg.features`.
+      tile: side of the tiles in pixels, rounded down to whole cells of the deepest layer;
+        0, or a picture no larger, computes the whole picture at once.
+
+    Returns:
+      `{layer: what statistic gives}`.
+    """
+    if not layers:
+        return {}
+    if not tile or tile >= max(x.shape[:2]):
+        acts = activations(network, x, layers, pooling=pooling)
+        return {layer: statistic(layer, acts[layer], maps.get(layer)) for layer in layers}
+    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile)
+    x = grid.padded(x)
+
+    # Saves nothing of the forward pass but its arguments: the tile is computed again.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def share_of(x: jax.Array, maps: Mapping[str, jax.Array], at: _Tile) -> dict[str, Any]:
+        acts = grid.window_activations(network, x, at, layers, pooling)
+        shares = {}
+        for layer in layers:
+            place = grid.place(at, layer)
+            counted = place.counted
+            mine = jnp.where(counted, place.slice_of_window(acts[layer]), 0)
+            theirs = maps.get(layer)
+            if theirs is not None:
+                theirs = jnp.where(counted, place.slice_of_picture(theirs), 0)
+            shares[layer] = jax.tree.map(
+                lambda mean, share=place.share: share * mean, statistic(layer, mine, theirs)
+            )
+        return shares
+
+    def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
+        return jax.tree.map(jnp.add, total, share_of(x, maps, at)), None
+
+    tiles = grid.tiles()
+    one = jax.eval_shape(share_of, x, maps, jax.tree.map(lambda t: t[0], tiles))
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
+    return lax.scan(add, start, tiles)[0]
+
+
+def feature_maps(
+    network: Network, x: jax.Array, layers: tuple[str, ...], *, pooling: str, tile: int = 0
+) -> dict[str, jax.Array]:
+    """Compute the activations of the network's input `[h, w, 3]`, tile by tile like `means`."""
+    if not layers:
+        return {}
+    if not tile or tile >= max(x.shape[:2]):
+        return activations(network, x, layers, pooling=pooling)
+    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile)
+    x = grid.padded(x)
+
+    def fill(maps: dict[str, jax.Array], at: _Tile) -> tuple[dict[str, jax.Array], None]:
+        acts = grid.window_activations(network, x, at, layers, pooling)
+        filled = {}
+        for layer in layers:
+            place = grid.place(at, layer)
+            old, new = place.slice_of_picture(maps[layer]), place.slice_of_window(acts[layer])
+            part = jnp.where(place.counted, new, old)
+            filled[layer] = lax.dynamic_update_slice(maps[layer], part, place.in_picture)
+        return filled, None
+
+    tiles = grid.tiles()
+    window = jax.eval_shape(
+        lambda x, at: grid.window_activations(network, x, at, layers, pooling),
+        x,
+        jax.tree.map(lambda t: t[0], tiles),
+    )
+    empty = {}
+    for layer in layers:
+        height, width = (axis.size // _cell(layer) for axis in grid.axes)
+        empty[layer] = jnp.zeros((height, width, window[layer].shape[-1]), window[layer].dtype)
+    return lax.scan(fill, empty, tiles)[0]
+
+
+class _Tile(NamedTuple):
+    """One tile's pixels along each of the two axes, int32 `[2]`."""
+
+    counted: jax.Array
+    """First row and column that no tile before it has counted."""
+    core: jax.Array
+    """First row and column of the tile."""
+    window: jax.Array
+    """First row and column of the tile with its margin."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How an axis is cut; everything but `size` in whole cells."""
+
+    size: int
+    """Of the picture."""
+    padded: int
+    core: int
+    window: int
+    """Core and margins. At the picture's edge the window is moved inside, not cut."""
+    margin: int
+
+    @classmethod
+    def cut(cls, size: int, side: int, cell: int, margin: int) -> "_Axis":
+        padded = -(-size // cell) * cell
+        count = -(-padded // max(cell, side // cell * cell))
+        core = -(-padded // (count * cell)) * cell
+        margin = -(-margin // cell) * cell
+        return cls(size, padded, core, min(core + 2 * margin, padded), margin)
+
+    def starts(self) -> list[tuple[int, int, int]]:
+        """The numbers of `_Tile` along this axis."""
+        found = []
+        for counted in range(0, self.padded, self.core):
+            core = min(counted, self.padded - self.core)
+            window = min(max(core - self.margin, 0), self.padded - self.window)
+            found.append((counted, core, window))
+        return found
+
+
+@dataclass(frozen=True)
+class _Grid:
+    axes: tuple[_Axis, _Axis]
+
+    @classmethod
+    def cut(
+        cls, network: Network, layers: tuple[str, ...], height: int, width: int, side: int
+    ) -> "_Grid":
+        check_side(network, height, width, layers)
+        cell = smallest_side(layers)
+        margin = receptive_margin(network.topology, layers)
+        return cls((_Axis.cut(height, side, cell, margin), _Axis.cut(width, side, cell, margin)))
+
+    def tiles(self) -> _Tile:
+        """All tiles, row by row: arrays `[tiles, 2]`."""
+        rows, columns = (axis.starts() for axis in self.axes)
+        pairs = jnp.array([(row, column) for row in rows for column in columns], jnp.int32)
+        return _Tile(pairs[..., 0], pairs[..., 1], pairs[..., 2])
+
+    def padded(self, x: jax.Array) -> jax.Array:
+        ends = [(0, axis.padded - axis.size) for axis in self.axes]
+        return jnp.pad(x, (*ends, (0, 0))) if any(after for _, after in ends) else x
+
+    def window_activations(
+        self, network: Network, x: jax.Array, at: _Tile, layers: tuple[str, ...], pooling: str
+    ) -> dict[str, jax.Array]:
+        rows, columns = self.axes
+        part = lax.dynamic_slice(x, (*at.window, _ZERO), (rows.window, columns.window, x.shape[2]))
+        whole = rows.padded == rows.size and columns.padded == columns.size
+        top, left = at.window
+        window = None if whole else Window(top, left, rows.size, columns.size)
+        return activations(network, part, layers, pooling=pooling, window=window)
+
+    def place(self, at: _Tile, layer: str) -> "_Place":
+        cell = _cell(layer)
+        sizes = [min(axis.core, axis.size) // cell for axis in self.axes]
+        ends = [axis.size // cell for axis in self.axes]
+        # The picture may end before the tile does: the slice is then moved inside.
+        starts = [
+            jnp.minimum(at.core[i] // cell, end - size)
+            for i, (end, size) in enumerate(zip(ends, sizes, strict=True))
+        ]
+        rows, columns = (
+            start + jnp.arange(size) >= at.counted[i] // cell
+            for i, (start, size) in enumerate(zip(starts, sizes, strict=True))
+        )
+        return _Place(
+            in_picture=(*starts, _ZERO),
+            in_window=(*(start - at.window[i] // cell for i, start in enumerate(starts)), _ZERO),
+            sizes=tuple(sizes),
+            counted=(rows[:, None] & columns)[..., None],
+            share=sizes[0] * sizes[1] / (ends[0] * ends[1]),
+        )
+
+
+class _Place(NamedTuple):
+    """Where a tile's cells lie in a layer's maps."""
+
+    in_picture: tuple[Any, ...]
+    in_window: tuple[Any, ...]
+    sizes: tuple[int, ...]
+    counted: jax.Array
+    """Which of the cells no other tile counts, `[h, w, 1]`."""
+    share: float
+    """Of the tile's cells in the layer's."""
+
+    def slice_of_window(self, act: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(act, self.in_window, (*self.sizes, act.shape[-1]))
+
+    def slice_of_picture(self, act: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(act, self.in_picture, (*self.sizes, act.shape[-1]))
+
+
+def _cell(layer: str) -> int:
+    """Pixels along the side of one position of a layer."""
+    return 2 ** (int(split_layer(layer)[0][4]) - 1)
