@@ -6,7 +6,6 @@ from jaxstyle.errors import JaxstyleError as JaxstyleError
 from jaxstyle.losses import content_loss as content_loss
 from jaxstyle.losses import gram_matrix as gram_matrix
 from jaxstyle.losses import style_loss as style_loss
-from jaxstyle.losses import total_variation as total_variation
 from jaxstyle.objective import Targets as Targets
 from jaxstyle.objective import Terms as Terms
 from jaxstyle.objective import compute_targets as compute_targets
@@ -14,10 +13,10 @@ from jaxstyle.objective import make_objective as make_objective
 from jaxstyle.optimisers import Optimiser as Optimiser
 from jaxstyle.optimisers import lbfgs as lbfgs
 from jaxstyle.optimisers import make_optimiser as make_optimiser
+from jaxstyle.peers import presets as presets
 from jaxstyle.prepare import Job as Job
 from jaxstyle.prepare import prepare as prepare
 from jaxstyle.recipe import Recipe as Recipe
-from jaxstyle.recipe import presets as presets
 from jaxstyle.run import Iterate as Iterate
 from jaxstyle.run import Result as Result
 from jaxstyle.run import evaluate as evaluate
@@ -25,6 +24,7 @@ from jaxstyle.run import finish as finish
 from jaxstyle.run import iterates as iterates
 from jaxstyle.run import stylize as stylize
 from jaxstyle.run import stylize_batch as stylize_batch
+from jaxstyle.variation import total_variation as total_variation
 from jaxstyle.vgg import InputConvention as InputConvention
 from jaxstyle.vgg import Network as Network
 from jaxstyle.vgg import features as features

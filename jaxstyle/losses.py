@@ -67,22 +67,3 @@ def style_loss(gram: jax.Array, target: jax.Array) -> jax.Array:
       Float32 scalar, ≥ 0.
     """
     return jnp.mean(jnp.square(gram - target), dtype=jnp.float32)
-
-
-def total_variation(x: jax.Array) -> jax.Array:
-    """Sum of the absolute differences of neighbouring pixels, down and to the right.
-
-    Σ|x[i+1, j] − x[i, j]| + Σ|x[i, j+1] − x[i, j]| over all positions and channels
-    (the anisotropic form; a sum, so it grows with the picture).
-
-    Args:
-      x: `[h, w, c]`; the objective gives the network's input here (0–255 scale for the
-        Caffe networks).
-
-    Returns:
-      Float32 scalar, ≥ 0.
-    """
-    # Each axis is one subtraction of two slices; `jnp.diff` of both would be the same.
-    down = jnp.abs(x[1:] - x[:-1])
-    right = jnp.abs(x[:, 1:] - x[:, :-1])
-    return jnp.sum(down, dtype=jnp.float32) + jnp.sum(right, dtype=jnp.float32)

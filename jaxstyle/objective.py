@@ -6,22 +6,26 @@ loss = content_weight · Σ_l w_l · mean((F_l − P_l)²)
 
 after Gatys et al. (2016, eq. 7), with x the network's input, F_l the picture's features
 at layer l, P_l those of the content picture, G_l and A_l the Gram matrices of the
-picture and of the style picture. `losses` gives each normalisation.
+picture and of the style picture. `losses` gives each normalisation. A recipe may ask for sums
+in the place of means, other divisors of G, other statistics than G (`styles`) and other forms
+of TV (`variation`).
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.losses import content_loss, gram_matrix, style_loss, total_variation
+from jaxstyle.losses import content_loss
 from jaxstyle.recipe import Recipe
+from jaxstyle.styles import STYLE_LOSSES, StyleLoss
 from jaxstyle.tiles import feature_maps, means
-from jaxstyle.vgg import Network, preprocess
+from jaxstyle.variation import VARIATIONS
+from jaxstyle.vgg import Network, map_size, preprocess
 
 
 class Targets(NamedTuple):
@@ -29,8 +33,8 @@ class Targets(NamedTuple):
 
     content: dict[str, jax.Array]
     """P_l `[h, w, c]` by layer."""
-    style: dict[str, jax.Array]
-    """A_l `[c, c]` by layer."""
+    style: dict[str, Any]
+    """By layer the statistics of `styles`: for the Gram loss A_l, `[c, c]`."""
 
 
 class Terms(NamedTuple):
@@ -68,6 +72,7 @@ def compute_targets(
       JaxstyleError: no style, blend weights that do not fit, a picture too small for a layer.
     """
     recipe = recipe.resolved(network)
+    network = recipe.seen_by(network)
     if not styles:
         raise JaxstyleError("styles: no style picture was given; give at least one")
     if style_blend is None:
@@ -78,19 +83,36 @@ def compute_targets(
             f"style_blend: {list(style_blend)} does not fit {len(styles)} style pictures; give one "
             "weight a style, none negative, not all 0"
         )
+    if len(styles) > 1 and not STYLE_LOSSES[recipe.style_loss].of_means:
+        raise JaxstyleError(
+            f"style_loss: {recipe.style_loss!r} compares with one style picture, not with "
+            f"{len(styles)}; give one or choose 'gram'"
+        )
     content_layers = tuple(layer for layer, _ in recipe.content_layers)
     style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
     total = sum(style_blend)
-    grams: dict[str, jax.Array] = {}
-    for style, blend in zip(styles, style_blend, strict=True):
-        for layer, gram in _style_grams(
-            network, style, style_layers, pooling=recipe.pooling, tile=recipe.tile
-        ).items():
-            grams[layer] = grams.get(layer, 0.0) + (blend / total) * gram
+    found = [
+        _style_statistics(
+            network, style, style_layers, style_loss=recipe.style_loss,
+            gram_normalization=recipe.gram_normalization, pooling=recipe.pooling, tile=recipe.tile,
+        )
+        for style in styles
+    ]  # fmt: skip
+    # A style alone is not scaled: 1 · x is x, but what is no mean could not be.
+    statistics = (
+        found[0]
+        if len(found) == 1
+        else jax.tree.map(
+            lambda *leaves: sum(
+                blend / total * leaf for blend, leaf in zip(style_blend, leaves, strict=True)
+            ),
+            *found,
+        )
+    )
     maps = _content_features(
         network, content, content_layers, pooling=recipe.pooling, tile=recipe.tile
     )
-    return Targets(content=maps, style=grams)
+    return Targets(content=maps, style=statistics)
 
 
 @partial(jax.jit, static_argnames=("layers", "pooling", "tile"))
@@ -101,29 +123,61 @@ def _content_features(
     return feature_maps(network, x, layers, pooling=pooling, tile=tile)
 
 
-@partial(jax.jit, static_argnames=("layers", "pooling", "tile"))
-def _style_grams(
-    network: Network, image: jax.Array, layers: tuple[str, ...], *, pooling: str, tile: int
-) -> dict[str, jax.Array]:
+@partial(jax.jit, static_argnames=("layers", "style_loss", "gram_normalization", "pooling", "tile"))
+def _style_statistics(
+    network: Network,
+    image: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    style_loss: str,
+    gram_normalization: str,
+    pooling: str,
+    tile: int,
+) -> dict[str, Any]:
     x = preprocess(network.convention, image)
-    statistic = partial(_statistic, frozenset(layers))
+    statistic = partial(_statistic, STYLE_LOSSES[style_loss], frozenset(layers))
     found = means(network, x, layers, statistic, {}, pooling=pooling, tile=tile)
-    return {layer: of_layer.gram for layer, of_layer in found.items()}
+    return {
+        layer: jax.tree.map(
+            lambda leaf, layer=layer: (
+                leaf * _gram_factor(gram_normalization, leaf, layer, image.shape, pooling)
+            ),
+            of_layer.style,
+        )
+        for layer, of_layer in found.items()
+    }
+
+
+def _gram_factor(
+    normalization: str, gram: jax.Array, layer: str, shape: tuple[int, ...], pooling: str
+) -> float:
+    """Lead from `gram_matrix`, divided by the elements of the map, to another divisor."""
+    if normalization == "elements":
+        return 1.0
+    channels = gram.shape[-1]
+    if normalization == "positions":
+        return float(channels)
+    height, width = map_size(layer, shape[0], shape[1], pooling=pooling)
+    return channels * height * width / (shape[0] * shape[1])
 
 
 class _Means(NamedTuple):
-    """What the objective asks of a layer, both means over its positions."""
+    """What the objective asks of a layer; means over its positions, if the style loss's are."""
 
     content: jax.Array | None
-    gram: jax.Array | None
+    style: Any
 
 
 def _statistic(
-    style_layers: frozenset[str], layer: str, act: jax.Array, target: jax.Array | None
+    style_loss: StyleLoss,
+    style_layers: frozenset[str],
+    layer: str,
+    act: jax.Array,
+    target: jax.Array | None,
 ) -> _Means:
     return _Means(
         content=None if target is None else content_loss(act, target),
-        gram=gram_matrix(act) if layer in style_layers else None,
+        style=style_loss.statistics(act) if layer in style_layers else None,
     )
 
 
@@ -141,30 +195,44 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
     Args:
       network: weights.
       targets: of the same network and recipe (`compute_targets`).
-      recipe: layers, their weights, pooling and the three term weights are used.
+      recipe: what shapes the objective is used: layers and weights, losses, pooling, tiles.
     """
     recipe = recipe.resolved(network)
+    network = recipe.seen_by(network)
+    style_loss = STYLE_LOSSES[recipe.style_loss]
     alpha, beta, tv_weight = recipe.content_weight, recipe.style_weight, recipe.tv_weight
     style_weights = recipe.style_layers
     assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
     assert style_weights is not None, "resolved above"
     layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
-    statistic = partial(_statistic, frozenset(targets.style))
+    statistic = partial(_statistic, style_loss, frozenset(targets.style))
+    variation = VARIATIONS[recipe.variation]
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
         x = preprocess(network.convention, image)
         found = means(
             network, x, layers, statistic, targets.content, pooling=recipe.pooling, tile=recipe.tile
         )
+
+        def of_content(layer: str) -> jax.Array:
+            sums = recipe.content_reduction == "sum"
+            return found[layer].content * (targets.content[layer].size if sums else 1)
+
+        def of_style(layer: str) -> jax.Array:
+            statistics, target = found[layer].style, targets.style[layer]
+            if recipe.style_loss != "gram":
+                return style_loss.distance(statistics, target)
+            statistics = statistics * _gram_factor(
+                recipe.gram_normalization, statistics, layer, image.shape, recipe.pooling
+            )
+            sums = recipe.style_reduction == "sum"
+            return style_loss.distance(statistics, target) * (target.size if sums else 1)
+
         zero = jnp.zeros((), jnp.float32)
-        content = sum((w * found[l].content for l, w in recipe.content_layers), zero)
-        style = sum(
-            (w * style_loss(found[l].gram, targets.style[l]) for l, w in style_weights), zero
-        )
         terms = Terms(
-            content=alpha * content,
-            style=beta * style,
-            tv=tv_weight * total_variation(x),
+            content=alpha * sum((w * of_content(l) for l, w in recipe.content_layers), zero),
+            style=beta * sum((w * of_style(l) for l, w in style_weights), zero),
+            tv=tv_weight * variation(image, x),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

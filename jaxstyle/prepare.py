@@ -69,7 +69,7 @@ def prepare(
                 start,
                 content=content,
                 style=shrunk[0],
-                convention=network.convention,
+                convention=recipe.seen_by(network).convention,
                 noise_std=recipe.noise_std,
                 seed=seed,
             )

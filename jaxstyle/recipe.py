@@ -14,11 +14,19 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.vgg import POOLINGS, Network, check_layers, split_layer
+from jaxstyle.styles import STYLE_LOSSES
+from jaxstyle.variation import VARIATIONS
+from jaxstyle.vgg import (
+    OTHER_CONVENTIONS,
+    POOLINGS,
+    Network,
+    check_layers,
+    split_layer,
+)
 
 LayerWeights = tuple[tuple[str, float], ...]
 
-LBFGS_OPTIMIZERS = ("lbfgs", "jaxopt-lbfgs", "optax-lbfgs")
+LBFGS_OPTIMIZERS = ("lbfgs", "lbfgs-fixed", "jaxopt-lbfgs", "optax-lbfgs")
 # Step sizes in units of the picture (0..1) per step; found on the default objective.
 DEFAULT_LEARNING_RATES: dict[str, float] = {
     "adam": 0.02,
@@ -28,6 +36,8 @@ DEFAULT_LEARNING_RATES: dict[str, float] = {
 }
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
+GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
+REDUCTIONS = ("mean", "sum")
 PRECONDITIONERS = ("spectrum", "none")
 INITS = ("content", "noise", "style")
 
@@ -54,6 +64,11 @@ TERM_DEFAULTS: dict[bool, TermDefaults] = {
     # Those of neural-style, whose terms are divided as ours are.
     False: TermDefaults(5.0, 100.0, 1e-3, _style_layers(1.0, 1.0, 1.0, 1.0, 1.0)),
 }
+
+
+# What a style weight is multiplied by where it is not given, so that the other losses pull about
+# as strongly as the Gram loss does at the start of a run from the content picture.
+STYLE_LOSS_SCALES: dict[str, float] = dict.fromkeys(STYLE_LOSSES, 1.0)
 
 
 def _setting(default: Any, help: str, **metadata: Any) -> Any:
@@ -98,7 +113,27 @@ class Recipe:
     )
     style_weight: float | None = _term_weight("style_weight", "beta, weight of the style term")
     tv_weight: float | None = _term_weight("tv_weight", "Weight of the total variation")
+    style_loss: str = _setting(
+        "gram", "What is compared of the style, layer by layer.", choices=tuple(STYLE_LOSSES)
+    )
+    gram_normalization: str = _setting(
+        "elements",
+        "What Gram matrices are divided by: elements or positions of the map, or pixels.",
+        choices=GRAM_NORMALIZATIONS,
+    )
+    style_reduction: str = _setting(
+        "mean", "How squared differences of Gram matrices are put together.", choices=REDUCTIONS
+    )
+    content_reduction: str = _setting(
+        "mean", "How squared differences of features are put together.", choices=REDUCTIONS
+    )
+    variation: str = _setting("absolute", "Form of the total variation.", choices=tuple(VARIATIONS))
     pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
+    convention: str | None = _setting(
+        None,
+        "How pictures become the network's input; default: as the weights say.",
+        choices=tuple(OTHER_CONVENTIONS),
+    )
     init: str = _setting(
         "content", "Initial picture: `content`, `noise`, `style` or an image file."
     )
@@ -125,6 +160,7 @@ class Recipe:
         0.01, "Fraction of the learning rate that a schedule but `constant` ends at."
     )
     momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
+    adam_b2: float = _setting(0.999, "Decay of the second moment of the optimizer `adam`.")
     history_size: int = _setting(
         20, "Pairs that L-BFGS keeps; each takes the memory of two pictures."
     )
@@ -149,15 +185,29 @@ class Recipe:
         _check_number("noise_std", self.noise_std, low=0)
         _check_number("decay", self.decay, low=0, open=True, high=1)
         _check_number("momentum", self.momentum, low=0, high=1)
+        _check_number("adam_b2", self.adam_b2, low=0, high=1)
         for name, low in (("steps", 1), ("size", 0), ("history_size", 1), ("seed", 0), ("tile", 0)):
             _check_integer(name, getattr(self, name), low=low)
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
-            if choices and value not in choices:
+            if choices and value not in choices and value is not field.default:
                 raise JaxstyleError(
                     f"{field.name}: {value!r} does not exist; choose from {', '.join(choices)}"
                 )
+        if self.style_loss != "gram" and (
+            self.gram_normalization != "elements" or self.style_reduction != "mean"
+        ):
+            raise JaxstyleError(
+                f"style_loss: {self.style_loss!r} has no Gram matrix; gram_normalization and "
+                "style_reduction belong to 'gram' and stay as they are"
+            )
+        if self.tile and (not STYLE_LOSSES[self.style_loss].of_means or self.pooling == "max-ceil"):
+            raise JaxstyleError(
+                f"tile: {self.tile} does not work with style_loss {self.style_loss!r} and pooling "
+                f"{self.pooling!r}; tiles need a loss of means over positions and a pooling that "
+                "drops odd rows; use tile 0"
+            )
         # Each on its own: the weights of equal layers cannot be compared under a trace.
         if self.content_layers == () and self.style_layers == ():
             raise JaxstyleError(
@@ -178,6 +228,8 @@ class Recipe:
             for name, value in TERM_DEFAULTS[network.normalised]._asdict().items()
             if getattr(self, name) is None
         }
+        if self.style_weight is None:
+            changes["style_weight"] *= STYLE_LOSS_SCALES[self.style_loss]
         for name in _LAYERS:
             expanded: dict[str, float] = {}
             for layer, weight in changes.get(name, getattr(self, name)):
@@ -192,6 +244,12 @@ class Recipe:
         if self.learning_rate is None:
             changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
         return dataclasses.replace(self, **changes)
+
+    def seen_by(self, network: Network) -> Network:
+        """Give the network with the input convention that the recipe asks for."""
+        if self.convention is None:
+            return network
+        return dataclasses.replace(network, convention=OTHER_CONVENTIONS[self.convention])
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
@@ -259,6 +317,7 @@ _NUMBERS = (
     "learning_rate",
     "decay",
     "momentum",
+    "adam_b2",
 )
 _STRUCTURE = tuple(
     field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS
@@ -339,18 +398,3 @@ def _check_integer(name: str, value: Any, *, low: int) -> None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
         raise JaxstyleError(f"{name}: {value!r} is out of range; give a whole number from {low}")
-
-
-presets: Mapping[str, Recipe] = {"default": Recipe()}
-"""Named recipes; `default` is what the command line uses."""
-
-
-def preset(name: str) -> Recipe:
-    """Look up a named recipe.
-
-    Raises:
-      JaxstyleError: no recipe of that name; the message lists them.
-    """
-    if name not in presets:
-        raise JaxstyleError(f"preset {name!r} does not exist; choose from {', '.join(presets)}")
-    return presets[name]

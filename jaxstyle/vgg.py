@@ -10,6 +10,7 @@ Reference:
   Recognition, arXiv:1409.1556, table 1, columns D (VGG-16) and E (VGG-19).
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ TOPOLOGIES: dict[str, tuple[int, ...]] = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
-POOLINGS = ("max", "avg")
+POOLINGS = ("max", "avg", "max-ceil")
 PADDINGS = ("zeros", "reflect")
 
 _LAYER = re.compile(r"(conv|relu)([1-5]_[1-4])")
@@ -50,13 +51,21 @@ class InputConvention:
     mean: tuple[float, float, float] = flax.struct.field(pytree_node=False)
     std: tuple[float, float, float] = flax.struct.field(pytree_node=False)
     padding: str = flax.struct.field(pytree_node=False, default="zeros")
-    """What surrounds a feature map in every convolution: `"zeros"` or `"reflect"`."""
+    """What surrounds a feature map in every convolution: `"zeros"`, `"reflect"`, or
+    `"edge-first"`: the edge repeated around the picture, zeros around the maps."""
 
 
 CONVENTIONS: dict[str, InputConvention] = {
     "caffe": InputConvention("bgr", 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
     "torchvision": InputConvention("rgb", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+"""What networks were trained with."""
+OTHER_CONVENTIONS: dict[str, InputConvention] = CONVENTIONS | {
+    "caffe-256": dataclasses.replace(CONVENTIONS["caffe"], scale=256.0),
+    "torchvision-255": InputConvention("rgb", 255.0, (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)),
+    "torchvision-edge": dataclasses.replace(CONVENTIONS["torchvision"], padding="edge-first"),
+}
+"""Those and what known programs feed to networks instead."""
 
 
 @flax.struct.dataclass
@@ -162,6 +171,14 @@ def receptive_margin(topology: str, layers: Sequence[str]) -> int:
     return margin
 
 
+def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int, int]:
+    """Rows and columns of a layer's map for a picture of `height` x `width`."""
+    more = 1 if pooling == "max-ceil" else 0
+    for _ in range(int(split_layer(layer)[0][4]) - 1):
+        height, width = (height + more) // 2, (width + more) // 2
+    return height, width
+
+
 def _depth(layer: str) -> str:
     return split_layer(layer)[0]
 
@@ -188,6 +205,13 @@ def max_pool(x: jax.Array) -> jax.Array:
 def avg_pool(x: jax.Array) -> jax.Array:
     """Average each 2x2 cell of `[..., h, w, c]`; an odd last row or column is dropped."""
     return _cells(x).mean((-4, -2))
+
+
+def max_pool_ceil(x: jax.Array) -> jax.Array:
+    """Like `max_pool`, but an odd last row or column is a cell of its own (Caffe, TensorFlow)."""
+    *batch, h, w, _ = x.shape
+    ends = [(0, 0)] * len(batch) + [(0, h % 2), (0, w % 2), (0, 0)]
+    return max_pool(jnp.pad(x, ends, mode="edge"))
 
 
 def _cells(x: jax.Array) -> jax.Array:
@@ -237,7 +261,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, window: Window | None = None) -> dict[str, jax.Array]:
-        pool = {"max": max_pool, "avg": avg_pool}[self.pooling]
+        pool = {"max": max_pool, "avg": avg_pool, "max-ceil": max_pool_ceil}[self.pooling]
         wanted = set(self.layers)
         found: dict[str, jax.Array] = {}
         block = "1"
@@ -258,11 +282,12 @@ class VGG(nn.Module):
         return found
 
     def _convolve(self, x: jax.Array, name: str) -> jax.Array:
-        if self.padding == "zeros":
+        if self.padding == "zeros" or (self.padding == "edge-first" and name != "conv1_1"):
             return Convolution(self.widths[name], name=name)(x)
         # A border of one for the map, and what it adds to the result cut off again: with a pad
         # and an unpadded convolution the gradient takes 2.5 times as long on CPU.
-        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=self.padding)
+        mode = self.padding.removesuffix("-first")
+        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
         return Convolution(self.widths[name], name=name)(x)[1:-1, 1:-1]
 
 
@@ -288,10 +313,12 @@ def features(
       network: weights; only those of the layers that are needed are used.
       image: RGB `[h, w, 3]`, float32, [0, 1] (values outside are processed as they are).
       layers: names such as `"relu4_2"` (after the ReLU) or `"conv4_2"` (before it).
-      pooling: `"max"` (as trained) or `"avg"` (Gatys et al. 2016, section 2: smoother results).
+      pooling: `"max"` (as trained), `"avg"` (Gatys et al. 2016, section 2: smoother results) or
+        `"max-ceil"` (as trained, with the sizes of Caffe).
 
     Returns:
-      `{layer: [h / 2**(block-1), w / 2**(block-1), channels]}`, sizes rounded down.
+      `{layer: [h / 2**(block-1), w / 2**(block-1), channels]}`, sizes rounded down, with
+      `"max-ceil"` up.
 
     Raises:
       JaxstyleError: a layer or pooling that does not exist, or a picture too small for a layer.

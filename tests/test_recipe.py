@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxstyle import JaxstyleError, Recipe, make_optimiser, presets
-from jaxstyle.recipe import DEFAULT_LEARNING_RATES, OPTIMIZERS, parse_layers, preset
+from jaxstyle.peers import preset
+from jaxstyle.recipe import DEFAULT_LEARNING_RATES, OPTIMIZERS, parse_layers
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 LAYERS = [f"{kind}{b}_{i}" for kind in ("conv", "relu") for b in range(1, 6) for i in range(1, 5)]
@@ -87,6 +88,11 @@ OUT_OF_RANGE = {
     "preconditioner": ["fourier", ""],
     "seed": [-1, 2**31, 0.5],
     "pooling": ["median", "", None],
+    "style_loss": ["mean", None],
+    "gram_normalization": ["none"],
+    "variation": ["l1"],
+    "convention": ["keras", ""],
+    "adam_b2": [-0.1, 1.5],
     "optimizer": ["newton", "LBFGS"],
     "schedule": ["step"],
 }
@@ -172,7 +178,7 @@ def test_flattening_and_back(content, style, weight, steps, optimizer):
     assert back == recipe and hash(back) == hash(recipe)
     assert weight in leaves and steps in leaves
     # `content_weight` and `tv_weight` are None here, which is no leaf.
-    assert len(leaves) == len(content) + len(style) + 7 + (recipe.learning_rate is not None)
+    assert len(leaves) == len(content) + len(style) + 8 + (recipe.learning_rate is not None)
 
 
 NUMBERS = {
@@ -185,9 +191,16 @@ NUMBERS = {
     "steps": 5,
     "decay": 0.5,
     "momentum": 0.1,
+    "adam_b2": 0.9,
     "content_layers": "relu4_2:3",
 }
 STRUCTURE = {
+    "style_loss": "moments",
+    "gram_normalization": "positions",
+    "style_reduction": "sum",
+    "content_reduction": "sum",
+    "variation": "squared",
+    "convention": "caffe",
     "pooling": "avg",
     "optimizer": "adam",
     "history_size": 3,

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.recipe import Recipe, format_layers, preset, presets
+from jaxstyle.peers import preset, presets
+from jaxstyle.recipe import Recipe, format_layers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,7 +22,14 @@ OBJECTIVE = (
     "content_weight",
     "style_weight",
     "tv_weight",
+    "style_loss",
+    "gram_normalization",
+    "style_reduction",
+    "content_reduction",
+    "variation",
     "pooling",
+    "convention",
+    "tile",
     "size",
 )
 PICTURE = click.Path(path_type=Path)

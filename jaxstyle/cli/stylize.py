@@ -99,6 +99,7 @@ def stylize(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.interrupts import interrupts
     from jaxstyle.files import check_writable, numbered
+    from jaxstyle.peers import weights_notice
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
     from jaxstyle.recipe import INITS
@@ -142,6 +143,8 @@ def stylize(
         raise JaxstyleError(as_flags(str(error))) from None
     # Lines for programs stand alone.
     quiet = quiet or log_json
+    if repeated is None and not notice:
+        notice = weights_notice(preset_name, network.name)
     if notice and not quiet:
         print(f"jaxstyle: {notice}", file=sys.stderr)
     if batch > 1 and recipe.init != "noise" and not quiet:

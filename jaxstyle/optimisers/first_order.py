@@ -65,5 +65,5 @@ def transformation(recipe: Recipe) -> optax.GradientTransformation:
         "sgd": lambda: optax.identity(),
         "momentum": lambda: optax.trace(decay=recipe.momentum),
         "rmsprop": lambda: optax.scale_by_rms(decay=0.9),
-        "adam": lambda: optax.scale_by_adam(),
+        "adam": lambda: optax.scale_by_adam(b2=recipe.adam_b2),
     }[recipe.optimizer]()
