@@ -160,10 +160,17 @@ def fit(
     Raises:
       JaxstyleError: the shorter side would fall under `min_side`.
     """
-    height, width = image.shape[:2]
+    new = fitted(image.shape[0], image.shape[1], longest_side, upscale=upscale, min_side=min_side)
+    return image if new == image.shape[:2] else resize(image, *new)
+
+
+def fitted(
+    height: int, width: int, longest_side: int, *, upscale: bool = False, min_side: int = MIN_SIDE
+) -> tuple[int, int]:
+    """Give the height and width that `fit` makes of a picture's."""
     scale = longest_side / max(height, width)
     if scale == 1 or (scale > 1 and not upscale):
-        return image
+        return height, width
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     if min(new_height, new_width) < min_side:
         enough = -(-min_side * max(height, width) // min(height, width))
@@ -172,7 +179,7 @@ def fit(
             f"{new_width}x{new_height}, and both sides need {min_side} pixels; "
             f"choose a size of {enough} or more"
         )
-    return resize(image, new_height, new_width)
+    return new_height, new_width
 
 
 def resize(image: Array, height: int, width: int) -> Array:

@@ -139,6 +139,23 @@ def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
         )  # fmt: skip
 
 
+def lowered(job: Job, *, num_steps: int = 1) -> jax.stages.Lowered:
+    """Lower the program that runs `num_steps` steps of a job, whose arrays may be mere shapes.
+
+    Args:
+      job: leaves may be `jax.ShapeDtypeStruct`s.
+      num_steps: steps a chunk.
+
+    Returns:
+      What `compile()` turns into a program that tells its memory.
+    """
+    batched = len(job.start.shape) == 4
+    program = _program(job.recipe)
+    arguments = job.network, job.targets, program
+    carry = jax.eval_shape(partial(_start, batched=batched), *arguments, job.start)
+    return _advance.lower(*arguments, carry, batched=batched, num_steps=num_steps)
+
+
 def default_every(start: ArrayLike) -> int:
     """Choose the steps a chunk: five, fewer for pictures so large that a person would wait."""
     pixels = int(np.prod(np.shape(start)[:-1]))

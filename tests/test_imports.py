@@ -22,7 +22,7 @@ FLOORS = (
     {"objective", "optimisers"},
     {"prepare"},
     {"run"},
-    {"report"},
+    {"memory", "report"},
     {"progress", "record"},
     {"cli"},
     {"__main__"},

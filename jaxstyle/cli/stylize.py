@@ -95,7 +95,7 @@ def stylize(
             raise JaxstyleError(f"{flag}: {value} is out of range; give a whole number from 1")
 
     # Imported here so that usage errors and --help do not wait for JAX's programs.
-    from jaxstyle import images
+    from jaxstyle import images, memory
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.interrupts import interrupts
     from jaxstyle.files import check_writable, numbered
@@ -131,6 +131,10 @@ def stylize(
     if repeated is not None:
         repeated.check(network, inputs)
     try:
+        height, width = content_picture.shape[:2]
+        if recipe.size:
+            height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
+        memory.check(height, width, recipe=recipe, network=network, batch=batch)
         job = prepare(
             content_picture,
             style_pictures,

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxstyle.errors import JaxstyleError
@@ -47,7 +48,7 @@ class LbfgsState(NamedTuple):
     shrinks: jax.Array
     """Trials refused since the last accepted one; int32."""
     s_history: jax.Array
-    """Ring buffer of position differences, `[history_size, ...]`."""
+    """Ring buffer of flattened position differences, `[history_size, position.size]`."""
     y_history: jax.Array
     """Ring buffer of gradient differences, likewise."""
     sy: jax.Array
@@ -77,46 +78,47 @@ def lbfgs(
 ) -> Optimiser:
     """Build the flat L-BFGS: each step is exactly one evaluation of value and gradient.
 
-    A trial is accepted when it is finite and decreases the largest of the last `window`
-    accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
-    the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
-    trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
-    further. A pair with yᵀs too small for a positive definite update is not stored; where
-    that leaves no pair at all (the start lies on a ridge, as noise does), gradient steps double
-    until one is. A point that is not finite is never accepted. After `max_shrinks` refusals
-    the pairs are forgotten and the search restarts along the gradient.
+        A trial is accepted when it is finite and decreases the largest of the last `window`
+        accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
+        the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
+        trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
+        further. A pair with yᵀs too small for a positive definite update is not stored; where
+        that leaves no pair at all (the start lies on a ridge, as noise does), gradient steps double
+        until one is. A point that is not finite is never accepted. After `max_shrinks` refusals
+        the pairs are forgotten and the search restarts along the gradient.
 
-    The value may rise for a few steps, so the last point need not be the best: who wants the best
-    keeps it, as `jaxstyle.iterates` does, or sets `window=1`.
+        The value may rise for a few steps, so the last point need not be the best: who wants the best
+        keeps it, as `jaxstyle.iterates` does, or sets `window=1`.
 
-    Args:
-      history_size: m, pairs kept; memory is 2·m positions.
-      preconditioner: a linear, symmetric and positive definite map M of positions, the shape of the
-        initial inverse Hessian, whose scale yᵀs / yᵀMy is taken from the newest pair; identity
-        if not given. Equal to running without it in coordinates z with x = M^(1/2) z.
-      window: accepted values that a trial is compared with; 1 for a monotone descent.
-      first_move: largest change of any coordinate in the very first trial (and after a
-        restart), in units of the position: nothing is known of the curvature yet.
-      sufficient_decrease: c₁, between 0 and 1.
-      curvature: c₂, between c₁ and 1.
-      max_shrinks: refusals in a row before the restart.
+        Args:
+          history_size: m, pairs kept; memory is 2·m positions.
+          preconditioner: a linear, symmetric and positive definite map M of positions, the shape of the
+            initial inverse Hessian, whose scale yᵀs / yᵀMy is taken from the newest pair; identity
+            if not given. Equal to running without it in coordinates z with x = M^(1/2) z.
+          window: accepted values that a trial is compared with; 1 for a monotone descent.
+          first_move: largest change of any coordinate in the very first trial (and after a
+            restart), in units of the position: nothing is known of the curvature yet.
+          sufficient_decrease: c₁, between 0 and 1.
+          curvature: c₂, between c₁ and 1.
+          max_shrinks: refusals in a row before the restart.
 
-    Returns:
-      `Optimiser(init, step)` over `LbfgsState`.
+        Returns:
+          `Optimiser(init, step)` over `LbfgsState`.
 
-    Raises:
-      JaxstyleError: an argument outside its range.
+        Raises:
+          JaxstyleError: an argument outside its range.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxstyle import lbfgs
-      >>> init, step = lbfgs()
-      >>> square = lambda x: (jnp.sum((x - 3.0) ** 2), None)
-      >>> state = init(square, jnp.zeros(2))
-      >>> for _ in range(5):
-      ...     state, info = step(square, state)
-      >>> bool(jnp.allclose(state.point.position, 3.0))
-      True
+        Example:
+          >>> import jax.numpy as jnp
+    from jax import lax
+          >>> from jaxstyle import lbfgs
+          >>> init, step = lbfgs()
+          >>> square = lambda x: (jnp.sum((x - 3.0) ** 2), None)
+          >>> state = init(square, jnp.zeros(2))
+          >>> for _ in range(5):
+          ...     state, info = step(square, state)
+          >>> bool(jnp.allclose(state.point.position, 3.0))
+          True
     """
     if (
         min(history_size, window, max_shrinks) < 1
@@ -133,7 +135,7 @@ def lbfgs(
 
     def init(objective: Objective, position: jax.Array) -> LbfgsState:
         point = evaluate(objective, position)
-        history = jnp.zeros((history_size, *position.shape), position.dtype)
+        history = jnp.zeros((history_size, position.size), position.dtype)
         scaled_grad = scaled(point.grad)
         return LbfgsState(
             point=point,
@@ -174,12 +176,13 @@ def lbfgs(
         slot = state.cursor
 
         def stored(history: jax.Array, new: jax.Array) -> jax.Array:
-            return history.at[slot].set(jnp.where(keep, new, history[slot]))
+            return history.at[slot].set(jnp.where(keep, new.reshape(-1), history[slot]))
 
         s_history, y_history = stored(state.s_history, s), stored(state.y_history, y)
+        s_with_y, s_with_grad = _dots(s_history, y, point.grad)
+        y_with_y, y_with_grad = _dots(y_history, scaled_grad - state.scaled_grad, scaled_grad)
         # Only products of an older s with a newer y are ever used: a column is all there is.
-        sy = state.sy.at[:, slot].set(jnp.where(keep, _dots(s_history, y), state.sy[:, slot]))
-        y_with_y = _dots(y_history, scaled_grad - state.scaled_grad)
+        sy = state.sy.at[:, slot].set(jnp.where(keep, s_with_y, state.sy[:, slot]))
         yy = state.yy.at[:, slot].set(jnp.where(keep, y_with_y, state.yy[:, slot]))
         yy = yy.at[slot].set(jnp.where(keep, y_with_y, yy[slot]))
         cursor = jnp.where(keep, (slot + 1) % history_size, slot)
@@ -194,7 +197,7 @@ def lbfgs(
         # 4. Direct the next trial: along a new direction from an accepted point, further along
         # the old one where the slope asks for it, nearer along it from a refused one.
         newton = -_inverse_hessian_product(
-            point.grad, scaled_grad, scaled, s_history, y_history, sy, yy, cursor
+            scaled_grad, scaled, s_history, y_history, s_with_grad, y_with_grad, sy, yy, cursor
         )
         slope = _dot(newton, point.grad)
         # Without pairs, or with pairs spoiled by rounding, the gradient is what is left.
@@ -246,11 +249,12 @@ def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array) -> jax.Array
 
 
 def _inverse_hessian_product(
-    grad: jax.Array,
     scaled_grad: jax.Array,
     scaled: Callable[[jax.Array], jax.Array],
     s_history: jax.Array,
     y_history: jax.Array,
+    s_with_grad: jax.Array,
+    y_with_grad: jax.Array,
     sy: jax.Array,
     yy: jax.Array,
     cursor: jax.Array,
@@ -260,8 +264,8 @@ def _inverse_hessian_product(
     With S, Y the pairs from oldest to newest, R the upper triangle of SᵀY, D its diagonal, M the
     preconditioner:
     Hg = γMg + S R⁻ᵀ((D + γ YᵀMY) R⁻¹ Sᵀg − γ YᵀMg) − γ MY R⁻¹ Sᵀg (Byrd et al., equation 3.1).
-    It reads the history four times in whole, where the two-loop recursion makes a chain
-    of 4·m small operations.
+    `s_with_grad` and `y_with_grad` are Sᵀg and YᵀMg, slot by slot. A step reads each history twice
+    in whole, where the two-loop recursion makes a chain of 4·m small operations.
     """
     size = sy.shape[0]
     by_age = (cursor + jnp.arange(size)) % size
@@ -274,33 +278,43 @@ def _inverse_hessian_product(
     triangle = jnp.where(held[:, None] & held, jnp.triu(sy), 0) + jnp.diag(
         jnp.where(held, 0.0, 1.0)
     )
-    s_grad = jnp.where(held, _dots(s_history, grad)[by_age], 0)
-    y_grad = jnp.where(held, _dots(y_history, scaled_grad)[by_age], 0)
+    s_grad = jnp.where(held, s_with_grad[by_age], 0)
+    y_grad = jnp.where(held, y_with_grad[by_age], 0)
     alpha = solve_triangular(triangle, s_grad)
-    inner = pairs * alpha + gamma * (_dots(yy, alpha) - y_grad)
+    inner = pairs * alpha + gamma * (jnp.sum(yy * alpha, 1) - y_grad)
     beta = solve_triangular(triangle, jnp.where(held, inner, 0), trans=1)
     # Back from age to slot.
     alpha, beta = (jnp.zeros_like(v).at[by_age].set(v) for v in (alpha, beta))
-    return gamma * (scaled_grad - scaled(_combine(y_history, alpha))) + _combine(s_history, beta)
+    y_part, s_part = (
+        _combine(history, coefficients).reshape(scaled_grad.shape)
+        for history, coefficients in ((y_history, alpha), (s_history, beta))
+    )
+    return gamma * (scaled_grad - scaled(y_part)) + s_part
 
 
-# Products and sums rather than matrix products: exact float32 on every backend (no TF32, whose
-# noise a line search would chase), and on CPU the same bits in a batch as alone; from JAX 0.11
-# on only with XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-reduce, as XLA otherwise gives sums
+# Exact float32 on every backend: no TF32, whose noise a line search would chase. Each product has
+# two vectors on its small side and the histories are flat: XLA's CPU compiler would fuse the update
+# of a history into a product with one vector, or into a reshape, and to that end copy the history
+# in every step. It also keeps the bits of a lane alike alone and in a batch; from JAX 0.11 on only
+# with XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-reduce, as XLA otherwise gives sums
 # to a library that orders them by the shape of the batch.
+
+_EXACT = lax.Precision.HIGHEST
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(a * b)
 
 
-def _dots(history: jax.Array, x: jax.Array) -> jax.Array:
-    return jnp.sum(history * x, axis=tuple(range(1, history.ndim)))
+def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Multiply every pair with two vectors, `[2, history_size]`."""
+    vectors = jnp.stack([a.reshape(-1), b.reshape(-1)], axis=1)
+    return jnp.matmul(history, vectors, precision=_EXACT).T
 
 
 def _combine(history: jax.Array, coefficients: jax.Array) -> jax.Array:
-    spread = coefficients.reshape(-1, *[1] * (history.ndim - 1))
-    return jnp.sum(history * spread, axis=0)
+    rows = jnp.stack([coefficients, jnp.zeros_like(coefficients)])
+    return jnp.matmul(rows, history, precision=_EXACT)[0]
 
 
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:

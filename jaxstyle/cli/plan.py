@@ -1,0 +1,72 @@
+"""`jaxstyle plan`: what a run needs in memory, and the largest that fits."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jaxstyle.cli.options import (
+    PICTURE,
+    as_flags,
+    build_recipe,
+    preset_option,
+    recipe_options,
+    weights_option,
+)
+from jaxstyle.errors import JaxstyleError
+
+
+@click.command()
+@click.option("--content", type=PICTURE, help="Take the proportions of this picture; else square.")
+@preset_option
+@weights_option
+@recipe_options(("content_layers", "style_layers", "size", "optimizer", "history_size", "tile"))
+@click.option(
+    "--batch", type=int, default=1, metavar="K", show_default=True, help="Pictures in one program."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    content: Path | None,
+    preset_name: str,
+    weights_name: str,
+    batch: int,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Print the memory that `stylize` needs at --size, and the largest size that fits.
+
+    The program is compiled for that size but not run, so it takes seconds, whatever the size.
+    """
+    recipe = build_recipe(preset_name, flags)
+    if batch < 1:
+        raise JaxstyleError(f"--batch: {batch} is out of range; give a whole number from 1")
+
+    from jaxstyle import images, memory
+    from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.report import to_json
+    from jaxstyle.weights import load_network
+
+    enable_compilation_cache()
+    network = load_network(weights_name)
+    height = width = recipe.size
+    if content is not None:
+        height, width = images.load_image(content, argument="--content").shape[:2]
+        if recipe.size:
+            height, width = images.fitted(height, width, recipe.size, upscale=True)
+    elif not recipe.size:
+        raise JaxstyleError("--size: 0 keeps the content picture's; give --content or a size")
+    try:
+        found = memory.plan(height, width, recipe=recipe, network=network, batch=batch)
+    except JaxstyleError as error:
+        raise JaxstyleError(as_flags(str(error))) from None
+    if as_json:
+        click.echo(to_json({**found._asdict(), "fits": found.fits}), nl=False)
+        return 0
+    click.echo(f"picture  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
+    click.echo(f"needed   {memory.gigabytes(found.needed)}")
+    if found.free is not None:
+        click.echo(f"free     {memory.gigabytes(found.free)}")
+        click.echo(f"largest  {'none' if found.largest is None else f'--size {found.largest}'}")
+        if not found.fits:
+            click.echo(f"It does not fit: {memory.advice(found, recipe)}.")
+    return 0

@@ -1,0 +1,203 @@
+"""What a run needs in memory, told by its compiled program, against what is free."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import psutil
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.objective import compute_targets
+from jaxstyle.prepare import Job
+from jaxstyle.recipe import LBFGS_OPTIMIZERS, Recipe
+from jaxstyle.run import lowered
+from jaxstyle.vgg import Network, smallest_side, split_layer
+
+# Of the free memory: the rest is for the system, the compiler and the pictures' files.
+USABLE = 0.9
+# Pixels above which programs are not compiled but extrapolated: indices would pass 32 bits.
+_COMPILED = 2**24
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class Plan(NamedTuple):
+    """The memory of a run and what the device has."""
+
+    width: int
+    height: int
+    batch: int
+    needed: int
+    """Bytes of the compiled program, its arguments and results, and the pictures beside it."""
+    free: int | None
+    """Bytes that the device can still give; None where it does not tell."""
+    largest: int | None
+    """Longest side, of the same proportions, that fits into `USABLE` of what is free."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run fits; true where the device does not tell."""
+        return self.free is None or self.needed <= USABLE * self.free
+
+
+def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1) -> Plan:
+    """Compile a run for pictures of a size, without making any, and read its memory.
+
+    Args:
+      height: pixels of the picture.
+      width: likewise. The style picture is taken to be as large.
+      recipe: the settings; `tile`, `history_size`, `optimizer` and the layers matter.
+      network: weights; only their shapes are used.
+      batch: initial pictures in the program.
+
+    Returns:
+      `Plan`.
+
+    Raises:
+      JaxstyleError: a picture too small for a layer, or a number below 1.
+    """
+    for name, value in (("height", height), ("width", width), ("batch", batch)):
+        if value < 1:
+            raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
+    recipe = recipe.resolved(network)
+    needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
+    free = free_bytes()
+    largest = None
+    if free is not None:
+        pixels = min(height * width, _COMPILED)
+        line = _Line.through(pixels, height / width, recipe, network, batch)
+        room = max(0.0, USABLE * free - line.constant) / line.slope
+        # Whole sixteens, as one number is not more exact than that.
+        largest = int(math.sqrt(room * max(height / width, width / height))) // 16 * 16
+    return Plan(width, height, batch, needed, free, largest or None)
+
+
+def check(height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1) -> None:
+    """Raise before a run that would die for want of memory; quick where it is clear that it fits.
+
+    Raises:
+      JaxstyleError: it does not fit; the message has the largest size that does.
+    """
+    recipe = recipe.resolved(network)
+    free = free_bytes()
+    bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
+    if free is None or bound < USABLE * free:
+        return
+    found = plan(height, width, recipe=recipe, network=network, batch=batch)
+    if not found.fits:
+        raise JaxstyleError(f"size: {advice(found, recipe)}")
+
+
+def advice(plan: Plan, recipe: Recipe) -> str:
+    """Say in a line why a plan does not fit, and the ways out."""
+    assert plan.free is not None
+    many = f"{plan.batch} pictures" if plan.batch > 1 else "a picture"
+    ways = []
+    if plan.largest:
+        ways.append(f"--size {plan.largest}")
+    if not recipe.tile:
+        ways.append("--tile 512")
+    if recipe.optimizer in LBFGS_OPTIMIZERS and recipe.history_size > 5:
+        ways.append("--history-size 5")
+    if plan.batch > 1:
+        ways.append("a smaller --batch")
+    return (
+        f"{many} of {plan.width}x{plan.height} needs {gigabytes(plan.needed)} of memory and "
+        f"{gigabytes(plan.free)} are free; use {', '.join(ways) or 'a machine with more'}"
+        + (" or several of them" if len(ways) > 1 else "")
+    )
+
+
+def needed_bytes(
+    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+) -> int:
+    """Compile a run's program from shapes alone and add up what it keeps."""
+    if height * width > _COMPILED:
+        line = _Line.through(_COMPILED, height / width, recipe, network, batch)
+        return int(line.constant + line.slope * height * width)
+    picture = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
+    targets = jax.eval_shape(
+        lambda network, content, style: compute_targets(network, content, [style], recipe),
+        shapes, picture, picture,
+    )  # fmt: skip
+    several = (batch,) if batch > 1 else ()
+    start = jax.ShapeDtypeStruct((*several, *picture.shape), jnp.float32)
+    job = Job(shapes, targets, recipe, start)  # type: ignore[arg-type]
+    found: Any = lowered(job).compile().memory_analysis()
+    program = (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+        + found.temp_size_in_bytes
+    )
+    # Beside it: content, style and the start, and the best picture on its way to the host.
+    return int(program + (2 + 2 * batch) * 12 * height * width)
+
+
+def upper_bound(
+    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+) -> int:
+    """Bound the bytes from above without compiling: every activation kept, and its derivative."""
+    pixels = height * width
+    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    cell = smallest_side(names)
+    side = recipe.tile + 2 * 128 if recipe.tile else max(height, width)
+    seen = min(pixels, (side + cell) ** 2)
+    floats = 0.0
+    for name in network.layers:
+        channels = network.params[name]["bias"].shape[0]
+        floats += 4 * channels * seen / 4 ** (int(name[4]) - 1)
+    pictures = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
+    floats = batch * (floats + 3 * pictures * pixels)
+    for layer, _ in recipe.content_layers:
+        name = split_layer(layer)[0]
+        channels = network.params[name]["bias"].shape[0]
+        floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
+    return int(4 * floats + 3 * weights)
+
+
+def free_bytes() -> int | None:
+    """Read what the first device can still give; of a CPU, the machine's or container's memory."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        if "bytes_limit" not in stats:
+            return None
+        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+def gigabytes(count: float) -> str:
+    """Write bytes for a person."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+class _Line(NamedTuple):
+    """Bytes as a function of the pixels: a constant part and one that grows with them."""
+
+    constant: float
+    slope: float
+
+    @classmethod
+    def through(
+        cls, pixels: int, aspect: float, recipe: Recipe, network: Network, batch: int
+    ) -> "_Line":
+        """Draw the line through the programs of two sizes, the larger of about `pixels`."""
+        points = []
+        for area in (max(pixels, 128**2) // 2, max(pixels, 128**2)):
+            width = round(math.sqrt(area / aspect))
+            height = max(1, area // width)
+            needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
+            points.append((height * width, needed))
+        (x0, y0), (x1, y1) = points
+        slope = (y1 - y0) / (x1 - x0)
+        return cls(y0 - slope * x0, slope)
