@@ -10,19 +10,26 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
-from jaxstyle.optimisers.lbfgs import _dot, _dots, _inverse_hessian_product, _where
+from jaxstyle.optimisers.pairs import (
+    Pairs,
+    WithGradient,
+    any_held,
+    dot,
+    forget,
+    inverse_hessian_product,
+    no_pairs,
+    store,
+    where,
+)
 
 
 class FixedLbfgsState(NamedTuple):
-    """The point and the pairs; see `LbfgsState` for the latter."""
+    """The point and the pairs, with their products with its gradient."""
 
     point: Point
     evaluations: jax.Array
-    s_history: jax.Array
-    y_history: jax.Array
-    sy: jax.Array
-    yy: jax.Array
-    cursor: jax.Array
+    pairs: Pairs
+    with_grad: WithGradient
 
 
 def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
@@ -43,43 +50,31 @@ def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
     """
 
     def init(objective: Objective, position: jax.Array) -> FixedLbfgsState:
-        history = jnp.zeros((history_size, *position.shape), position.dtype)
-        square = jnp.zeros((history_size, history_size), position.dtype)
-        one, zero = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
-        point = evaluate(objective, position)
-        return FixedLbfgsState(point, one, history, history, square, square, zero)
+        nothing = jnp.zeros(history_size, position.dtype)
+        return FixedLbfgsState(
+            point=evaluate(objective, position),
+            evaluations=jnp.ones((), jnp.int32),
+            pairs=no_pairs(history_size, position),
+            with_grad=WithGradient(nothing, nothing),
+        )
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
-        old, pairs = state.point, (state.s_history, state.y_history, state.sy, state.yy)
-        newton = -_inverse_hessian_product(old.grad, old.grad, lambda x: x, *pairs, state.cursor)
-        scaled_grad = old.grad * unit**2
-        largest = 1 / (unit * jnp.sum(jnp.abs(old.grad)))
-        first = jnp.where(state.evaluations == 1, jnp.minimum(1.0, largest), 1.0)
-        held = jnp.any(jnp.diag(state.sy) > 0)
-        trial = evaluate(objective, old.position + jnp.where(held, newton, -first * scaled_grad))
+        old = state.point
+        newton = inverse_hessian_product(state.pairs, state.with_grad, old.grad, lambda x: x)
+        first = jnp.minimum(1.0, 1 / (unit * jnp.sum(jnp.abs(old.grad))))
+        size = jnp.where(state.evaluations == 1, first, 1.0)
+        move = jnp.where(any_held(state.pairs), newton, size * unit**2 * old.grad)
+        trial = evaluate(objective, old.position - move)
 
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
+        point = where(finite, trial, old)
         s, y = trial.position - old.position, trial.grad - old.grad
-        keep = finite & (_dot(s, y) > 1e-10)
-        slot = state.cursor
-
-        def stored(history: jax.Array, new: jax.Array) -> jax.Array:
-            return history.at[slot].set(jnp.where(keep, new, history[slot]))
-
-        s_history, y_history = stored(state.s_history, s), stored(state.y_history, y)
-        sy = state.sy.at[:, slot].set(jnp.where(keep, _dots(s_history, y), state.sy[:, slot]))
-        y_with_y = jnp.where(keep, _dots(y_history, y), state.yy[slot])
-        yy = state.yy.at[:, slot].set(y_with_y).at[slot].set(y_with_y)
-        point = _where(finite, trial, old)
+        pairs, with_grad = store(
+            state.pairs, s, y, keep=finite & (dot(s, y) > 1e-10), scaled_y=y,
+            grad=point.grad, scaled_grad=point.grad,
+        )  # fmt: skip
         evaluations = state.evaluations + 1
-        return FixedLbfgsState(
-            point=point,
-            evaluations=evaluations,
-            s_history=s_history,
-            y_history=y_history,
-            sy=jnp.where(finite, sy, 0),
-            yy=jnp.where(finite, yy, 0),
-            cursor=jnp.where(keep, (slot + 1) % history_size, slot),
-        ), StepInfo(point.value, point.aux, evaluations, jnp.ones_like(first), finite)
+        state = FixedLbfgsState(point, evaluations, forget(pairs, ~finite), with_grad)
+        return state, StepInfo(point.value, point.aux, evaluations, size, finite)
 
     return Optimiser(init, step)
