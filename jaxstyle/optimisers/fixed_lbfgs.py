@@ -43,15 +43,19 @@ def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
     """
 
     def init(objective: Objective, position: jax.Array) -> FixedLbfgsState:
-        history = jnp.zeros((history_size, *position.shape), position.dtype)
+        history = jnp.zeros((history_size, position.size), position.dtype)
         square = jnp.zeros((history_size, history_size), position.dtype)
         one, zero = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
         point = evaluate(objective, position)
         return FixedLbfgsState(point, one, history, history, square, square, zero)
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
-        old, pairs = state.point, (state.s_history, state.y_history, state.sy, state.yy)
-        newton = -_inverse_hessian_product(old.grad, old.grad, lambda x: x, *pairs, state.cursor)
+        old, histories = state.point, (state.s_history, state.y_history)
+        s_with_grad, y_with_grad = (_dots(h, old.grad, old.grad)[0] for h in histories)
+        newton = -_inverse_hessian_product(
+            old.grad, lambda x: x, *histories, s_with_grad, y_with_grad,
+            state.sy, state.yy, state.cursor,
+        )  # fmt: skip
         scaled_grad = old.grad * unit**2
         largest = 1 / (unit * jnp.sum(jnp.abs(old.grad)))
         first = jnp.where(state.evaluations == 1, jnp.minimum(1.0, largest), 1.0)
@@ -64,11 +68,12 @@ def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
         slot = state.cursor
 
         def stored(history: jax.Array, new: jax.Array) -> jax.Array:
-            return history.at[slot].set(jnp.where(keep, new, history[slot]))
+            return history.at[slot].set(jnp.where(keep, new.reshape(-1), history[slot]))
 
         s_history, y_history = stored(state.s_history, s), stored(state.y_history, y)
-        sy = state.sy.at[:, slot].set(jnp.where(keep, _dots(s_history, y), state.sy[:, slot]))
-        y_with_y = jnp.where(keep, _dots(y_history, y), state.yy[slot])
+        s_with_y, y_with_y = (_dots(history, y, y)[0] for history in (s_history, y_history))
+        sy = state.sy.at[:, slot].set(jnp.where(keep, s_with_y, state.sy[:, slot]))
+        y_with_y = jnp.where(keep, y_with_y, state.yy[slot])
         yy = state.yy.at[:, slot].set(y_with_y).at[slot].set(y_with_y)
         point = _where(finite, trial, old)
         evaluations = state.evaluations + 1
