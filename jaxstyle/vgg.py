@@ -231,17 +231,18 @@ class Window(NamedTuple):
     width: int
 
 
-def _bordered(x: jax.Array, window: Window, cell: int, padding: str) -> jax.Array:
+def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
     """Set what lies beyond the picture's lower and right edge as padding there would have it."""
     for axis, (start, size) in enumerate(
         ((window.top, window.height), (window.left, window.width))
     ):
         index = start // cell + jnp.arange(x.shape[axis])
         index = index.reshape(-1, *[1] * (2 - axis))
-        if padding == "zeros":
+        if mode == "zeros":
             x = jnp.where(index < size // cell, x, 0)
-        else:  # Of a reflection the convolution sees one row.
-            x = jnp.where(index == size // cell, jnp.roll(x, 2, axis), x)
+        else:  # Of a reflection or a repeated edge the convolution sees one row.
+            beyond = jnp.roll(x, {"reflect": 2, "edge": 1}[mode], axis)
+            x = jnp.where(index == size // cell, beyond, x)
     return x
 
 
@@ -271,7 +272,7 @@ class VGG(nn.Module):
             if name[4] != block:
                 x, block = pool(x), name[4]
             if window is not None:
-                x = _bordered(x, window, 2 ** (int(block) - 1), self.padding)
+                x = _bordered(x, window, 2 ** (int(block) - 1), self._mode(name))
             x = self._convolve(x, name)
             if name in wanted:
                 found[name] = x
@@ -281,12 +282,18 @@ class VGG(nn.Module):
                 found[rectified] = x
         return found
 
+    def _mode(self, name: str) -> str:
+        """What surrounds the map that a convolution sees: zeros, its reflection or its edge."""
+        if self.padding == "edge-first":
+            return "edge" if name == "conv1_1" else "zeros"
+        return self.padding
+
     def _convolve(self, x: jax.Array, name: str) -> jax.Array:
-        if self.padding == "zeros" or (self.padding == "edge-first" and name != "conv1_1"):
+        mode = self._mode(name)
+        if mode == "zeros":
             return Convolution(self.widths[name], name=name)(x)
         # A border of one for the map, and what it adds to the result cut off again: with a pad
         # and an unpadded convolution the gradient takes 2.5 times as long on CPU.
-        mode = self.padding.removesuffix("-first")
         x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
         return Convolution(self.widths[name], name=name)(x)[1:-1, 1:-1]
 

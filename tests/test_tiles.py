@@ -36,6 +36,7 @@ def wide_gradient(network, x, maps, tile):
     [
         ("zeros", 21, 30, 8),
         ("reflect", 29, 11, 12),
+        ("edge-first", 19, 21, 8),
     ],
 )
 def test_tiles_add_up_to_the_picture_in_float64(
