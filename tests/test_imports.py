@@ -23,6 +23,7 @@ FLOORS = (
     {"prepare"},
     {"run"},
     {"memory", "report"},
+    {"pace"},
     {"progress", "record"},
     {"cli"},
     {"__main__"},

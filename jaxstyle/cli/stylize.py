@@ -1,11 +1,11 @@
 """`jaxstyle stylize`: pictures in files to a picture in a file."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from jaxstyle.cli.options import (
     PICTURE,
@@ -105,7 +105,7 @@ def stylize(
     from jaxstyle.recipe import INITS
     from jaxstyle.record import as_text
     from jaxstyle.report import batch_report, picture_report, record, run_report, write_report
-    from jaxstyle.run import Iterate, default_every, finish, iterates
+    from jaxstyle.run import Iterate, Result, default_every, finish, iterates
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before the long work.
@@ -164,10 +164,10 @@ def stylize(
         # A chunk must end on every snapshot.
         every = next(n for n in range(min(every, save_every), 0, -1) if save_every % n == 0)
 
-    def save_snapshots(iterate: Iterate) -> None:
-        pictures = np.asarray(iterate.image)
-        for path, picture in zip(outputs, pictures if batch > 1 else [pictures], strict=True):
-            images.save_image(numbered(path, f"-step{iterate.step:04}"), picture, argument="-o")
+    def save(results: Sequence[Result], suffix: str = "") -> None:
+        for path, result in zip(outputs, results, strict=True):
+            text = as_text(record(result, network=network, weights=weights_name, inputs=inputs))
+            images.save_image(numbered(path, suffix), result.image, argument="-o", text=text)
 
     seen: list[Iterate] = []
     interrupted = False
@@ -183,16 +183,14 @@ def stylize(
                     seen[-2] = seen[-2]._replace(image=None)  # type: ignore[arg-type]
                 show(iterate)
                 if save_every and iterate.step and iterate.step % save_every == 0:
-                    save_snapshots(iterate)
+                    save(finish(job, seen), f"-step{iterate.step:04}")
                 check_interrupt()
         except KeyboardInterrupt:
             if not seen:
                 raise
             interrupted = True
     results = finish(job, seen)
-    for path, result in zip(outputs, results, strict=True):
-        text = as_text(record(result, network=network, weights=weights_name, inputs=inputs))
-        images.save_image(path, result.image, argument="-o", text=text)
+    save(results)
     if report is not None:
         runs = [
             run_report(result, network=network, weights=weights_name, inputs=inputs, output=path)
