@@ -12,7 +12,7 @@ import jaxstyle
 ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
-    {"errors"},
+    {"errors", "interrupts", "curves"},
     {"convolution", "files"},
     {"vgg"},
     {"losses", "variation", "images", "weights"},
@@ -24,7 +24,8 @@ FLOORS = (
     {"run"},
     {"memory", "report"},
     {"pace"},
-    {"progress", "record"},
+    {"progress", "record", "live"},
+    {"notebook", "serve"},
     {"cli"},
     {"__main__"},
 )
@@ -32,6 +33,8 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What is allowed to know almost nothing.
 ALONE = {
     "errors": set(),
+    "interrupts": set(),
+    "curves": set(),
     "files": {"errors"},
     "images": {"errors", "files"},
     "convolution": set(),

@@ -50,7 +50,8 @@ def test_all_lanes_of_a_batch_count():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")]
-)  # fmt: skip
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")],
+)
 def test_durations_as_a_person_reads_them(seconds, text):
     assert clock(seconds) == text
