@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
+from jaxstyle.pace import Pace, clock
 from jaxstyle.report import to_json
 from jaxstyle.run import Iterate
 
@@ -27,12 +28,16 @@ def progress(
       quiet: show nothing.
       as_json: write a JSON object a line and iterate, for programs (`log_line`); also if `quiet`.
     """
+    pace = Pace(steps)
     if as_json:
         begun = time.monotonic()
-        yield lambda iterate: print(
-            to_json(log_line(iterate, steps, time.monotonic() - begun), indent=None),
-            end="", file=sys.stderr, flush=True,
-        )  # fmt: skip
+
+        def log(iterate: Iterate) -> None:
+            pace.tick(iterate)
+            numbers = log_line(iterate, pace, time.monotonic() - begun)
+            print(to_json(numbers, indent=None), end="", file=sys.stderr, flush=True)
+
+        yield log
     elif quiet:
         yield lambda iterate: None
     elif sys.stderr.isatty():
@@ -40,13 +45,13 @@ def progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
             TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
             console=Console(stderr=True),
         ) as bar:
             task = bar.add_task("", total=steps, numbers="compiling …")
 
             def draw(iterate: Iterate) -> None:
-                bar.update(task, completed=iterate.step, numbers=describe(iterate))
+                pace.tick(iterate)
+                bar.update(task, completed=iterate.step, numbers=describe(iterate, pace))
 
             yield draw
     else:
@@ -54,28 +59,31 @@ def progress(
 
         def line(iterate: Iterate) -> None:
             nonlocal shown
+            pace.tick(iterate)
             # About ten lines a run, whatever the chunks.
             if iterate.step - shown >= steps / 10 or iterate.step == steps:
                 shown = iterate.step
-                print(f"step {iterate.step}/{steps}  {describe(iterate)}", file=sys.stderr)
+                print(f"step {iterate.step}/{steps}  {describe(iterate, pace)}", file=sys.stderr)
 
         yield line
 
 
-def log_line(iterate: Iterate, steps: int, seconds: float) -> dict[str, Any]:
+def log_line(iterate: Iterate, pace: Pace, seconds: float) -> dict[str, Any]:
     """Give an iterate's numbers for a machine; of a batch, lists with a number a lane."""
     terms = {name: np.asarray(term).tolist() for name, term in iterate.terms._asdict().items()}
     return {
         "step": iterate.step,
-        "steps": steps,
+        "steps": pace.steps,
         "loss": np.asarray(iterate.loss).tolist(),
         "terms": terms,
         "evaluations": np.asarray(iterate.evaluations).tolist(),
+        "evaluations_per_second": pace.evaluations_per_second,
         "seconds": seconds,
+        "seconds_left": pace.seconds_left,
     }
 
 
-def describe(iterate: Iterate) -> str:
+def describe(iterate: Iterate, pace: Pace) -> str:
     """Put an iterate's numbers in a line; of a batch, those of its best lane."""
     best = int(np.nanargmin(iterate.loss)) if np.isfinite(iterate.loss).any() else 0
     loss, *terms = (np.ravel(value)[best] for value in (iterate.loss, *iterate.terms))
@@ -83,6 +91,7 @@ def describe(iterate: Iterate) -> str:
         f"{name} {term:.4g}" for name, term in zip(iterate.terms._fields, terms, strict=True)
     )
     text = f"loss {loss:.4g} ({named})"
-    if iterate.run_seconds > 0 and iterate.step:
-        text += f"  {len(iterate.history.step) / iterate.run_seconds:.3g} steps/s"
+    if pace.evaluations_per_second is not None and pace.seconds_left is not None:
+        text += f"  {pace.evaluations_per_second:.3g} evaluations/s"
+        text += f"  {clock(pace.seconds_left)} left"
     return text

@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
+import json
 
+import api_shape
 import pytest
 
 import jaxstyle
@@ -132,3 +134,20 @@ def test_results_have_what_the_contract_names():
 
 def test_an_error_is_a_value_error():
     assert issubclass(jaxstyle.JaxstyleError, ValueError)
+
+
+PINNED = json.loads(api_shape.PINNED.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_public_shape_is_as_pinned(name):
+    """What was there stays; more may come, with defaults. `tests/api_shape.py` pins anew."""
+    pinned, now = PINNED[name], api_shape.shape()[name]
+    assert now["kind"] == pinned["kind"]
+    if pinned["kind"] == "function":
+        assert now["positional"] == pinned["positional"]
+        assert {k: now["keywords"].get(k) for k in pinned["keywords"]} == pinned["keywords"]
+        added = {k: v for k, v in now["keywords"].items() if k not in pinned["keywords"]}
+        assert "required" not in added.values()
+    elif pinned["kind"] == "class":
+        assert [field for field in now["fields"] if field in pinned["fields"]] == pinned["fields"]

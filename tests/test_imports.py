@@ -12,7 +12,7 @@ import jaxstyle
 ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
-    {"errors"},
+    {"errors", "interrupts", "curves"},
     {"convolution", "files"},
     {"vgg"},
     {"losses", "variation", "images", "weights"},
@@ -23,7 +23,9 @@ FLOORS = (
     {"prepare"},
     {"run"},
     {"memory", "report"},
-    {"progress", "record"},
+    {"pace"},
+    {"progress", "record", "live"},
+    {"notebook", "serve"},
     {"cli"},
     {"__main__"},
 )
@@ -31,6 +33,8 @@ FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What is allowed to know almost nothing.
 ALONE = {
     "errors": set(),
+    "interrupts": set(),
+    "curves": set(),
     "files": {"errors"},
     "images": {"errors", "files"},
     "convolution": set(),

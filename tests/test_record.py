@@ -137,6 +137,18 @@ class TestCommands:
         assert read_record(other).recipe.seed == 6
         assert (load_image(other) != load_image(first)).any()
 
+    def test_snapshots_carry_one_too(self, stylize, run, tmp_path):
+        stylize(tmp_path / "out.png", "--save-every", 2, "--steps", 4)
+        snapshot = tmp_path / "out-step0002.png"
+        assert read_record(snapshot).steps == 2
+        code, _, err = run("stylize", "--from", snapshot, "-o", tmp_path / "again.png")
+        assert code == 0, err
+        assert (load_image(tmp_path / "again.png") == load_image(snapshot)).all()
+        # Whether snapshots are taken does not change the picture.
+        code, _, err = run("stylize", "--from", tmp_path / "out.png", "-o", tmp_path / "all.png")
+        assert code == 0, err
+        assert (tmp_path / "all.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+
     def test_show(self, stylize, run, tmp_path, files):
         stylize(tmp_path / "out.png", "--seed", 9)
         code, out, _ = run("show", tmp_path / "out.png")

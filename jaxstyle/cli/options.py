@@ -57,6 +57,17 @@ weights_option = click.option(
     help="Network: `compact` (embedded), a name of `jaxstyle weights list` or a converted "
     ".safetensors; `auto` is vgg19 if it has been fetched, else compact.",
 )
+serve_option = click.option(
+    "--serve",
+    "port",
+    type=click.IntRange(0, 65535),
+    is_flag=False,
+    flag_value=0,
+    default=None,
+    metavar="[PORT]",
+    help="Show the run on a page of this machine's browser (a free port if none is given; needs "
+    "the extra `serve`).",
+)
 
 
 def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Command]:

@@ -1,11 +1,11 @@
 """`jaxstyle stylize`: pictures in files to a picture in a file."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from jaxstyle.cli.options import (
     PICTURE,
@@ -13,6 +13,7 @@ from jaxstyle.cli.options import (
     build_recipe,
     preset_option,
     recipe_options,
+    serve_option,
     weights_option,
 )
 from jaxstyle.errors import JaxstyleError
@@ -55,6 +56,7 @@ INTERRUPTED = 130
 @click.option(
     "--log-json", is_flag=True, help="Progress as JSON lines on standard error, for programs."
 )
+@serve_option
 def stylize(
     content: Path | None,
     styles: tuple[Path, ...],
@@ -67,11 +69,13 @@ def stylize(
     report: Path | None,
     quiet: bool,
     log_json: bool,
+    port: int | None,
     **flags: Any,
 ) -> int:
     """Paint CONTENT in the style of STYLE (several styles are blended).
 
-    Ctrl-C stops the run after the steps under way and keeps the best picture so far.
+    Ctrl-C stops the run after the steps under way and keeps the best picture so far, and so does
+    the button of the page that --serve shows.
     """
     repeated = None
     if earlier is not None:
@@ -97,15 +101,15 @@ def stylize(
     # Imported here so that usage errors and --help do not wait for JAX's programs.
     from jaxstyle import images, memory
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.interrupts import interrupts
     from jaxstyle.files import check_writable, numbered
+    from jaxstyle.interrupts import interrupts
     from jaxstyle.peers import weights_notice
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
     from jaxstyle.recipe import INITS
     from jaxstyle.record import as_text
     from jaxstyle.report import batch_report, picture_report, record, run_report, write_report
-    from jaxstyle.run import Iterate, default_every, finish, iterates
+    from jaxstyle.run import Iterate, Result, default_every, finish, iterates
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before the long work.
@@ -114,6 +118,10 @@ def stylize(
         check_writable(report, argument="--report")
         if report.resolve() == output.resolve():
             raise JaxstyleError(f"--report: {report} is the picture's file too; choose another")
+    if port is not None:
+        from jaxstyle.serve.server import check_port
+
+        check_port(port)
     enable_compilation_cache()
     notice = auto_notice() if weights_name == "auto" else None
     network = load_network(weights_name)
@@ -164,13 +172,19 @@ def stylize(
         # A chunk must end on every snapshot.
         every = next(n for n in range(min(every, save_every), 0, -1) if save_every % n == 0)
 
-    def save_snapshots(iterate: Iterate) -> None:
-        pictures = np.asarray(iterate.image)
-        for path, picture in zip(outputs, pictures if batch > 1 else [pictures], strict=True):
-            images.save_image(numbered(path, f"-step{iterate.step:04}"), picture, argument="-o")
+    def save(results: Sequence[Result], suffix: str = "") -> None:
+        for path, result in zip(outputs, results, strict=True):
+            text = as_text(record(result, network=network, weights=weights_name, inputs=inputs))
+            images.save_image(numbered(path, suffix), result.image, argument="-o", text=text)
 
+    page = None
+    if port is not None:
+        from jaxstyle.cli.page import open_page
+
+        shown_content = images.resize(content_picture, *job.start.shape[-3:-1])
+        page = open_page(port, recipe.steps, shown_content, as_json=log_json)
     seen: list[Iterate] = []
-    interrupted = False
+    interrupted = stopped = False
     with (
         progress(recipe.steps, quiet=quiet, as_json=log_json) as show,
         interrupts() as check_interrupt,
@@ -183,27 +197,31 @@ def stylize(
                     seen[-2] = seen[-2]._replace(image=None)  # type: ignore[arg-type]
                 show(iterate)
                 if save_every and iterate.step and iterate.step % save_every == 0:
-                    save_snapshots(iterate)
+                    save(finish(job, seen), f"-step{iterate.step:04}")
                 check_interrupt()
+                if page is not None:
+                    page.live.tick(iterate)
+                    if stopped := page.stopped:
+                        break
         except KeyboardInterrupt:
             if not seen:
                 raise
             interrupted = True
     results = finish(job, seen)
-    for path, result in zip(outputs, results, strict=True):
-        text = as_text(record(result, network=network, weights=weights_name, inputs=inputs))
-        images.save_image(path, result.image, argument="-o", text=text)
+    save(results)
     if report is not None:
         runs = [
             run_report(result, network=network, weights=weights_name, inputs=inputs, output=path)
             for path, result in zip(outputs, results, strict=True)
         ]
         write_report(report, runs[0] if batch == 1 else batch_report(runs))
-    if interrupted:
+    names = ", ".join(map(str, outputs))
+    if page is not None:
+        page.finish(f"{'stopped' if interrupted or stopped else 'done'}; the picture is in {names}")
+    if interrupted or stopped:
         print(
-            f"jaxstyle: stopped at step {results[0].steps}; the best picture so far is in "
-            + ", ".join(map(str, outputs)),
+            f"jaxstyle: stopped at step {results[0].steps}; the best picture so far is in {names}",
             file=sys.stderr,
         )
-        return INTERRUPTED
-    return 0
+    # The page's button is a person's way to say that it is good enough.
+    return INTERRUPTED if interrupted else 0

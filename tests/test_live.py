@@ -1,0 +1,312 @@
+"""What is watched of a run: curves, the notebook's canvas, the page over HTTP and in Chromium."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxstyle
+from jaxstyle import JaxstyleError, Recipe, notebook
+from jaxstyle.curves import MOST_POINTS, svg_curves
+from jaxstyle.live import Live
+from jaxstyle.serve import serve
+from jaxstyle.serve.server import check_port
+
+COMMAND = Path(sys.executable).with_name("jaxstyle")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+RECIPE = Recipe(
+    content_layers="relu2_2", style_layers="relu1_1", steps=4, size=0, noise_std=30, init="noise"
+)
+
+
+@pytest.fixture(scope="module")
+def small(make_network, make_picture):
+    """Make a job of two steps a chunk: of one picture, or of lanes."""
+    network = make_network(blocks=2)
+
+    def small(**options):
+        return jaxstyle.prepare(
+            make_picture(24, 30, seed=1), make_picture(20, 20, seed=2),
+            recipe=RECIPE, network=network, **options,
+        )  # fmt: skip
+
+    return small
+
+
+@pytest.fixture(scope="module")
+def iterates(small):
+    """The iterates of one picture and of two lanes, run once."""
+    jobs = {1: small(), 2: small(lanes=["noise", "noise"])}
+    return {lanes: list(jaxstyle.iterates(job, every=2)) for lanes, job in jobs.items()}
+
+
+def live_after(seen, **options):
+    live = Live(RECIPE.steps, **options)
+    for iterate in seen:
+        live.tick(iterate)
+    return live
+
+
+class TestCurves:
+    def points(self, svg):
+        root = ElementTree.fromstring(svg)
+        lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+        return [
+            [tuple(map(float, p.split(","))) for p in line.get("points").split()] for line in lines
+        ]
+
+    def test_a_line_falls_as_its_logarithm_does(self):
+        (line,) = self.points(svg_curves({"loss": ([0, 1, 2], [100.0, 10.0, 1.0])}))
+        x, y = np.transpose(line)
+        assert np.diff(x) == pytest.approx(np.diff(x)[0]) and np.diff(x)[0] > 0
+        assert np.diff(y) == pytest.approx(np.diff(y)[0], abs=0.11) and np.diff(y)[0] > 0
+
+    def test_what_has_no_logarithm_is_left_out(self):
+        values = [1.0, np.nan, 0.0, -1.0, np.inf, 2.0]
+        (line,) = self.points(svg_curves({"loss": (range(6), values)}))
+        assert len(line) == 2
+
+    @pytest.mark.parametrize("curves", [{}, {"a": ([], [])}, {"a": ([0], [np.nan])}])
+    def test_nothing_to_draw(self, curves):
+        assert all(line == [] for line in self.points(svg_curves(curves)))
+
+    def test_long_curves_are_thinned_and_keep_their_ends(self):
+        steps = np.arange(5000)
+        (line,) = self.points(svg_curves({"a": (steps, 10.0 ** (-steps / 1000))}))
+        assert len(line) <= MOST_POINTS
+        whole = self.points(svg_curves({"a": ([0, 4999], [1.0, 10**-4.999])}))[0]
+        assert (line[0], line[-1]) == (whole[0], whole[-1])
+
+    def test_labels_are_text(self):
+        svg = svg_curves({"<script>alert(1)</script>": ([0], [1.0])})
+        assert "<script" not in svg and ElementTree.fromstring(svg) is not None
+
+
+class TestLive:
+    def test_nothing_yet(self):
+        live = Live(4)
+        assert live.view() is None and "<svg" in live.curves()
+        with pytest.raises(LookupError):
+            live.picture(0)
+
+    def test_numbers_are_the_last_iterates(self, iterates):
+        live = live_after(iterates[1])
+        view, last = live.view(), iterates[1][-1]
+        assert (view.step, view.steps, view.labels) == (4, 4, ("loss",))
+        assert view.losses == (float(last.loss),)
+        assert view.terms[0] == {k: float(v) for k, v in last.terms._asdict().items()}
+        assert sum(view.terms[0].values()) == pytest.approx(view.losses[0], rel=1e-5)
+        assert view.seconds_left == 0 and view.evaluations_per_second > 0
+        assert live.curves().count("<polyline") == 1 + len(last.terms)
+
+    def test_a_curve_a_lane(self, iterates):
+        live = live_after(iterates[2], labels=("left", "right"))
+        assert live.view().labels == ("left", "right")
+        assert live.curves().count("<polyline") == 2 and "right" in live.curves()
+
+    def test_pictures_are_the_lanes(self, iterates):
+        live, last = live_after(iterates[2]), iterates[2][-1]
+        for lane in (0, 1):
+            data = live.picture(lane, format="PNG")
+            shown = np.asarray(Image.open(io.BytesIO(data)), np.float32) / 255
+            assert np.abs(shown - np.asarray(last.image[lane])).max() <= 0.5 / 255 + 1e-6
+        small = Image.open(io.BytesIO(live.picture(1, longest_side=15)))
+        assert small.size == (15, 12)
+        for lane in (-1, 2):
+            with pytest.raises(LookupError):
+                live.picture(lane)
+
+
+class TestNotebook:
+    """Outside a notebook; the notebooks themselves are run by `test_notebooks.py`."""
+
+    def test_watching_changes_nothing(self, small, capsys):
+        job = small()
+        (watched,) = notebook.watch(job, every=2)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("step 0/4  loss ") and lines[-1].startswith("step 4/4  loss ")
+        seen = list(jaxstyle.iterates(job, every=2))
+        (alone,) = jaxstyle.finish(job, seen)
+        assert (watched.image == alone.image).all() and watched.loss == alone.loss
+
+    def test_stopping_keeps_the_best_picture(self, small, capsys, monkeypatch):
+        def press(canvas, live, **words):
+            update(canvas, live, **words)
+            if live.view().step == 2 and not words:
+                raise KeyboardInterrupt
+
+        update = notebook._Canvas.update
+        monkeypatch.setattr(notebook._Canvas, "update", press)
+        results = notebook.watch(small(lanes=["noise", "content"]), every=2, labels=["n", "c"])
+        assert [result.steps for result in results] == [2, 2]
+        assert all(np.isfinite(result.image).all() for result in results)
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert "stopped" in last and "best lane" in last
+
+    def test_show_and_devices_as_text(self, make_picture, capsys):
+        notebook.show([make_picture(16, 20), make_picture(18, 16)], labels=["a", "b"])
+        notebook.show(make_picture(16, 20))
+        notebook.describe_devices()
+        out = capsys.readouterr().out
+        assert "picture a: 20x16" in out and "picture b: 16x18" in out and "JAX" in out
+        with pytest.raises(ValueError, match="labels"):
+            notebook.show([make_picture(16, 16)], labels=["a", "b"])
+
+
+@pytest.fixture
+def page(iterates, make_picture):
+    live = live_after(iterates[2][:2], labels=("a", "b"))
+    with serve(live, make_picture(24, 30, seed=1)) as page:
+        yield page
+
+
+class TestPage:
+    def get(self, page, path="", **options):
+        return httpx.get(page.address + path, **options)
+
+    def test_state_is_the_runs(self, page, iterates):
+        state = self.get(page, "state").json()
+        assert (state["step"], state["steps"], state["labels"]) == (2, 4, ["a", "b"])
+        assert state["losses"] == iterates[2][1].loss.astype(float).tolist()
+        assert state["message"] == "" and not state["stopping"]
+        page.live.tick(iterates[2][2])
+        assert self.get(page, "state").json()["step"] == 4
+
+    def test_pictures_and_curves(self, page):
+        for path in ("content", "picture/0", "picture/1?step=2"):
+            answer = self.get(page, path)
+            assert answer.headers["content-type"] == "image/jpeg"
+            assert Image.open(io.BytesIO(answer.content)).size == (30, 24)
+        assert self.get(page, "curves").text.count("<polyline") == 2
+        assert self.get(page, "picture/2").status_code == 404
+
+    def test_nothing_comes_from_elsewhere(self, page):
+        text = "".join(self.get(page, name).text for name in ("", "page.js", "page.css"))
+        assert not re.search(r"https?:|//[a-z]|@import", text.replace("  //", ""))
+        policy = self.get(page).headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+
+    def test_only_who_has_the_token_is_answered(self, page):
+        base, token = page.address.rstrip("/").rsplit("/", 1)
+        assert len(token) >= 32
+        for wrong in ("", "x" * len(token), token[:-1], token + "x", "%00", "é"):
+            for path in ("", "state", "content", "page.js"):
+                assert httpx.get(f"{base}/{wrong}/{path}").status_code == 404, wrong
+        assert httpx.post(f"{base}/{token[:-1]}/stop").status_code == 404
+        assert not page.stopped
+
+    @pytest.mark.parametrize("path", ["../page.py", "..%2fpage.py", "server.py", "picture/x"])
+    def test_only_its_own_files_are_given(self, page, path):
+        assert self.get(page, path).status_code == 404
+
+    def test_another_name_for_this_machine_is_refused(self, page):
+        assert self.get(page, "state", headers={"Host": "evil.example"}).status_code == 400
+
+    def test_the_button(self, page):
+        assert self.get(page, "stop").status_code == 404 and not page.stopped
+        assert httpx.post(page.address + "stop").status_code == 200
+        assert page.stopped and self.get(page, "state").json()["stopping"]
+
+    def test_it_listens_on_this_machine_alone(self, page):
+        assert page.address.startswith("http://127.0.0.1:")
+
+    def test_the_end_is_told_to_who_looks(self, page):
+        self.get(page, "state")
+        told = []
+        asking = threading.Timer(0.2, lambda: told.append(self.get(page, "state").json()))
+        asking.start()
+        page.finish("done; the picture is in out.png", wait=20)
+        asking.join()
+        assert told[0]["message"] == "done; the picture is in out.png"
+
+    def test_a_port_that_is_taken(self, page):
+        port = int(page.address.split(":")[2].split("/")[0])
+        with pytest.raises(JaxstyleError, match=f"--serve: port {port} "):
+            check_port(port)
+
+    def test_without_the_extra(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "uvicorn", None)
+        with pytest.raises(JaxstyleError, match=r"jaxstyle\[serve\]"):
+            check_port(0)
+
+    def test_numbers_that_are_not_finite(self, iterates, make_picture):
+        bad = iterates[1][1]._replace(loss=np.float32(np.nan))
+        with serve(live_after([iterates[1][0], bad]), make_picture(16, 16)) as page:
+            assert self.get(page, "state").json()["losses"] == [None]
+
+
+def test_the_command_shows_a_page_and_its_button_ends_it(files, objective, tmp_path, environment):
+    arguments = [
+        "stylize", files["content"], files["style"], "-o", tmp_path / "o.png",
+        "--report", tmp_path / "o.json", *objective, "--steps", 500_000, "--log-json", "--serve",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        [COMMAND, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        address = json.loads(process.stderr.readline())["page"]
+        assert process.stderr.readline() and process.stderr.readline()
+        assert httpx.get(address + "state", timeout=60).json()["steps"] == 500_000
+        request = urllib.request.Request(address + "stop", method="POST")
+        assert urllib.request.urlopen(request, timeout=60).status == 200
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err.splitlines()[-1].startswith("jaxstyle: stopped at step ")
+    report = json.loads((tmp_path / "o.json").read_text())
+    assert 0 < report["steps"] < 500_000 and (tmp_path / "o.png").is_file()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(address, timeout=5)
+
+
+PATIENCE = 60_000
+
+
+def expect_property(expect, name, locator, value):
+    expect(locator).to_have_js_property(name, value, timeout=PATIENCE)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_in_a_browser(iterates, make_picture):
+    browsers = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    live = live_after(iterates[2][:2], labels=("a", "b"))
+    with serve(live, make_picture(24, 30, seed=1)) as served, browsers.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page, said, asked = browser.new_page(), [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(served.address)
+        # `expect` and not `wait_for_function`: the page's policy forbids evaluating strings.
+        loaded = partial(expect_property, browsers.expect, "naturalWidth")
+        loaded(page.locator("#picture"), 30)
+        loaded(page.locator("#content"), 30)
+        loaded(page.locator("#curves"), 720)
+        status = browsers.expect(page.locator("#status"))
+        status.to_contain_text("step 2/4", timeout=PATIENCE)
+        assert page.locator("#terms tr").count() == 3
+        # The slider uncovers the content picture from the left.
+        page.locator("#slider").fill("40")
+        browsers.expect(page.locator("#over")).to_have_css("clip-path", "inset(0px 0px 0px 40%)")
+        page.get_by_role("button", name="b", exact=True).click()
+        source = re.compile("picture/1")
+        browsers.expect(page.locator("#picture")).to_have_attribute("src", source, timeout=PATIENCE)
+        live.tick(iterates[2][2])
+        status.to_contain_text("step 4/4", timeout=PATIENCE)
+        page.get_by_role("button", name="Stop and keep").click()
+        status.to_contain_text("stopping", timeout=PATIENCE)
+        assert served.stopped
+        assert all(url.startswith(served.address) for url in asked)
+        assert said == []
+        browser.close()
