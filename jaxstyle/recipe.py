@@ -251,6 +251,10 @@ class Recipe:
             return network
         return dataclasses.replace(network, convention=OTHER_CONVENTIONS[self.convention])
 
+    def for_program(self) -> "Recipe":
+        """Strip what does not shape the programs of a run, so that it does not key them either."""
+        return dataclasses.replace(self, init="content", upscale=False)
+
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
