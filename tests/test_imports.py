@@ -24,6 +24,7 @@ FLOORS = (
     {"run"},
     {"memory", "report"},
     {"progress", "record"},
+    {"grid"},
     {"cli"},
     {"__main__"},
 )
