@@ -70,8 +70,10 @@ def table_sheet(
     gap = 8
     given = [image for row in images for image in row if image is not None]
     height = max(image.shape[0] for image in given)
-    width = max(image.shape[1] for image in given)
     font = _font()
+    # Small pictures leave their columns room for a text of the usual length.
+    headings = max(font.getlength(line) for text in columns for line in text.split("\n"))
+    width = max(*(image.shape[1] for image in given), min(int(headings) + 1, 160))
     widest = max(font.getlength(line) for text in rows for line in text.split("\n"))
     left = min(int(widest) + 1, 200) + gap if widest else 0
     beside = [_wrap(text, font, 200) for text in rows]
