@@ -281,7 +281,9 @@ class Recipe:
             elif float in kinds:
                 kinds |= {int}
             if type(value) not in kinds:
-                raise JaxstyleError(f"{name}: {value!r} is of the wrong type")
+                named = {float: "a number", bool: "true or false", int: "a whole number"}
+                wanted = next((n for kind, n in named.items() if kind in kinds), "a text")
+                raise JaxstyleError(f"{name}: {value!r} is of the wrong type; give {wanted}")
         return cls(**settings)
 
     # The split into traced numbers and static structure (see the class docstring).

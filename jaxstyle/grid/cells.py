@@ -15,7 +15,8 @@ import numpy as np
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.grid.file import HINTS, GridFile, Settings
-from jaxstyle.recipe import INITS, Recipe, format_layers, preset
+from jaxstyle.peers import preset
+from jaxstyle.recipe import INITS, Recipe, format_layers
 from jaxstyle.report import picture_report
 from jaxstyle.vgg import Network
 

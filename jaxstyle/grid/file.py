@@ -16,7 +16,6 @@ import difflib
 import itertools
 import math
 import tomllib
-import types
 import typing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,7 +120,7 @@ def _check_key(where: str, key: str) -> None:
 
 
 def _check(where: str, key: str, value: Any) -> None:
-    """Check that a value has its flag's type; its range is the recipe's to check."""
+    """Check a value on its own."""
     _check_key(where, key)
     if key == "style":
         good = _is_text(value) or (
@@ -132,30 +131,19 @@ def _check(where: str, key: str, value: Any) -> None:
         good, wanted = _is_text(value), "a text"
         if isinstance(value, list):
             wanted += "; a list of them belongs in [grid]"
-    elif key.endswith("_layers"):
-        good, wanted = _is_layers(value), 'layers, such as "relu1_1:0.5,relu2_1"'
     else:
-        hint = HINTS[key]
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        good = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
-        if isinstance(value, bool) and bool not in kinds:
-            good = False
-        names = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
-        wanted = next(name for kind, name in names.items() if kind in kinds)
+        try:
+            # What a setting may be is the recipe's to say; here the table is known.
+            Recipe.from_dict({key: value})
+        except JaxstyleError as error:
+            raise JaxstyleError(f"{where}: {str(error).removeprefix(f'{key}: ')}") from None
+        return
     if not good:
         raise JaxstyleError(f"{where}: {_short(value)} does not fit; give {wanted}")
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != "" and "\0" not in value
-
-
-def _is_layers(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(w, int | float) and not isinstance(w, bool) for w in value.values())
-    if isinstance(value, list):
-        return all(isinstance(layer, str) for layer in value)
-    return isinstance(value, str)
 
 
 def _same(a: Any, b: Any) -> bool:

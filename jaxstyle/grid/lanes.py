@@ -6,22 +6,19 @@ cell's batch and place follow from the grid alone: cells that are done leave the
 copies of those that are not.
 """
 
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxstyle import images, memory
 from jaxstyle.grid.cells import Cell
 from jaxstyle.objective import Targets, compute_targets
-from jaxstyle.prepare import Job, prepare, sized, stack, style_pictures
-from jaxstyle.run import memory_needed
+from jaxstyle.prepare import Job, prepare, stack, style_pictures
+from jaxstyle.run import default_every
 
-# Of what is free; the rest is for the pictures, the compiler and everybody else.
-SHARE_OF_MEMORY = 0.7
 # Beyond these, lanes hardly gain and a crash loses more.
 MOST_LANES = {"cpu": 8}
 MOST_LANES_ELSEWHERE = 64
@@ -61,7 +58,10 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
         recipe = cell.recipe
         fitted = (cell.content.report["sha256"], recipe.size, recipe.upscale)
         if fitted not in shapes:
-            shapes[fitted] = sized(cell.content.pixels, recipe, upscale=recipe.upscale).shape
+            height, width = cell.content.pixels.shape[:2]
+            if recipe.size:
+                height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
+            shapes[fitted] = (height, width, 3)
         structure = jax.tree.structure(recipe.for_program())
         form = (shapes[fitted], id(cell.network), structure, recipe.steps)
         members.setdefault(form, []).append(cell)
@@ -69,15 +69,19 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
 
 
 def check(groups: Sequence[Group]) -> None:
-    """Raise what preparing the cells would raise: a picture too small for a layer, or for its size.
+    """Raise what running a single cell would raise: too small a picture, too little memory.
 
     Only shapes are computed.
     """
     for group in groups:
+        first = group.cells[0]
+        memory.check(*group.shape[:2], recipe=first.recipe, network=first.network)
         checked = set()
         for cell in group.cells:
-            styles = style_pictures([style.pixels for style in cell.styles], cell.recipe)
-            shapes = tuple(style.shape for style in styles)
+            shapes = tuple(
+                style.shape
+                for style in style_pictures([style.pixels for style in cell.styles], cell.recipe)
+            )
             if shapes not in checked:
                 checked.add(shapes)
                 jax.eval_shape(
@@ -111,8 +115,10 @@ def lanes_of(group: Group) -> int:
     if lanes == 1:
         return 1
     one = job_of(group.cells[0], {})
-    needed = memory_needed(stack([one] * lanes, own_targets=group.own_targets))
-    budget = SHARE_OF_MEMORY * memory_available()
+    job = stack([one] * lanes, own_targets=group.own_targets)
+    needed = memory.program_bytes(job, num_steps=default_every(job.start))
+    free = memory.free_bytes()
+    budget = float("inf") if free is None else memory.USABLE * free
     if needed <= budget:
         return lanes
     # What does not grow with the lanes is counted with them, which errs on the safe side.
@@ -124,26 +130,6 @@ def lanes_of(group: Group) -> int:
 def _even(cells: int, most: int) -> int:
     """At most `most` lanes, as few as give equally many batches."""
     return -(-cells // -(-cells // most))
-
-
-def memory_available() -> int:
-    """Bytes that a program may still take on the device; on a CPU, what the system has free."""
-    stats = jax.devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = int(next(l for l in lines if l.startswith("MemAvailable")).split()[1]) * 1024
-    except (OSError, StopIteration):
-        # Half of what is built in, where the system does not tell what is free.
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # No container, or one without a limit.
-    return max(free, 0)
 
 
 def batch_job(batch: Batch) -> Job:

@@ -11,7 +11,8 @@ from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import reason, sha256_of, shown, write_atomically
 from jaxstyle.grid.cells import Cell
-from jaxstyle.report import run_report, to_json
+from jaxstyle.record import as_text
+from jaxstyle.report import record, run_report, to_json
 from jaxstyle.run import Result
 
 Report = dict[str, Any]
@@ -69,13 +70,16 @@ class Store:
     def save(self, cell: Cell, result: Result, *, lanes: int, place: int, filled: int) -> Report:
         """Write a cell's picture and then its report."""
         path = self.cells / f"{cell.name}.png"
-        images.save_image(path, result.image, argument="-o")
+        weights = cell.settings.get("weights", "auto")
+        inputs = {
+            "content": cell.content.report,
+            "styles": [style.report for style in cell.styles],
+            "init": cell.start and cell.start.report,
+        }
+        made = record(result, network=cell.network, weights=weights, inputs=inputs)
+        images.save_image(path, result.image, argument="-o", text=as_text(made))
         report = run_report(
-            result,
-            network=cell.network,
-            content=cell.content.report,
-            styles=[style.report for style in cell.styles],
-            output=path,
+            result, network=cell.network, weights=weights, inputs=inputs, output=path
         )
         report["cell"] = {
             "key": cell.key,
