@@ -124,16 +124,20 @@ def needed_bytes(
     )  # fmt: skip
     several = (batch,) if batch > 1 else ()
     start = jax.ShapeDtypeStruct((*several, *picture.shape), jnp.float32)
-    job = Job(shapes, targets, recipe, start)  # type: ignore[arg-type]
-    found: Any = lowered(job).compile().memory_analysis()
-    program = (
+    program = program_bytes(Job(shapes, targets, recipe, start))  # type: ignore[arg-type]
+    # Beside it: content, style and the start, and the best picture on its way to the host.
+    return int(program + (2 + 2 * batch) * 12 * height * width)
+
+
+def program_bytes(job: Job, *, num_steps: int = 1) -> int:
+    """Compile a job's program and add up its arguments, results and temporaries."""
+    found: Any = lowered(job, num_steps=num_steps).compile().memory_analysis()
+    return int(
         found.argument_size_in_bytes
         + found.output_size_in_bytes
         - found.alias_size_in_bytes
         + found.temp_size_in_bytes
     )
-    # Beside it: content, style and the start, and the best picture on its way to the host.
-    return int(program + (2 + 2 * batch) * 12 * height * width)
 
 
 def upper_bound(

@@ -24,6 +24,10 @@ class Job(NamedTuple):
     """Resolved."""
     start: jax.Array
     """Initial picture `[h, w, 3]`, or a batch of them `[k, h, w, 3]`."""
+    lanes: tuple[Recipe, ...] | None = None
+    """One recipe a lane if they differ in numbers (`stack`); `recipe` is that of the first."""
+    own_targets: bool = False
+    """Whether `targets` have a lane axis too, instead of one set for all lanes."""
 
 
 def prepare(
@@ -35,6 +39,7 @@ def prepare(
     start: ArrayLike | str | None = None,
     lanes: Sequence[ArrayLike | str] | None = None,
     style_blend: Sequence[float] | None = None,
+    targets: Targets | None = None,
 ) -> Job:
     """Size the pictures, compute the targets and paint the initial picture or pictures.
 
@@ -49,6 +54,7 @@ def prepare(
       lanes: a batch instead: one start a lane, pictures and names mixed as you like; lane i
         has seed `recipe.seed + i`.
       style_blend: see `compute_targets`.
+      targets: those of an earlier job with the same pictures, layers and sizes, to share them.
 
     Returns:
       `Job`, to be given to `iterates`.
@@ -59,9 +65,10 @@ def prepare(
     recipe = recipe.resolved(network)
     content = sized(picture(content, "content"), recipe, upscale=recipe.upscale)
     shrunk = style_pictures(styles, recipe)
-    targets = compute_targets(
-        network, jnp.asarray(content), shrunk, recipe, style_blend=style_blend
-    )
+    if targets is None:
+        targets = compute_targets(
+            network, jnp.asarray(content), shrunk, recipe, style_blend=style_blend
+        )
 
     def started(start: ArrayLike | str, seed: int) -> jax.Array:
         if isinstance(start, str):
@@ -89,6 +96,37 @@ def prepare(
     seeds = range(recipe.seed, recipe.seed + len(lanes))
     batch = jnp.stack([started(lane, seed) for lane, seed in zip(lanes, seeds, strict=True)])
     return Job(network, targets, recipe, batch)
+
+
+def stack(jobs: Sequence[Job], *, own_targets: bool = True) -> Job:
+    """Make one job of several, a lane each: run as one vmapped program.
+
+    Args:
+      jobs: unbatched, of one network and one size, with recipes that differ in numbers only
+        and have equally many steps.
+      own_targets: give each lane its own targets; if not, those of the first job serve all.
+
+    Raises:
+      JaxstyleError: the jobs do not fit one program.
+    """
+    first = jobs[0]
+
+    def form(job: Job) -> tuple[Any, ...]:
+        shapes = jax.tree.map(jnp.shape, job.targets)
+        structure = jax.tree.structure(job.recipe.for_program())
+        return id(job.network), job.start.shape, job.recipe.steps, structure, shapes
+
+    if first.start.ndim != 3 or any(form(job) != form(first) for job in jobs):
+        raise JaxstyleError(
+            "jobs: their network, picture size, steps, layers or optimisers differ; lanes of one "
+            "program may differ in numbers and pictures only"
+        )
+    targets = first.targets
+    if own_targets:
+        targets = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(job.targets for job in jobs))
+    start = jnp.stack([job.start for job in jobs])
+    lanes = tuple(job.recipe for job in jobs)
+    return Job(first.network, targets, first.recipe, start, lanes, own_targets)
 
 
 def initial_picture(

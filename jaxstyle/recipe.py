@@ -251,6 +251,10 @@ class Recipe:
             return network
         return dataclasses.replace(network, convention=OTHER_CONVENTIONS[self.convention])
 
+    def for_program(self) -> "Recipe":
+        """Strip what does not shape the programs of a run, so that it does not key them either."""
+        return dataclasses.replace(self, init="content", upscale=False)
+
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -277,7 +281,9 @@ class Recipe:
             elif float in kinds:
                 kinds |= {int}
             if type(value) not in kinds:
-                raise JaxstyleError(f"{name}: {value!r} is of the wrong type")
+                named = {float: "a number", bool: "true or false", int: "a whole number"}
+                wanted = next((n for kind, n in named.items() if kind in kinds), "a text")
+                raise JaxstyleError(f"{name}: {value!r} is of the wrong type; give {wanted}")
         return cls(**settings)
 
     # The split into traced numbers and static structure (see the class docstring).

@@ -98,10 +98,9 @@ def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
     Yields:
       `Iterate` at step 0, every, 2·every, …, recipe.steps.
     """
-    network, targets, recipe, start = job
-    every = every or default_every(start)
-    batched = start.ndim == 4
-    program = _program(recipe)
+    recipe = job.recipe
+    every = every or default_every(job.start)
+    arguments, axes = _program(job)
     clock = time.perf_counter()
 
     def lap() -> float:
@@ -110,7 +109,7 @@ def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
         return elapsed
 
     # A call returns when its program is traced, compiled and queued; waiting is running.
-    carry = _start(network, targets, program, start, batched=batched)
+    carry = _start(*arguments, job.start, axes=axes)
     compile_seconds = lap()
     # Read what donation will invalidate before the next chunk is queued.
     image = _as_saved(carry.best.image)
@@ -124,9 +123,7 @@ def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
     for done in range(0, recipe.steps, every):
         num_steps = min(every, recipe.steps - done)
         lap()
-        carry, losses, terms = _advance(
-            network, targets, program, carry, batched=batched, num_steps=num_steps
-        )
+        carry, losses, terms = _advance(*arguments, carry, axes=axes, num_steps=num_steps)
         compile_seconds = lap()
         image = _as_saved(carry.best.image)
         best, losses, terms, evaluations = jax.device_get(
@@ -149,11 +146,9 @@ def lowered(job: Job, *, num_steps: int = 1) -> jax.stages.Lowered:
     Returns:
       What `compile()` turns into a program that tells its memory.
     """
-    batched = len(job.start.shape) == 4
-    program = _program(job.recipe)
-    arguments = job.network, job.targets, program
-    carry = jax.eval_shape(partial(_start, batched=batched), *arguments, job.start)
-    return _advance.lower(*arguments, carry, batched=batched, num_steps=num_steps)
+    arguments, axes = _program(job)
+    carry = jax.eval_shape(partial(_start, axes=axes), *arguments, job.start)
+    return _advance.lower(*arguments, carry, axes=axes, num_steps=num_steps)
 
 
 def default_every(start: ArrayLike) -> int:
@@ -172,11 +167,11 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
       job: what `iterates` was given.
       seen: the iterates that it yielded, in order, at least one; earlier pictures are not used.
     """
-    network, targets, recipe, start = job
+    recipe, start = job.recipe, job.start
     batched = start.ndim == 4
     last = seen[-1]
-    program = _program(recipe)
-    final = jax.device_get(_start(network, targets, program, last.image, batched=batched).best)
+    arguments, axes = _program(job)
+    final = jax.device_get(_start(*arguments, last.image, axes=axes).best)
     joined = [np.concatenate(parts, -1) for parts in zip(*(i.history for i in seen), strict=True)]
     history = History(*joined)
 
@@ -199,7 +194,9 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
                 evaluations=int(lane(last.evaluations, k)),
                 compile_seconds=sum(i.compile_seconds for i in seen),
                 run_seconds=sum(i.run_seconds for i in seen),
-                recipe=dataclasses.replace(recipe, seed=recipe.seed + k),
+                recipe=job.lanes[k]
+                if job.lanes
+                else dataclasses.replace(recipe, seed=recipe.seed + k),
             )
         )
     return results
@@ -306,8 +303,7 @@ def evaluate(
     content = images.resize(picture(content, "content"), *image.shape[:2])
     shrunk = style_pictures(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
-    program = _program(recipe)
-    loss, terms = jax.device_get(_value(network, targets, program, jnp.asarray(image)))
+    loss, terms = jax.device_get(_value(network, targets, recipe.for_program(), jnp.asarray(image)))
     return float(loss), Terms(*map(float, terms))
 
 
@@ -315,57 +311,82 @@ def evaluate(
 # closed over, they would be folded as constants for minutes.
 
 
-def _program(recipe: Recipe) -> Recipe:
-    """Strip what does not shape the programs, so that it does not key their cache either."""
-    return dataclasses.replace(recipe, init="content", upscale=False)
+class _Axes(NamedTuple):
+    """What of a batch has a lane axis besides the pictures: 0, or None where lanes share it."""
+
+    targets: int | None
+    recipe: int | None
 
 
-def _lanes(function: Any, batched: bool) -> Any:
-    return jax.vmap(function) if batched else function
+_Arguments = tuple[Network, Targets, Recipe]
 
 
-@partial(jax.jit, static_argnames=("batched",))
+def _program(job: Job) -> tuple[_Arguments, _Axes | None]:
+    """Give the programs' common arguments and, for a batch, their lane axes."""
+    if len(job.start.shape) == 3:
+        return (job.network, job.targets, job.recipe.for_program()), None
+    recipe = job.recipe.for_program()
+    if job.lanes:
+        # On the host: a number a lane is no work for the device.
+        recipe = jax.tree.map(
+            lambda *numbers: np.stack([_number(n) for n in numbers]),
+            *(lane.for_program() for lane in job.lanes),
+        )
+    axes = _Axes(0 if job.own_targets else None, 0 if job.lanes else None)
+    return (job.network, job.targets, recipe), axes
+
+
+def _number(value: Any) -> np.ndarray:
+    return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
+
+
+def _lanes(function: Any, axes: _Axes | None) -> Any:
+    """Map `function(targets, recipe, x)` over lanes."""
+    return function if axes is None else jax.vmap(function, in_axes=(*axes, 0))
+
+
+@partial(jax.jit, static_argnames=("axes",))
 def _start(
-    network: Network, targets: Targets, recipe: Recipe, start: jax.Array, *, batched: bool
+    network: Network, targets: Targets, recipe: Recipe, start: jax.Array, *, axes: _Axes | None
 ) -> _Carry:
-    objective = make_objective(network, targets, recipe)
-    optimiser = make_optimiser(recipe)
-
-    def init(position: jax.Array) -> _Carry:
+    def init(targets: Targets, recipe: Recipe, position: jax.Array) -> _Carry:
+        objective = make_objective(network, targets, recipe)
         # A copy, as the carry is donated and the caller keeps the start.
-        state = optimiser.init(objective, jnp.copy(position))
+        state = make_optimiser(recipe).init(objective, jnp.copy(position))
         point = state.point
         return _Carry(state, _Best(point.position, point.value, point.aux))
 
-    return _lanes(init, batched)(start)
+    return _lanes(init, axes)(targets, recipe, start)
 
 
-@partial(jax.jit, static_argnames=("batched", "num_steps"), donate_argnums=(3,))
+@partial(jax.jit, static_argnames=("axes", "num_steps"), donate_argnums=(3,))
 def _advance(
     network: Network,
     targets: Targets,
     recipe: Recipe,
     carry: _Carry,
     *,
-    batched: bool,
+    axes: _Axes | None,
     num_steps: int,
 ) -> tuple[_Carry, jax.Array, Terms]:
-    objective = make_objective(network, targets, recipe)
-    optimiser = make_optimiser(recipe)
+    def steps(
+        targets: Targets, recipe: Recipe, carry: _Carry
+    ) -> tuple[_Carry, tuple[jax.Array, Terms]]:
+        objective = make_objective(network, targets, recipe)
+        optimiser = make_optimiser(recipe)
 
-    def step(carry: _Carry, _: None) -> tuple[_Carry, tuple[jax.Array, Terms]]:
-        state, info = optimiser.step(objective, carry.state)
-        point, best = state.point, carry.best
-        # A value that is not a number is never better, so a diverged run keeps its best.
-        better = point.value < best.loss
-        candidate = _Best(point.position, point.value, point.aux)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
-        return _Carry(state, best), (info.value, info.aux)
+        def step(carry: _Carry, _: None) -> tuple[_Carry, tuple[jax.Array, Terms]]:
+            state, info = optimiser.step(objective, carry.state)
+            point, best = state.point, carry.best
+            # A value that is not a number is never better, so a diverged run keeps its best.
+            better = point.value < best.loss
+            candidate = _Best(point.position, point.value, point.aux)
+            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
+            return _Carry(state, best), (info.value, info.aux)
 
-    def steps(carry: _Carry) -> tuple[_Carry, tuple[jax.Array, Terms]]:
         return jax.lax.scan(step, carry, None, length=num_steps)
 
-    carry, (losses, terms) = _lanes(steps, batched)(carry)
+    carry, (losses, terms) = _lanes(steps, axes)(targets, recipe, carry)
     return carry, losses, terms
 
 

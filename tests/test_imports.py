@@ -25,7 +25,7 @@ FLOORS = (
     {"memory", "report"},
     {"pace"},
     {"progress", "record", "live"},
-    {"notebook", "serve"},
+    {"notebook", "serve", "grid"},
     {"cli"},
     {"__main__"},
 )

@@ -10,6 +10,7 @@ import click
 from jaxstyle.cli.completion import completion
 from jaxstyle.cli.doctor import doctor
 from jaxstyle.cli.evaluate import evaluate
+from jaxstyle.cli.grid import grid
 from jaxstyle.cli.plan import plan
 from jaxstyle.cli.show import show
 from jaxstyle.cli.stylize import stylize
@@ -28,6 +29,7 @@ def app() -> None:
 
 app.add_command(stylize)
 app.add_command(evaluate)
+app.add_command(grid)
 app.add_command(plan)
 app.add_command(weights)
 app.add_command(show)

@@ -1,0 +1,81 @@
+"""`jaxstyle grid`: every combination of some settings."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from jaxstyle.cli.options import PICTURE
+from jaxstyle.errors import JaxstyleError
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("file", type=PICTURE, metavar="FILE.toml")
+@click.option("-o", "--output", type=PICTURE, required=True, metavar="DIR", help="Folder to fill.")
+@click.option(
+    "--lanes",
+    type=int,
+    metavar="N",
+    help="Cells that run at a time in one program; default: what memory allows.",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def grid(file: Path, output: Path, lanes: int | None, quiet: bool) -> int:
+    """Run every combination of the settings in FILE.toml.
+
+    FILE.toml has one value a flag in [base] (content and style among them) and a list a flag in
+    [grid]; flags are written with `_`. DIR receives results.csv, contact_sheet.png, index.html and
+    cells/. Run again, it goes on where it stopped: finished cells are kept.
+    """
+    if lanes is not None and lanes < 1:
+        raise JaxstyleError(f"--lanes: {lanes} is out of range; give a whole number from 1")
+
+    from jaxstyle import grid as grids
+    from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.cli.interrupts import interrupts
+    from jaxstyle.grid.progress import grid_progress
+    from jaxstyle.grid.summary import write_overview, write_table
+    from jaxstyle.weights import auto_notice, load_network
+
+    # Everything that can fail early does so before anything is written.
+    plan = grids.read(file)
+    if output.exists() and not output.is_dir():
+        raise JaxstyleError(f"-o {str(output)!r} is a file; name a folder")
+    enable_compilation_cache()
+    cells = grids.cells(plan, load_network)
+    groups = grids.grouped(cells)
+    grids.check(groups)
+    automatic = any(cell.settings.get("weights", "auto") == "auto" for cell in cells)
+    if automatic and not quiet and (notice := auto_notice()):
+        print(f"jaxstyle: {notice}", file=sys.stderr)
+
+    store = grids.Store(output)
+    with store.open():
+        reports = {cell.key: report for cell in cells if (report := store.find(cell))}
+        with grid_progress(len(cells), len(reports), quiet=quiet) as show, interrupts() as check:
+
+            def shown(progress: grids.Progress) -> None:
+                show(progress)
+                check()
+
+            def kept(found: Mapping[str, grids.Report]) -> None:
+                reports.update(found)
+                write_table(output, cells, reports)
+
+            try:
+                grids.run(groups, reports, store, lanes=lanes, show=shown, kept=kept)
+                interrupted = False
+            except KeyboardInterrupt:
+                interrupted = True
+        write_table(output, cells, reports)
+        write_overview(output, cells, reports)
+    if interrupted:
+        print(
+            f"jaxstyle: stopped with {len(reports)} of {len(cells)} cells done; the same command "
+            "goes on from there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    return 0

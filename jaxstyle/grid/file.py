@@ -1,0 +1,156 @@
+"""The grid file: TOML with one value a flag in `[base]` and a list a flag in `[grid]`.
+
+    [base]
+    content = "photo.jpg"        # from the file's folder
+    style = "painting.jpg"       # a list of pictures is a blend of them
+    steps = 200
+
+    [grid]
+    style_weight = [1e3, 1e4, 1e5]
+    init = ["content", "noise"]
+
+Every combination of the lists is a cell, the last list changing fastest.
+"""
+
+import difflib
+import itertools
+import math
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import reason, shown
+from jaxstyle.recipe import Recipe
+
+MOST_CELLS = 100_000
+PICTURES = ("content", "style")
+HINTS = typing.get_type_hints(Recipe)
+KEYS = (*PICTURES, "weights", "preset", *HINTS)
+"""What a grid file may set: the pictures, and the flags that a run's result depends on."""
+
+Settings = dict[str, Any]
+
+
+class GridFile(NamedTuple):
+    """A grid file, read and checked as far as that goes without its pictures and weights."""
+
+    path: Path
+    base: Settings
+    axes: dict[str, list[Any]]
+    """Values by flag, in the file's order; empty for a grid of one cell."""
+
+    def combinations(self) -> list[Settings]:
+        """Every cell's settings, base and axes together, the last axis changing fastest."""
+        return [
+            {**self.base, **dict(zip(self.axes, values, strict=True))}
+            for values in itertools.product(*self.axes.values())
+        ]
+
+
+def read(path: Path) -> GridFile:
+    """Read a grid file.
+
+    Raises:
+      JaxstyleError: it cannot be read, is not TOML, or holds a key or a value that no flag has.
+    """
+    named = shown(path)
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, ValueError) as error:
+        raise JaxstyleError(
+            f"FILE {named} cannot be read: {reason(error)}; name a grid file (TOML, UTF-8)"
+        ) from None
+    try:
+        return parse(text, path)
+    except tomllib.TOMLDecodeError as error:
+        raise JaxstyleError(f"FILE {named} is not TOML: {error}; correct it there") from None
+    except RecursionError:
+        raise JaxstyleError(f"FILE {named} is nested too deeply; write plain lists") from None
+    except JaxstyleError as error:
+        raise JaxstyleError(f"{path}: {error}") from None
+
+
+def parse(text: str, path: Path) -> GridFile:
+    """Check a grid file's text (see `read`)."""
+    tables = tomllib.loads(text)
+    for name, table in tables.items():
+        if name not in ("base", "grid") or not isinstance(table, dict):
+            hint = " (it belongs in [base])" if name in KEYS else ""
+            raise JaxstyleError(
+                f"{name}: {_short(table)} stands outside [base] and [grid]{hint}; put one value a "
+                "flag in [base] and a list a flag in [grid]"
+            )
+    base, grid = tables.get("base", {}), tables.get("grid", {})
+    for key, value in base.items():
+        _check(f"[base] {key}", key, value)
+    for key, values in grid.items():
+        where = f"[grid] {key}"
+        _check_key(where, key)
+        if not isinstance(values, list):
+            raise JaxstyleError(
+                f"{where}: {_short(values)} is not a list; write {key} = [{_short(values)}], "
+                f"or put {key} in [base]"
+            )
+        if not values:
+            raise JaxstyleError(f"{where}: the list is empty; give at least one value")
+        for value in values:
+            _check(where, key, value)
+            if sum(_same(value, other) for other in values) > 1:
+                raise JaxstyleError(f"{where}: {_short(value)} is listed twice; list it once")
+    for key in PICTURES:
+        if key not in base and key not in grid:
+            raise JaxstyleError(f'{key}: no {key} picture is named; put {key} = "FILE" in [base]')
+    count = math.prod(map(len, grid.values()))
+    if count > MOST_CELLS:
+        raise JaxstyleError(
+            f"[grid] has {count} combinations; shorten its lists to {MOST_CELLS} at most"
+        )
+    # A list wins over the one value, as flags win over a preset.
+    return GridFile(path, {k: v for k, v in base.items() if k not in grid}, grid)
+
+
+def _check_key(where: str, key: str) -> None:
+    if key in KEYS:
+        return
+    close = difflib.get_close_matches(key.replace("-", "_"), KEYS, 1)
+    way_out = f"did you mean {close[0]}?" if close else f"choose from {', '.join(KEYS)}"
+    raise JaxstyleError(f"{where}: there is no such setting in a grid; {way_out}")
+
+
+def _check(where: str, key: str, value: Any) -> None:
+    """Check a value on its own."""
+    _check_key(where, key)
+    if key == "style":
+        good = _is_text(value) or (
+            isinstance(value, list) and value != [] and all(map(_is_text, value))
+        )
+        wanted = "a picture's path, or a list of them to be blended"
+    elif key in (*PICTURES, "weights", "preset"):
+        good, wanted = _is_text(value), "a text"
+        if isinstance(value, list):
+            wanted += "; a list of them belongs in [grid]"
+    else:
+        try:
+            # What a setting may be is the recipe's to say; here the table is known.
+            Recipe.from_dict({key: value})
+        except JaxstyleError as error:
+            raise JaxstyleError(f"{where}: {str(error).removeprefix(f'{key}: ')}") from None
+        return
+    if not good:
+        raise JaxstyleError(f"{where}: {_short(value)} does not fit; give {wanted}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal and of one kind: 1 and 1.0 are one number, but 1 and true are not one value."""
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
