@@ -324,7 +324,7 @@ class TestPreconditioner:
 
 def curvatures(states):
     """sᵀy of each slot after each step, 0 where it is empty."""
-    return np.diagonal(states.sy, axis1=-2, axis2=-1)
+    return np.diagonal(states.pairs.sy, axis1=-2, axis2=-1)
 
 
 class TestBadGround:
@@ -340,7 +340,7 @@ class TestBadGround:
 
     def check_walled(self, states, infos):
         assert not infos.accepted[0]
-        for leaf in (states.point, states.direction, states.s_history, states.sy, states.yy):
+        for leaf in (states.point, states.direction, *states.pairs[:4]):
             assert all(np.isfinite(part).all() for part in jax.tree.leaves(leaf))
         assert (states.point.position > 0).all()
         np.testing.assert_allclose(states.point.position[-1], 1, rtol=1e-2)
@@ -375,7 +375,7 @@ class TestBadGround:
             self.check_ridge(*run(jnp.array(start)))
 
     def check_ridge(self, states, infos):
-        assert infos.accepted[0] and (states.sy[1] == 0).all()
+        assert infos.accepted[0] and (states.pairs.sy[1] == 0).all()
         assert (curvatures(states) >= 0).all() and (states.slope <= 0).all()
         np.testing.assert_allclose(np.abs(states.point.position[-1]), np.sqrt(0.5), rtol=1e-3)
 

@@ -29,6 +29,7 @@ OBJECTIVE = (
     "variation",
     "pooling",
     "convention",
+    "padding",
     "tile",
     "size",
 )

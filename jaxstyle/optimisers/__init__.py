@@ -5,7 +5,7 @@ from jaxstyle.optimisers.base import Point as Point
 from jaxstyle.optimisers.base import StepInfo as StepInfo
 from jaxstyle.optimisers.base import evaluate as evaluate
 from jaxstyle.optimisers.first_order import first_order, schedule, transformation
-from jaxstyle.optimisers.fixed_lbfgs import fixed_lbfgs
+from jaxstyle.optimisers.fixed_lbfgs import fixed_lbfgs as fixed_lbfgs
 from jaxstyle.optimisers.lbfgs import LbfgsState as LbfgsState
 from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
@@ -20,11 +20,9 @@ def make_optimiser(recipe: Recipe) -> Optimiser:
             history_size=recipe.history_size,
             preconditioner=PRECONDITIONERS[recipe.preconditioner],
         )
-    wrapped = {
-        "lbfgs-fixed": fixed_lbfgs,
-        "jaxopt-lbfgs": jaxopt_lbfgs,
-        "optax-lbfgs": optax_lbfgs,
-    }
+    if recipe.optimizer == "lbfgs-fixed":
+        return fixed_lbfgs(history_size=recipe.history_size, unit=1 / recipe.input_scale)
+    wrapped = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
     if recipe.optimizer in wrapped:
         return wrapped[recipe.optimizer](history_size=recipe.history_size)
     return first_order(transformation(recipe), schedule(recipe))

@@ -9,20 +9,28 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
-from jaxstyle.optimisers.lbfgs import _dot, _dots, _inverse_hessian_product, _where
+from jaxstyle.optimisers.pairs import (
+    Pairs,
+    any_held,
+    dot,
+    forget,
+    inverse_hessian_product,
+    no_pairs,
+    store,
+    where,
+)
 
 
 class FixedLbfgsState(NamedTuple):
-    """The point and the pairs; see `LbfgsState` for the latter."""
+    """Carried from step to step: the point, the move to come, the pairs."""
 
     point: Point
     evaluations: jax.Array
-    s_history: jax.Array
-    y_history: jax.Array
-    sy: jax.Array
-    yy: jax.Array
-    cursor: jax.Array
+    move: jax.Array
+    """What the next step adds to the position."""
+    pairs: Pairs
 
 
 def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
@@ -30,56 +38,56 @@ def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
 
     The first step is min(1, 1 / |g|₁) times the gradient, a pair is kept when yᵀs > 1e-10, and
     the inverse Hessian starts as yᵀs / yᵀy of the newest pair: torch/optim's `lbfgs.lua`
-    and `torch.optim.LBFGS` with `line_search_fn=None`. A point that is not finite is not gone
-    to; the pairs are forgotten instead, and the search begins anew.
+    and `torch.optim.LBFGS` with `line_search_fn=None`, but for their tests for an end. A point
+    that is not finite is not gone to; the pairs are forgotten instead, and the next step is a
+    first one.
 
     Args:
-      history_size: pairs kept.
-      unit: what is 1 where the programs optimise, in units of the position; the first step
-        depends on it. 1/255 for pictures in [0, 1] that they have in 0-255.
+      history_size: pairs kept; memory is 2·history_size positions.
+      unit: what is 1 where the programs optimise, in units of the position; the length of the
+        first step depends on it. 1/255 for pictures in [0, 1] that they have in 0-255.
 
     Returns:
       `Optimiser(init, step)` over `FixedLbfgsState`.
+
+    Raises:
+      JaxstyleError: an argument outside its range.
     """
+    if history_size < 1 or not unit > 0:
+        raise JaxstyleError(
+            f"fixed_lbfgs(history_size={history_size}, unit={unit}): needs history_size of at "
+            "least 1 and unit above 0"
+        )
+
+    def gradient_move(grad: jax.Array, length: jax.Array | float) -> jax.Array:
+        """Go against the gradient, both in the programs' units."""
+        return -length * grad * unit**2
+
+    def first_move(grad: jax.Array) -> jax.Array:
+        size = unit * jnp.sum(jnp.abs(grad))
+        return gradient_move(grad, jnp.minimum(1.0, 1 / jnp.where(size > 0, size, 1)))
 
     def init(objective: Objective, position: jax.Array) -> FixedLbfgsState:
-        history = jnp.zeros((history_size, *position.shape), position.dtype)
-        square = jnp.zeros((history_size, history_size), position.dtype)
-        one, zero = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
         point = evaluate(objective, position)
-        return FixedLbfgsState(point, one, history, history, square, square, zero)
+        one = jnp.ones((), jnp.int32)
+        return FixedLbfgsState(point, one, first_move(point.grad), no_pairs(history_size, position))
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
-        old, pairs = state.point, (state.s_history, state.y_history, state.sy, state.yy)
-        newton = -_inverse_hessian_product(old.grad, old.grad, lambda x: x, *pairs, state.cursor)
-        scaled_grad = old.grad * unit**2
-        largest = 1 / (unit * jnp.sum(jnp.abs(old.grad)))
-        first = jnp.where(state.evaluations == 1, jnp.minimum(1.0, largest), 1.0)
-        held = jnp.any(jnp.diag(state.sy) > 0)
-        trial = evaluate(objective, old.position + jnp.where(held, newton, -first * scaled_grad))
-
+        old = state.point
+        trial = evaluate(objective, old.position + state.move)
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
+        point = where(finite, trial, old)
         s, y = trial.position - old.position, trial.grad - old.grad
-        keep = finite & (_dot(s, y) > 1e-10)
-        slot = state.cursor
-
-        def stored(history: jax.Array, new: jax.Array) -> jax.Array:
-            return history.at[slot].set(jnp.where(keep, new, history[slot]))
-
-        s_history, y_history = stored(state.s_history, s), stored(state.y_history, y)
-        sy = state.sy.at[:, slot].set(jnp.where(keep, _dots(s_history, y), state.sy[:, slot]))
-        y_with_y = jnp.where(keep, _dots(y_history, y), state.yy[slot])
-        yy = state.yy.at[:, slot].set(y_with_y).at[slot].set(y_with_y)
-        point = _where(finite, trial, old)
+        keep = finite & (dot(s, y) > 1e-10)
+        pairs, projected = store(state.pairs, s, y, y, point.grad, point.grad, keep)
+        newton = -inverse_hessian_product(pairs, projected, point.grad)
+        move = jnp.where(any_held(pairs), newton, gradient_move(point.grad, 1.0))
         evaluations = state.evaluations + 1
         return FixedLbfgsState(
             point=point,
             evaluations=evaluations,
-            s_history=s_history,
-            y_history=y_history,
-            sy=jnp.where(finite, sy, 0),
-            yy=jnp.where(finite, yy, 0),
-            cursor=jnp.where(keep, (slot + 1) % history_size, slot),
-        ), StepInfo(point.value, point.aux, evaluations, jnp.ones_like(first), finite)
+            move=jnp.where(finite, move, first_move(point.grad)),
+            pairs=forget(pairs, ~finite),
+        ), StepInfo(point.value, point.aux, evaluations, jnp.ones((), s.dtype), finite)
 
     return Optimiser(init, step)

@@ -23,15 +23,23 @@ Reference:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.scipy.linalg import solve_triangular
 
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
+from jaxstyle.optimisers.pairs import (
+    Pairs,
+    any_held,
+    dot,
+    forget,
+    inverse_hessian_product,
+    no_pairs,
+    store,
+    where,
+)
 
 
 class LbfgsState(NamedTuple):
@@ -47,17 +55,7 @@ class LbfgsState(NamedTuple):
     """t of the next trial, at position + t · p."""
     shrinks: jax.Array
     """Trials refused since the last accepted one; int32."""
-    s_history: jax.Array
-    """Ring buffer of flattened position differences, `[history_size, position.size]`."""
-    y_history: jax.Array
-    """Ring buffer of gradient differences, likewise."""
-    sy: jax.Array
-    """s_iᵀy_j where s_i is no newer than y_j, `[history_size, history_size]`; the diagonal is
-    0 where a slot is empty."""
-    yy: jax.Array
-    """y_iᵀMy_j of all slots, M the preconditioner, likewise."""
-    cursor: jax.Array
-    """Slot that the next pair goes to, the oldest there is; int32."""
+    pairs: Pairs
     move: jax.Array
     """Largest change of a coordinate that the next trial along a gradient makes."""
     recent: jax.Array
@@ -78,47 +76,46 @@ def lbfgs(
 ) -> Optimiser:
     """Build the flat L-BFGS: each step is exactly one evaluation of value and gradient.
 
-        A trial is accepted when it is finite and decreases the largest of the last `window`
-        accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
-        the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
-        trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
-        further. A pair with yᵀs too small for a positive definite update is not stored; where
-        that leaves no pair at all (the start lies on a ridge, as noise does), gradient steps double
-        until one is. A point that is not finite is never accepted. After `max_shrinks` refusals
-        the pairs are forgotten and the search restarts along the gradient.
+    A trial is accepted when it is finite and decreases the largest of the last `window`
+    accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
+    the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
+    trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
+    further. A pair with yᵀs too small for a positive definite update is not stored; where
+    that leaves no pair at all (the start lies on a ridge, as noise does), gradient steps double
+    until one is. A point that is not finite is never accepted. After `max_shrinks` refusals
+    the pairs are forgotten and the search restarts along the gradient.
 
-        The value may rise for a few steps, so the last point need not be the best: who wants the best
-        keeps it, as `jaxstyle.iterates` does, or sets `window=1`.
+    The value may rise for a few steps, so the last point need not be the best: who wants the best
+    keeps it, as `jaxstyle.iterates` does, or sets `window=1`.
 
-        Args:
-          history_size: m, pairs kept; memory is 2·m positions.
-          preconditioner: a linear, symmetric and positive definite map M of positions, the shape of the
-            initial inverse Hessian, whose scale yᵀs / yᵀMy is taken from the newest pair; identity
-            if not given. Equal to running without it in coordinates z with x = M^(1/2) z.
-          window: accepted values that a trial is compared with; 1 for a monotone descent.
-          first_move: largest change of any coordinate in the very first trial (and after a
-            restart), in units of the position: nothing is known of the curvature yet.
-          sufficient_decrease: c₁, between 0 and 1.
-          curvature: c₂, between c₁ and 1.
-          max_shrinks: refusals in a row before the restart.
+    Args:
+      history_size: m, pairs kept; memory is 2·m positions.
+      preconditioner: a linear, symmetric and positive definite map M of positions, the shape of the
+        initial inverse Hessian, whose scale yᵀs / yᵀMy is taken from the newest pair; identity
+        if not given. Equal to running without it in coordinates z with x = M^(1/2) z.
+      window: accepted values that a trial is compared with; 1 for a monotone descent.
+      first_move: largest change of any coordinate in the very first trial (and after a
+        restart), in units of the position: nothing is known of the curvature yet.
+      sufficient_decrease: c₁, between 0 and 1.
+      curvature: c₂, between c₁ and 1.
+      max_shrinks: refusals in a row before the restart.
 
-        Returns:
-          `Optimiser(init, step)` over `LbfgsState`.
+    Returns:
+      `Optimiser(init, step)` over `LbfgsState`.
 
-        Raises:
-          JaxstyleError: an argument outside its range.
+    Raises:
+      JaxstyleError: an argument outside its range.
 
-        Example:
-          >>> import jax.numpy as jnp
-    from jax import lax
-          >>> from jaxstyle import lbfgs
-          >>> init, step = lbfgs()
-          >>> square = lambda x: (jnp.sum((x - 3.0) ** 2), None)
-          >>> state = init(square, jnp.zeros(2))
-          >>> for _ in range(5):
-          ...     state, info = step(square, state)
-          >>> bool(jnp.allclose(state.point.position, 3.0))
-          True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxstyle import lbfgs
+      >>> init, step = lbfgs()
+      >>> square = lambda x: (jnp.sum((x - 3.0) ** 2), None)
+      >>> state = init(square, jnp.zeros(2))
+      >>> for _ in range(5):
+      ...     state, info = step(square, state)
+      >>> bool(jnp.allclose(state.point.position, 3.0))
+      True
     """
     if (
         min(history_size, window, max_shrinks) < 1
@@ -135,20 +132,15 @@ def lbfgs(
 
     def init(objective: Objective, position: jax.Array) -> LbfgsState:
         point = evaluate(objective, position)
-        history = jnp.zeros((history_size, position.size), position.dtype)
         scaled_grad = scaled(point.grad)
         return LbfgsState(
             point=point,
             evaluations=jnp.ones((), jnp.int32),
             direction=-scaled_grad,
-            slope=-_dot(point.grad, scaled_grad),
+            slope=-dot(point.grad, scaled_grad),
             step_size=_gradient_step(scaled_grad, first_move),
             shrinks=jnp.zeros((), jnp.int32),
-            s_history=history,
-            y_history=history,
-            sy=jnp.zeros((history_size, history_size), position.dtype),
-            yy=jnp.zeros((history_size, history_size), position.dtype),
-            cursor=jnp.zeros((), jnp.int32),
+            pairs=no_pairs(history_size, position),
             move=jnp.asarray(first_move, position.dtype),
             recent=jnp.full(window, point.value),
             scaled_grad=scaled_grad,
@@ -164,51 +156,37 @@ def lbfgs(
         bound = jnp.max(state.recent) + sufficient_decrease * t * state.slope + rounding
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
         accepted = finite & (trial.value <= bound)
-        point = _where(accepted, trial, old)
+        point = where(accepted, trial, old)
         scaled_grad = jnp.where(accepted, scaled(trial.grad), state.scaled_grad)
         recent = jnp.where(accepted, jnp.roll(state.recent, 1).at[0].set(trial.value), state.recent)
 
-        # 2. Store the pair where it is safe to, with its products with all others. Selecting
-        # the slot, not the buffer, keeps the update in place.
+        # 2. Store the pair where it is safe to.
         s, y = trial.position - old.position, trial.grad - old.grad
-        pair = _dot(s, y)
-        keep = accepted & (pair > 1e-8 * jnp.sqrt(_dot(s, s) * _dot(y, y)))
-        slot = state.cursor
+        keep = accepted & (dot(s, y) > 1e-8 * jnp.sqrt(dot(s, s) * dot(y, y)))
+        pairs, projected = store(
+            state.pairs, s, y, scaled_grad - state.scaled_grad, point.grad, scaled_grad, keep
+        )
 
-        def stored(history: jax.Array, new: jax.Array) -> jax.Array:
-            return history.at[slot].set(jnp.where(keep, new.reshape(-1), history[slot]))
-
-        s_history, y_history = stored(state.s_history, s), stored(state.y_history, y)
-        s_with_y, s_with_grad = _dots(s_history, y, point.grad)
-        y_with_y, y_with_grad = _dots(y_history, scaled_grad - state.scaled_grad, scaled_grad)
-        # Only products of an older s with a newer y are ever used: a column is all there is.
-        sy = state.sy.at[:, slot].set(jnp.where(keep, s_with_y, state.sy[:, slot]))
-        yy = state.yy.at[:, slot].set(jnp.where(keep, y_with_y, state.yy[:, slot]))
-        yy = yy.at[slot].set(jnp.where(keep, y_with_y, yy[slot]))
-        cursor = jnp.where(keep, (slot + 1) % history_size, slot)
-
-        # 3. Forget the pairs if the search is stuck. A slot without products is empty.
+        # 3. Forget the pairs if the search is stuck.
         shrinks = jnp.where(accepted, 0, state.shrinks + 1)
         restart = shrinks >= max_shrinks
         shrinks = jnp.where(restart, 0, shrinks)
-        sy, yy = jnp.where(restart, 0, sy), jnp.where(restart, 0, yy)
+        pairs = forget(pairs, restart)
         recent = jnp.where(restart, point.value, recent)
 
         # 4. Direct the next trial: along a new direction from an accepted point, further along
         # the old one where the slope asks for it, nearer along it from a refused one.
-        newton = -_inverse_hessian_product(
-            scaled_grad, scaled, s_history, y_history, s_with_grad, y_with_grad, sy, yy, cursor
-        )
-        slope = _dot(newton, point.grad)
+        newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
+        slope = dot(newton, point.grad)
         # Without pairs, or with pairs spoiled by rounding, the gradient is what is left.
-        steepest = restart | ~jnp.any(jnp.diag(sy) > 0) | ~(slope < 0)
+        steepest = restart | ~any_held(pairs) | ~(slope < 0)
         new_direction = jnp.where(steepest, -scaled_grad, newton)
-        new_slope = jnp.where(steepest, -_dot(point.grad, scaled_grad), slope)
+        new_slope = jnp.where(steepest, -dot(point.grad, scaled_grad), slope)
         move = jnp.where(
             restart, first_move, jnp.where(accepted & ~keep, 2 * state.move, state.move)
         )
         new_step_size = jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0)
-        slope_here = _dot(state.direction, trial.grad)
+        slope_here = dot(state.direction, trial.grad)
         further = accepted & ~steepest & (slope_here < curvature * state.slope)
         turn = restart | (accepted & ~further)
         along = jnp.where(further, 2 * t, _shrunk(state, trial.value, finite))
@@ -219,11 +197,7 @@ def lbfgs(
             slope=jnp.where(turn, new_slope, jnp.where(further, slope_here, state.slope)),
             step_size=jnp.where(turn, new_step_size, along),
             shrinks=shrinks,
-            s_history=s_history,
-            y_history=y_history,
-            sy=sy,
-            yy=yy,
-            cursor=cursor,
+            pairs=pairs,
             move=move,
             recent=recent,
             scaled_grad=scaled_grad,
@@ -246,76 +220,3 @@ def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array) -> jax.Array
     minimum = -state.slope * t * t / jnp.where(curvature > 0, curvature, 1)
     inside = finite & (curvature > 0)
     return jnp.where(inside, jnp.clip(minimum, t / 10, t / 2), t / 10)
-
-
-def _inverse_hessian_product(
-    scaled_grad: jax.Array,
-    scaled: Callable[[jax.Array], jax.Array],
-    s_history: jax.Array,
-    y_history: jax.Array,
-    s_with_grad: jax.Array,
-    y_with_grad: jax.Array,
-    sy: jax.Array,
-    yy: jax.Array,
-    cursor: jax.Array,
-) -> jax.Array:
-    """Multiply the gradient by the L-BFGS inverse Hessian.
-
-    With S, Y the pairs from oldest to newest, R the upper triangle of SᵀY, D its diagonal, M the
-    preconditioner:
-    Hg = γMg + S R⁻ᵀ((D + γ YᵀMY) R⁻¹ Sᵀg − γ YᵀMg) − γ MY R⁻¹ Sᵀg (Byrd et al., equation 3.1).
-    `s_with_grad` and `y_with_grad` are Sᵀg and YᵀMg, slot by slot. A step reads each history twice
-    in whole, where the two-loop recursion makes a chain of 4·m small operations.
-    """
-    size = sy.shape[0]
-    by_age = (cursor + jnp.arange(size)) % size
-    sy, yy = sy[by_age][:, by_age], yy[by_age][:, by_age]
-    pairs = jnp.diag(sy)
-    held = pairs > 0
-    # The newest pair scales; `cursor` is one past it.
-    gamma = jnp.where(held[-1], pairs[-1] / jnp.where(held[-1], yy[-1, -1], 1), 1)
-    # An empty slot becomes a row of the identity, whose right-hand side is 0.
-    triangle = jnp.where(held[:, None] & held, jnp.triu(sy), 0) + jnp.diag(
-        jnp.where(held, 0.0, 1.0)
-    )
-    s_grad = jnp.where(held, s_with_grad[by_age], 0)
-    y_grad = jnp.where(held, y_with_grad[by_age], 0)
-    alpha = solve_triangular(triangle, s_grad)
-    inner = pairs * alpha + gamma * (jnp.sum(yy * alpha, 1) - y_grad)
-    beta = solve_triangular(triangle, jnp.where(held, inner, 0), trans=1)
-    # Back from age to slot.
-    alpha, beta = (jnp.zeros_like(v).at[by_age].set(v) for v in (alpha, beta))
-    y_part, s_part = (
-        _combine(history, coefficients).reshape(scaled_grad.shape)
-        for history, coefficients in ((y_history, alpha), (s_history, beta))
-    )
-    return gamma * (scaled_grad - scaled(y_part)) + s_part
-
-
-# Exact float32 on every backend: no TF32, whose noise a line search would chase. Each product has
-# two vectors on its small side and the histories are flat: XLA's CPU compiler would fuse the update
-# of a history into a product with one vector, or into a reshape, and to that end copy the history
-# in every step. It also keeps the bits of a lane alike alone and in a batch; from JAX 0.11 on only
-# with XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-reduce, as XLA otherwise gives sums
-# to a library that orders them by the shape of the batch.
-
-_EXACT = lax.Precision.HIGHEST
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.sum(a * b)
-
-
-def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Multiply every pair with two vectors, `[2, history_size]`."""
-    vectors = jnp.stack([a.reshape(-1), b.reshape(-1)], axis=1)
-    return jnp.matmul(history, vectors, precision=_EXACT).T
-
-
-def _combine(history: jax.Array, coefficients: jax.Array) -> jax.Array:
-    rows = jnp.stack([coefficients, jnp.zeros_like(coefficients)])
-    return jnp.matmul(rows, history, precision=_EXACT)[0]
-
-
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
