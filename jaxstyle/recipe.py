@@ -18,7 +18,6 @@ from jaxstyle.styles import STYLE_LOSSES
 from jaxstyle.variation import VARIATIONS
 from jaxstyle.vgg import (
     OTHER_CONVENTIONS,
-    PADDINGS,
     POOLINGS,
     Network,
     check_layers,
@@ -135,12 +134,6 @@ class Recipe:
         "How pictures become the network's input; default: as the weights say.",
         choices=tuple(OTHER_CONVENTIONS),
     )
-    padding: str | None = _setting(
-        None,
-        "What surrounds maps in convolutions (`edge-first`: the picture's edge, then zeros); "
-        "default: as the weights say.",
-        choices=(*PADDINGS, "edge-first"),
-    )
     init: str = _setting(
         "content", "Initial picture: `content`, `noise`, `style` or an image file."
     )
@@ -253,17 +246,10 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def seen_by(self, network: Network) -> Network:
-        """Give the network with the input convention and padding that the recipe asks for."""
-        convention = OTHER_CONVENTIONS.get(self.convention or "", network.convention)
-        padding = self.padding or network.convention.padding
-        return dataclasses.replace(
-            network, convention=dataclasses.replace(convention, padding=padding)
-        )
-
-    @property
-    def input_scale(self) -> float:
-        """What a value of 1 in a picture is where the program with this convention optimises."""
-        return 255.0 if self.convention is None else OTHER_CONVENTIONS[self.convention].scale
+        """Give the network with the input convention that the recipe asks for."""
+        if self.convention is None:
+            return network
+        return dataclasses.replace(network, convention=OTHER_CONVENTIONS[self.convention])
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""

@@ -63,6 +63,7 @@ CONVENTIONS: dict[str, InputConvention] = {
 OTHER_CONVENTIONS: dict[str, InputConvention] = CONVENTIONS | {
     "caffe-256": dataclasses.replace(CONVENTIONS["caffe"], scale=256.0),
     "torchvision-255": InputConvention("rgb", 255.0, (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)),
+    "torchvision-edge": dataclasses.replace(CONVENTIONS["torchvision"], padding="edge-first"),
 }
 """Those and what known programs feed to networks instead."""
 

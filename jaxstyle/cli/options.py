@@ -29,7 +29,6 @@ OBJECTIVE = (
     "variation",
     "pooling",
     "convention",
-    "padding",
     "tile",
     "size",
 )

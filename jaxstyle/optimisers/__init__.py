@@ -11,6 +11,7 @@ from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optimisers.preconditioner import PRECONDITIONERS
 from jaxstyle.recipe import Recipe
+from jaxstyle.vgg import OTHER_CONVENTIONS
 
 
 def make_optimiser(recipe: Recipe) -> Optimiser:
@@ -21,7 +22,9 @@ def make_optimiser(recipe: Recipe) -> Optimiser:
             preconditioner=PRECONDITIONERS[recipe.preconditioner],
         )
     if recipe.optimizer == "lbfgs-fixed":
-        return fixed_lbfgs(history_size=recipe.history_size, unit=1 / recipe.input_scale)
+        # The programs that work so step on the scale of their picture.
+        scale = OTHER_CONVENTIONS[recipe.convention].scale if recipe.convention else 255.0
+        return fixed_lbfgs(history_size=recipe.history_size, unit=1 / scale)
     wrapped = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
     if recipe.optimizer in wrapped:
         return wrapped[recipe.optimizer](history_size=recipe.history_size)

@@ -33,8 +33,13 @@ class FixedLbfgsState(NamedTuple):
     pairs: Pairs
 
 
-def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
-    """Build L-BFGS with step size 1, one evaluation a step.
+def fixed_lbfgs(
+    *,
+    history_size: int = 100,
+    learning_rate: jax.Array | float = 1.0,
+    unit: float = 1 / 255,
+) -> Optimiser:
+    """Build L-BFGS with a fixed step size, one evaluation a step.
 
     The first step is min(1, 1 / |g|₁) times the gradient, a pair is kept when yᵀs > 1e-10, and
     the inverse Hessian starts as yᵀs / yᵀy of the newest pair: torch/optim's `lbfgs.lua`
@@ -44,6 +49,7 @@ def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
 
     Args:
       history_size: pairs kept; memory is 2·history_size positions.
+      learning_rate: multiplies every step, the first too.
       unit: what is 1 where the programs optimise, in units of the position; the length of the
         first step depends on it. 1/255 for pictures in [0, 1] that they have in 0-255.
 
@@ -74,7 +80,7 @@ def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
         old = state.point
-        trial = evaluate(objective, old.position + state.move)
+        trial = evaluate(objective, old.position + learning_rate * state.move)
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
         point = where(finite, trial, old)
         s, y = trial.position - old.position, trial.grad - old.grad
@@ -88,6 +94,8 @@ def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
             evaluations=evaluations,
             move=jnp.where(finite, move, first_move(point.grad)),
             pairs=forget(pairs, ~finite),
-        ), StepInfo(point.value, point.aux, evaluations, jnp.ones((), s.dtype), finite)
+        ), StepInfo(
+            point.value, point.aux, evaluations, jnp.asarray(learning_rate, s.dtype), finite
+        )
 
     return Optimiser(init, step)
