@@ -15,7 +15,6 @@ from jaxstyle.optimisers.pairs import (
     Pairs,
     any_held,
     dot,
-    forget,
     inverse_hessian_product,
     no_pairs,
     store,
@@ -44,8 +43,7 @@ def fixed_lbfgs(
     The first step is min(1, 1 / |g|₁) times the gradient, a pair is kept when yᵀs > 1e-10, and
     the inverse Hessian starts as yᵀs / yᵀy of the newest pair: torch/optim's `lbfgs.lua`
     and `torch.optim.LBFGS` with `line_search_fn=None`, but for their tests for an end. A point
-    that is not finite is not gone to; the pairs are forgotten instead, and the next step is a
-    first one.
+    that is not finite is not gone to; half of the step is tried next.
 
     Args:
       history_size: pairs kept; memory is 2·history_size positions.
@@ -65,18 +63,16 @@ def fixed_lbfgs(
             "least 1 and unit above 0"
         )
 
-    def gradient_move(grad: jax.Array, length: jax.Array | float) -> jax.Array:
-        """Go against the gradient, both in the programs' units."""
-        return -length * grad * unit**2
-
-    def first_move(grad: jax.Array) -> jax.Array:
-        size = unit * jnp.sum(jnp.abs(grad))
-        return gradient_move(grad, jnp.minimum(1.0, 1 / jnp.where(size > 0, size, 1)))
-
     def init(objective: Objective, position: jax.Array) -> FixedLbfgsState:
         point = evaluate(objective, position)
-        one = jnp.ones((), jnp.int32)
-        return FixedLbfgsState(point, one, first_move(point.grad), no_pairs(history_size, position))
+        size = unit * jnp.sum(jnp.abs(point.grad))
+        length = jnp.minimum(1.0, 1 / jnp.where(size > 0, size, 1))
+        return FixedLbfgsState(
+            point=point,
+            evaluations=jnp.ones((), jnp.int32),
+            move=-length * unit**2 * point.grad,
+            pairs=no_pairs(history_size, position),
+        )
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
         old = state.point
@@ -87,13 +83,13 @@ def fixed_lbfgs(
         keep = finite & (dot(s, y) > 1e-10)
         pairs, projected = store(state.pairs, s, y, y, point.grad, point.grad, keep)
         newton = -inverse_hessian_product(pairs, projected, point.grad)
-        move = jnp.where(any_held(pairs), newton, gradient_move(point.grad, 1.0))
+        move = jnp.where(any_held(pairs), newton, -(unit**2) * point.grad)
         evaluations = state.evaluations + 1
         return FixedLbfgsState(
             point=point,
             evaluations=evaluations,
-            move=jnp.where(finite, move, first_move(point.grad)),
-            pairs=forget(pairs, ~finite),
+            move=jnp.where(finite, move, state.move / 2),
+            pairs=pairs,
         ), StepInfo(
             point.value, point.aux, evaluations, jnp.asarray(learning_rate, s.dtype), finite
         )
