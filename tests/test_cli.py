@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, and that bad input costs one line."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,7 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxstyle import evaluate, load_network, presets
 from jaxstyle.cli import main
+from jaxstyle.images import load_image
+from jaxstyle.weights import save_network
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
 PREFIX = "jaxstyle: error: "
@@ -513,6 +517,52 @@ class TestWeights:
         assert code == 0 and strict(out)["weights"]["sha256"] == digest
         code, _, err = run(*deep, "--style-layers", "relu2_1")
         assert code == 2 and "conv1_1, conv1_2" in err
+
+
+class TestPresets:
+    @pytest.fixture(scope="class")
+    def weights(self, files, make_network):
+        path = files["weights"].with_name("deep.safetensors")
+        save_network(make_network(blocks=5).replace(source="random"), path)
+        return path
+
+    @pytest.mark.parametrize("name", ["neural-style", "crowson"])
+    def test_evaluate_scores_under_a_presets_objective(self, run, files, weights, name):
+        asked = [
+            *("evaluate", files["start"], "--content", files["content"]),
+            *("--style", files["style"], "--weights", weights, "--preset", name, "--size", 0),
+        ]
+        code, out, err = run(*asked, "--json")
+        assert code == 0, err
+        # One line says that these are not the weights of the preset.
+        assert err.count("\n") == 1 and name in err and "weights fetch vgg19" in err
+        report = strict(out)
+        network = load_network(str(weights))
+        start, content, style = (load_image(files[i]) for i in ("start", "content", "style"))
+        recipe = dataclasses.replace(presets[name], size=0)
+        loss, terms = evaluate(start, content, style, recipe=recipe, network=network)
+        assert report["loss"] == pytest.approx(loss, rel=1e-5)
+        assert report["terms"] == pytest.approx(terms._asdict(), rel=1e-5)
+        assert report["recipe"] == json.loads(json.dumps(recipe.resolved(network).as_dict()))
+        # Flags given beside it win.
+        code, out, _ = run(*asked, "--json", "--tv-weight", 0, "--content-weight", 7)
+        beside = strict(out)
+        assert code == 0 and beside["terms"]["tv"] == 0
+        assert beside["terms"]["style"] == pytest.approx(terms.style, rel=1e-5)
+        assert beside["terms"]["content"] == pytest.approx(
+            terms.content * 7 / recipe.content_weight, rel=1e-5
+        )
+
+    def test_stylize_takes_a_presets_optimiser(self, run, files, weights, tmp_path):
+        code, out, err = run(
+            *("stylize", files["content"], files["style"], "-o", tmp_path / "o.png"),
+            *("--weights", weights, "--preset", "gatys-notebook", "--steps", 2),
+            *("--report", tmp_path / "o.json"),
+        )
+        assert code == 0 and out == "" and "'vgg19'" in err
+        report = strict((tmp_path / "o.json").read_text())
+        assert report["recipe"]["optimizer"] == "lbfgs-fixed" and report["steps"] == 2
+        assert report["loss"] < report["initial"]["loss"] and report["terms"]["tv"] == 0
 
 
 class TestHelp:

@@ -47,7 +47,7 @@ ALONE = {
     "peers": {"errors", "recipe"},
     "tiles": {"vgg"},
     "objective": {"errors", "losses", "recipe", "styles", "tiles", "variation", "vgg"},
-    "optimisers": {"errors", "recipe"},
+    "optimisers": {"errors", "recipe", "vgg"},
     "weights": {"errors", "files", "vgg"},
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

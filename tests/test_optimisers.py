@@ -340,13 +340,7 @@ class TestBadGround:
 
     def check_walled(self, states, infos):
         assert not infos.accepted[0]
-        for leaf in (
-            states.point,
-            states.direction,
-            states.pairs.s_history,
-            states.pairs.sy,
-            states.pairs.yy,
-        ):
+        for leaf in (states.point, states.direction, *states.pairs[:4]):
             assert all(np.isfinite(part).all() for part in jax.tree.leaves(leaf))
         assert (states.point.position > 0).all()
         np.testing.assert_allclose(states.point.position[-1], 1, rtol=1e-2)

@@ -1,13 +1,11 @@
 """Presets against the peers' formulas, written out in PyTorch with nothing of ours but weights."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import Recipe, compute_targets, make_objective, presets
+from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective, presets
 from jaxstyle.optimisers import fixed_lbfgs
 from jaxstyle.peers import EXPECTED_WEIGHTS, weights_notice
 
@@ -169,14 +167,11 @@ def torch():
 
 @pytest.mark.parametrize("name", [name for name in presets if name != "default"])
 def test_loss_and_gradient_are_the_peers(torch, make_network, make_picture, name):
-    network = make_network()
+    network = make_network(convention="torchvision" if name in ("gordic", "crowson") else "caffe")
     image, content = make_picture(37, 51, seed=1), make_picture(37, 51, seed=2)
     style = make_picture(43, 36, seed=3)
     recipe = presets[name]
     targets = compute_targets(network, jnp.asarray(content), [jnp.asarray(style)], recipe)
-    if name == "gatys-notebook":
-        # Its constant holds c²: the channels of the original are not those of this network.
-        recipe = dataclasses.replace(recipe, style_weight=1e3)
 
     @jax.jit
     def ours(network, targets, image):
@@ -202,6 +197,25 @@ def test_presets_resolve_and_name_their_weights(network):
     assert weights_notice("gordic", "vgg19-torchvision") is None
     assert weights_notice(None, "compact") is None and weights_notice("default", "x") is None
     assert "'vgg19-torchvision'" in weights_notice("gordic", "compact")
+
+
+def test_fixed_steps_turn_back_from_what_is_not_finite():
+    # The first step goes from 3 to -7, where there is no logarithm.
+    init, step = fixed_lbfgs(unit=10.0)
+    state = init(objective := lambda x: (jnp.sum(x - jnp.log(x)), None), jnp.full(1, 3.0))
+    accepted = []
+    for _ in range(15):
+        state, info = step(objective, state)
+        accepted.append(bool(info.accepted))
+        assert np.isfinite(info.value)
+    assert not accepted[0] and sum(accepted) > 5
+    np.testing.assert_allclose(state.point.position, 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"history_size": 0}, {"unit": 0.0}], ids=str)
+def test_fixed_steps_refuse_what_is_out_of_range(settings):
+    with pytest.raises(JaxstyleError, match="^fixed_lbfgs"):
+        fixed_lbfgs(**settings)
 
 
 def test_fixed_steps_follow_torchs_curve(torch, make_network, make_picture):

@@ -1,5 +1,6 @@
 """`jaxstyle evaluate`: the objective's terms for any picture."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def evaluate(
 
     from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.peers import weights_notice
     from jaxstyle.report import terms_report, to_json, weights_report
     from jaxstyle.run import evaluate as evaluate_picture
     from jaxstyle.weights import load_network
@@ -65,6 +67,8 @@ def evaluate(
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
+    if notice := weights_notice(preset_name, network.name):
+        print(f"jaxstyle: {notice}", file=sys.stderr)
     if as_json:
         report = {
             "loss": loss,

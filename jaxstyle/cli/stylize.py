@@ -155,8 +155,8 @@ def stylize(
         raise JaxstyleError(as_flags(str(error))) from None
     # Lines for programs stand alone.
     quiet = quiet or log_json
-    if repeated is None and not notice:
-        notice = weights_notice(preset_name, network.name)
+    if repeated is None:
+        notice = weights_notice(preset_name, network.name) or notice
     if notice and not quiet:
         print(f"jaxstyle: {notice}", file=sys.stderr)
     if batch > 1 and recipe.init != "noise" and not quiet:

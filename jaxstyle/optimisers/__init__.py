@@ -5,12 +5,13 @@ from jaxstyle.optimisers.base import Point as Point
 from jaxstyle.optimisers.base import StepInfo as StepInfo
 from jaxstyle.optimisers.base import evaluate as evaluate
 from jaxstyle.optimisers.first_order import first_order, schedule, transformation
-from jaxstyle.optimisers.fixed_lbfgs import fixed_lbfgs
+from jaxstyle.optimisers.fixed_lbfgs import fixed_lbfgs as fixed_lbfgs
 from jaxstyle.optimisers.lbfgs import LbfgsState as LbfgsState
 from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optimisers.preconditioner import PRECONDITIONERS
 from jaxstyle.recipe import Recipe
+from jaxstyle.vgg import OTHER_CONVENTIONS
 
 
 def make_optimiser(recipe: Recipe) -> Optimiser:
@@ -20,11 +21,11 @@ def make_optimiser(recipe: Recipe) -> Optimiser:
             history_size=recipe.history_size,
             preconditioner=PRECONDITIONERS[recipe.preconditioner],
         )
-    wrapped = {
-        "lbfgs-fixed": fixed_lbfgs,
-        "jaxopt-lbfgs": jaxopt_lbfgs,
-        "optax-lbfgs": optax_lbfgs,
-    }
+    if recipe.optimizer == "lbfgs-fixed":
+        # The programs that work so step on the scale of their picture.
+        scale = OTHER_CONVENTIONS[recipe.convention].scale if recipe.convention else 255.0
+        return fixed_lbfgs(history_size=recipe.history_size, unit=1 / scale)
+    wrapped = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
     if recipe.optimizer in wrapped:
         return wrapped[recipe.optimizer](history_size=recipe.history_size)
     return first_order(transformation(recipe), schedule(recipe))

@@ -9,13 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
 from jaxstyle.optimisers.pairs import (
     Pairs,
-    WithGradient,
     any_held,
     dot,
-    forget,
     inverse_hessian_product,
     no_pairs,
     store,
@@ -24,57 +23,75 @@ from jaxstyle.optimisers.pairs import (
 
 
 class FixedLbfgsState(NamedTuple):
-    """The point and the pairs, with their products with its gradient."""
+    """Carried from step to step: the point, the move to come, the pairs."""
 
     point: Point
     evaluations: jax.Array
+    move: jax.Array
+    """What the next step adds to the position."""
     pairs: Pairs
-    with_grad: WithGradient
 
 
-def fixed_lbfgs(*, history_size: int = 100, unit: float = 1 / 255) -> Optimiser:
-    """Build L-BFGS with step size 1, one evaluation a step.
+def fixed_lbfgs(
+    *,
+    history_size: int = 100,
+    learning_rate: jax.Array | float = 1.0,
+    unit: float = 1 / 255,
+) -> Optimiser:
+    """Build L-BFGS with a fixed step size, one evaluation a step.
 
     The first step is min(1, 1 / |g|₁) times the gradient, a pair is kept when yᵀs > 1e-10, and
     the inverse Hessian starts as yᵀs / yᵀy of the newest pair: torch/optim's `lbfgs.lua`
-    and `torch.optim.LBFGS` with `line_search_fn=None`. A point that is not finite is not gone
-    to; the pairs are forgotten instead, and the search begins anew.
+    and `torch.optim.LBFGS` with `line_search_fn=None`, but for their tests for an end. A point
+    that is not finite is not gone to; half of the step is tried next.
 
     Args:
-      history_size: pairs kept.
-      unit: what is 1 where the programs optimise, in units of the position; the first step
-        depends on it. 1/255 for pictures in [0, 1] that they have in 0-255.
+      history_size: pairs kept; memory is 2·history_size positions.
+      learning_rate: multiplies every step, the first too.
+      unit: what is 1 where the programs optimise, in units of the position; the length of the
+        first step depends on it. 1/255 for pictures in [0, 1] that they have in 0-255.
 
     Returns:
       `Optimiser(init, step)` over `FixedLbfgsState`.
+
+    Raises:
+      JaxstyleError: an argument outside its range.
     """
+    if history_size < 1 or not unit > 0:
+        raise JaxstyleError(
+            f"fixed_lbfgs(history_size={history_size}, unit={unit}): needs history_size of at "
+            "least 1 and unit above 0"
+        )
 
     def init(objective: Objective, position: jax.Array) -> FixedLbfgsState:
-        nothing = jnp.zeros(history_size, position.dtype)
+        point = evaluate(objective, position)
+        size = unit * jnp.sum(jnp.abs(point.grad))
+        length = jnp.minimum(1.0, 1 / jnp.where(size > 0, size, 1))
         return FixedLbfgsState(
-            point=evaluate(objective, position),
+            point=point,
             evaluations=jnp.ones((), jnp.int32),
+            move=-length * unit**2 * point.grad,
             pairs=no_pairs(history_size, position),
-            with_grad=WithGradient(nothing, nothing),
         )
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
         old = state.point
-        newton = inverse_hessian_product(state.pairs, state.with_grad, old.grad, lambda x: x)
-        first = jnp.minimum(1.0, 1 / (unit * jnp.sum(jnp.abs(old.grad))))
-        size = jnp.where(state.evaluations == 1, first, 1.0)
-        move = jnp.where(any_held(state.pairs), newton, size * unit**2 * old.grad)
-        trial = evaluate(objective, old.position - move)
-
+        trial = evaluate(objective, old.position + learning_rate * state.move)
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
         point = where(finite, trial, old)
         s, y = trial.position - old.position, trial.grad - old.grad
-        pairs, with_grad = store(
-            state.pairs, s, y, keep=finite & (dot(s, y) > 1e-10), scaled_y=y,
-            grad=point.grad, scaled_grad=point.grad,
-        )  # fmt: skip
+        keep = finite & (dot(s, y) > 1e-10)
+        pairs, projected = store(state.pairs, s, y, y, point.grad, point.grad, keep)
+        newton = -inverse_hessian_product(pairs, projected, point.grad)
+        move = jnp.where(any_held(pairs), newton, -(unit**2) * point.grad)
         evaluations = state.evaluations + 1
-        state = FixedLbfgsState(point, evaluations, forget(pairs, ~finite), with_grad)
-        return state, StepInfo(point.value, point.aux, evaluations, size, finite)
+        return FixedLbfgsState(
+            point=point,
+            evaluations=evaluations,
+            move=jnp.where(finite, move, state.move / 2),
+            pairs=pairs,
+        ), StepInfo(
+            point.value, point.aux, evaluations, jnp.asarray(learning_rate, s.dtype), finite
+        )
 
     return Optimiser(init, step)

@@ -108,7 +108,7 @@ def lbfgs(
 
     Example:
       >>> import jax.numpy as jnp
-          >>> from jaxstyle import lbfgs
+      >>> from jaxstyle import lbfgs
       >>> init, step = lbfgs()
       >>> square = lambda x: (jnp.sum((x - 3.0) ** 2), None)
       >>> state = init(square, jnp.zeros(2))
@@ -163,10 +163,9 @@ def lbfgs(
         # 2. Store the pair where it is safe to.
         s, y = trial.position - old.position, trial.grad - old.grad
         keep = accepted & (dot(s, y) > 1e-8 * jnp.sqrt(dot(s, s) * dot(y, y)))
-        pairs, with_grad = store(
-            state.pairs, s, y, keep=keep, scaled_y=scaled_grad - state.scaled_grad,
-            grad=point.grad, scaled_grad=scaled_grad,
-        )  # fmt: skip
+        pairs, projected = store(
+            state.pairs, s, y, scaled_grad - state.scaled_grad, point.grad, scaled_grad, keep
+        )
 
         # 3. Forget the pairs if the search is stuck.
         shrinks = jnp.where(accepted, 0, state.shrinks + 1)
@@ -177,7 +176,7 @@ def lbfgs(
 
         # 4. Direct the next trial: along a new direction from an accepted point, further along
         # the old one where the slope asks for it, nearer along it from a refused one.
-        newton = -inverse_hessian_product(pairs, with_grad, scaled_grad, scaled)
+        newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
         slope = dot(newton, point.grad)
         # Without pairs, or with pairs spoiled by rounding, the gradient is what is left.
         steepest = restart | ~any_held(pairs) | ~(slope < 0)

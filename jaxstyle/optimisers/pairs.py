@@ -1,4 +1,4 @@
-"""The pairs of L-BFGS in ring buffers, and the product with the inverse Hessian they stand for.
+"""What L-BFGS remembers: pairs in a ring buffer, and the inverse Hessian that they make.
 
 Reference:
   Byrd, Nocedal & Schnabel, Representations of quasi-Newton matrices and their use in limited
@@ -16,7 +16,7 @@ from jax.scipy.linalg import solve_triangular
 
 
 class Pairs(NamedTuple):
-    """Differences of positions and gradients, with their products; a slot a pair."""
+    """The last pairs of position and gradient differences, with the products that are needed."""
 
     s_history: jax.Array
     """Ring buffer of flattened position differences, `[history_size, position.size]`."""
@@ -31,36 +31,43 @@ class Pairs(NamedTuple):
     """Slot that the next pair goes to, the oldest there is; int32."""
 
 
-class WithGradient(NamedTuple):
-    """Products of the pairs with a gradient g, slot by slot."""
+class Projected(NamedTuple):
+    """The gradient's products with the pairs, slot by slot, `[history_size]`."""
 
-    s: jax.Array
+    s_grad: jax.Array
     """Sᵀg."""
-    y: jax.Array
+    y_grad: jax.Array
     """YᵀMg."""
 
 
 def no_pairs(history_size: int, position: jax.Array) -> Pairs:
-    """Give empty slots."""
+    """Make empty buffers for positions of this size."""
     history = jnp.zeros((history_size, position.size), position.dtype)
-    square = jnp.zeros((history_size, history_size), position.dtype)
-    return Pairs(history, history, square, square, jnp.zeros((), jnp.int32))
+    products = jnp.zeros((history_size, history_size), position.dtype)
+    return Pairs(history, history, products, products, jnp.zeros((), jnp.int32))
 
 
 def store(
     pairs: Pairs,
     s: jax.Array,
     y: jax.Array,
-    *,
-    keep: jax.Array,
     scaled_y: jax.Array,
     grad: jax.Array,
     scaled_grad: jax.Array,
-) -> tuple[Pairs, WithGradient]:
-    """Put a pair in the place of the oldest, if it is to be kept.
+    keep: jax.Array,
+) -> tuple[Pairs, Projected]:
+    """Put a pair into the oldest slot where `keep` says so, and project a gradient on all pairs.
 
-    The products with the gradient at the new point, which the next direction needs, are had
-    in the same passes over the histories.
+    Both in one pass over each history.
+
+    Args:
+      pairs: those so far.
+      s: difference of two positions.
+      y: difference of their gradients.
+      scaled_y: M y, M the preconditioner.
+      grad: g, the gradient to project.
+      scaled_grad: M g.
+      keep: bool scalar.
     """
     slot = pairs.cursor
 
@@ -75,35 +82,41 @@ def store(
     sy = pairs.sy.at[:, slot].set(jnp.where(keep, s_with_y, pairs.sy[:, slot]))
     yy = pairs.yy.at[:, slot].set(jnp.where(keep, y_with_y, pairs.yy[:, slot]))
     yy = yy.at[slot].set(jnp.where(keep, y_with_y, yy[slot]))
-    cursor = jnp.where(keep, (slot + 1) % len(sy), slot)
-    return Pairs(s_history, y_history, sy, yy, cursor), WithGradient(s_with_grad, y_with_grad)
+    cursor = jnp.where(keep, (slot + 1) % len(s_history), slot)
+    return Pairs(s_history, y_history, sy, yy, cursor), Projected(s_with_grad, y_with_grad)
 
 
 def forget(pairs: Pairs, when: jax.Array) -> Pairs:
-    """Empty all slots. A slot without products is empty."""
+    """Empty all slots where `when` says so: a slot without products is empty."""
     return pairs._replace(sy=jnp.where(when, 0, pairs.sy), yy=jnp.where(when, 0, pairs.yy))
 
 
 def any_held(pairs: Pairs) -> jax.Array:
-    """Whether a slot is filled."""
+    """Whether there is a pair; bool scalar."""
     return jnp.any(jnp.diag(pairs.sy) > 0)
 
 
 def inverse_hessian_product(
     pairs: Pairs,
-    with_grad: WithGradient,
+    projected: Projected,
     scaled_grad: jax.Array,
-    scaled: Callable[[jax.Array], jax.Array],
+    scaled: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
-    """Multiply a gradient g by the L-BFGS inverse Hessian.
+    """Multiply the gradient by the L-BFGS inverse Hessian.
 
     With S, Y the pairs from oldest to newest, R the upper triangle of SᵀY, D its diagonal, M the
-    preconditioner (`scaled`):
+    preconditioner:
     Hg = γMg + S R⁻ᵀ((D + γ YᵀMY) R⁻¹ Sᵀg − γ YᵀMg) − γ MY R⁻¹ Sᵀg (Byrd et al., equation 3.1).
     A step reads each history twice in whole, where the two-loop recursion makes a chain of 4·m
     small operations.
+
+    Args:
+      pairs: S and Y with their products.
+      projected: the gradient's, as `store` gives them.
+      scaled_grad: M g.
+      scaled: M; the identity if not given.
     """
-    size = pairs.sy.shape[0]
+    size = len(pairs.sy)
     by_age = (pairs.cursor + jnp.arange(size)) % size
     sy, yy = pairs.sy[by_age][:, by_age], pairs.yy[by_age][:, by_age]
     diagonal = jnp.diag(sy)
@@ -114,8 +127,8 @@ def inverse_hessian_product(
     triangle = jnp.where(held[:, None] & held, jnp.triu(sy), 0) + jnp.diag(
         jnp.where(held, 0.0, 1.0)
     )
-    s_grad = jnp.where(held, with_grad.s[by_age], 0)
-    y_grad = jnp.where(held, with_grad.y[by_age], 0)
+    s_grad = jnp.where(held, projected.s_grad[by_age], 0)
+    y_grad = jnp.where(held, projected.y_grad[by_age], 0)
     alpha = solve_triangular(triangle, s_grad)
     inner = diagonal * alpha + gamma * (jnp.sum(yy * alpha, 1) - y_grad)
     beta = solve_triangular(triangle, jnp.where(held, inner, 0), trans=1)
@@ -128,6 +141,16 @@ def inverse_hessian_product(
     return gamma * (scaled_grad - scaled(y_part)) + s_part
 
 
+def where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Choose between two pytrees."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Multiply two arrays of one shape to a scalar, in exact float32."""
+    return jnp.sum(a * b)
+
+
 # Exact float32 on every backend: no TF32, whose noise a line search would chase. Each product has
 # two vectors on its small side and the histories are flat: XLA's CPU compiler would fuse the update
 # of a history into a product with one vector, or into a reshape, and to that end copy the history
@@ -136,16 +159,6 @@ def inverse_hessian_product(
 # to a library that orders them by the shape of the batch.
 
 _EXACT = lax.Precision.HIGHEST
-
-
-def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Multiply two arrays of one shape."""
-    return jnp.sum(a * b)
-
-
-def where(condition: jax.Array, new: Any, old: Any) -> Any:
-    """Choose between two trees."""
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
 def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
