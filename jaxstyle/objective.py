@@ -83,11 +83,6 @@ def compute_targets(
             f"style_blend: {list(style_blend)} does not fit {len(styles)} style pictures; give one "
             "weight a style, none negative, not all 0"
         )
-    if len(styles) > 1 and not STYLE_LOSSES[recipe.style_loss].of_means:
-        raise JaxstyleError(
-            f"style_loss: {recipe.style_loss!r} compares with one style picture, not with "
-            f"{len(styles)}; give one or choose 'gram'"
-        )
     content_layers = tuple(layer for layer, _ in recipe.content_layers)
     style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
     total = sum(style_blend)
@@ -98,21 +93,15 @@ def compute_targets(
         )
         for style in styles
     ]  # fmt: skip
-    # A style alone is not scaled: 1 · x is x, but what is no mean could not be.
-    statistics = (
-        found[0]
-        if len(found) == 1
-        else jax.tree.map(
-            lambda *leaves: sum(
-                blend / total * leaf for blend, leaf in zip(style_blend, leaves, strict=True)
-            ),
-            *found,
-        )
-    )
+    shares = [blend / total for blend in style_blend]
+    blended = {
+        layer: STYLE_LOSSES[recipe.style_loss].blend([of[layer] for of in found], shares)
+        for layer in style_layers
+    }
     maps = _content_features(
         network, content, content_layers, pooling=recipe.pooling, tile=recipe.tile
     )
-    return Targets(content=maps, style=statistics)
+    return Targets(content=maps, style=blended)
 
 
 @partial(jax.jit, static_argnames=("layers", "pooling", "tile"))

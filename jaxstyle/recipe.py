@@ -66,9 +66,16 @@ TERM_DEFAULTS: dict[bool, TermDefaults] = {
 }
 
 
-# What a style weight is multiplied by where it is not given, so that the other losses pull about
-# as strongly as the Gram loss does at the start of a run from the content picture.
-STYLE_LOSS_SCALES: dict[str, float] = dict.fromkeys(STYLE_LOSSES, 1.0)
+# What the other style losses have instead: the weight for networks normalised so and for others,
+# and the layers. On the compact network their gradients are then about as long as the Gram loss's.
+_ALIKE = _style_layers(1.0, 1.0, 1.0, 1.0, 1.0)
+STYLE_DEFAULTS: dict[str, tuple[dict[bool, float], LayerWeights]] = {
+    "covariance": ({True: 1e4, False: 100.0}, _style_layers(1.0, 4.0, 16.0, 64.0, 64.0)),
+    "moments": ({True: 100.0, False: 1.0}, _ALIKE),
+    "wasserstein": ({True: 100.0, False: 1.0}, _ALIKE),
+    "sliced-wasserstein": ({True: 100.0, False: 1.0}, _ALIKE),
+    "patches": ({True: 1.0, False: 1.0}, (("relu3_1", 1.0), ("relu4_1", 1.0))),
+}
 
 
 def _setting(default: Any, help: str, **metadata: Any) -> Any:
@@ -225,11 +232,9 @@ class Recipe:
         """
         changes: dict[str, Any] = {
             name: value
-            for name, value in TERM_DEFAULTS[network.normalised]._asdict().items()
+            for name, value in self._term_defaults(network.normalised).items()
             if getattr(self, name) is None
         }
-        if self.style_weight is None:
-            changes["style_weight"] *= STYLE_LOSS_SCALES[self.style_loss]
         for name in _LAYERS:
             expanded: dict[str, float] = {}
             for layer, weight in changes.get(name, getattr(self, name)):
@@ -244,6 +249,13 @@ class Recipe:
         if self.learning_rate is None:
             changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
         return dataclasses.replace(self, **changes)
+
+    def _term_defaults(self, normalised: bool) -> dict[str, Any]:
+        defaults = TERM_DEFAULTS[normalised]._asdict()
+        if self.style_loss in STYLE_DEFAULTS:
+            weights, layers = STYLE_DEFAULTS[self.style_loss]
+            defaults |= {"style_weight": weights[normalised], "style_layers": layers}
+        return defaults
 
     def seen_by(self, network: Network) -> Network:
         """Give the network with the input convention that the recipe asks for."""

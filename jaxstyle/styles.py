@@ -7,19 +7,29 @@ A `StyleLoss` is a pair of pure functions on one layer's unbatched feature map
     distance(S of the picture, S of the style) -> float32 scalar, at least 0
 
 Where S holds means over positions it may be gathered tile by tile and averaged over several
-style pictures; where it holds the positions themselves it may not.
+style pictures. Where it holds the positions themselves it needs the whole picture and blends in a
+way of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses import gram_matrix, style_loss
 
 EXACT = lax.Precision.HIGHEST
+
+
+def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
+    """Blend statistics that are means over positions."""
+    return jax.tree.map(
+        lambda *leaves: sum(share * leaf for share, leaf in zip(shares, leaves, strict=True)),
+        *targets,
+    )
 
 
 class StyleLoss(NamedTuple):
@@ -27,8 +37,10 @@ class StyleLoss(NamedTuple):
 
     statistics: Callable[[jax.Array], Any]
     distance: Callable[[Any, Any], jax.Array]
-    of_means: bool
+    of_means: bool = True
     """Whether the statistics are means over positions."""
+    blend: Callable[[Sequence[Any], Sequence[float]], Any] = weighted_mean
+    """`(statistics of several styles, their shares, which sum to 1) -> statistics`."""
 
 
 class Moments(NamedTuple):
@@ -76,55 +88,112 @@ def moments_distance(picture: Moments, style: Moments) -> jax.Array:
     )
 
 
+RIDGE = 1e-4
+"""Added to variances before the square root of their matrix is taken."""
+
+
 def wasserstein_distance(picture: Moments, style: Moments) -> jax.Array:
     """Squared 2-Wasserstein distance of two normal distributions, over the channels' number.
 
     (|mu - mu_t|² + tr(Sigma + Sigma_t - 2 (Sigma_t^½ Sigma Sigma_t^½)^½)) / c, with 1e-4 added
-    to the diagonals of both; as crowsonkb/style-transfer-pytorch (style_transfer.py:149-180).
+    to the diagonals of both (Olkin & Pukelsheim, 1982, The distance between two random vectors
+    with given dispersion matrices); as crowsonkb/style-transfer-pytorch
+    (style_transfer.py:149-180).
     """
-    channels = picture.mean.shape[0]
-    ridge = 1e-4 * jnp.eye(channels)
+    ridge = RIDGE * jnp.eye(picture.mean.shape[0])
     mine, theirs = covariance(picture) + ridge, covariance(style) + ridge
-    values, vectors = jnp.linalg.eigh(theirs)
-    root = jnp.matmul(vectors * jnp.sqrt(jnp.maximum(values, 1e-4)), vectors.T, precision=EXACT)
-    between = jnp.matmul(jnp.matmul(root, mine, precision=EXACT), root, precision=EXACT)
-    # Only the eigenvalues are differentiated: their derivative has no differences of
-    # eigenvalues in a denominator. No value can be below the product of both ridges.
-    overlap = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(between), 1e-8))
-    spread = jnp.trace(mine) + jnp.trace(theirs) - 2 * jnp.sum(overlap)
-    return (jnp.sum(jnp.square(picture.mean - style.mean)) + spread) / channels
+    spread = jnp.trace(mine) + jnp.trace(theirs) - 2 * root_trace(mine, theirs)
+    distance = jnp.sum(jnp.square(picture.mean - style.mean)) + spread
+    return distance / picture.mean.shape[0]
 
 
-def positions(features: jax.Array) -> jax.Array:
-    """Give F, `[n, c]`."""
-    return features.reshape(-1, features.shape[-1])
+@jax.custom_vjp
+def root_trace(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Trace of (b^½ a b^½)^½ of two covariance matrices.
+
+    It is the sum of the singular values of b^½ a^½. Float32 holds these better than
+    the eigenvalues of b^½ a b^½, which are their squares: its derivative, ½ b^½ (b^½ a b^½)^-½ b^½,
+    divides by them. There is no derivative by b, which is a target.
+
+    Args:
+      a: `[c, c]`, symmetric, eigenvalues of at least `RIDGE` (smaller ones count as that).
+      b: likewise.
+    """
+    return _root_trace(a, b)[0]
+
+
+def _root_trace(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Give the trace and its derivative by `a`."""
+    root = _root(b)
+    left, values, _ = jnp.linalg.svd(jnp.matmul(root, _root(a), precision=EXACT))
+    spread = jnp.matmul(root, left, precision=EXACT)
+    slope = jnp.matmul(spread / jnp.maximum(values, RIDGE), spread.T, precision=EXACT) / 2
+    return jnp.sum(values), slope
+
+
+def _root(matrix: jax.Array) -> jax.Array:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return jnp.matmul(vectors * jnp.sqrt(jnp.maximum(values, RIDGE)), vectors.T, precision=EXACT)
+
+
+root_trace.defvjp(_root_trace, lambda slope, cotangent: (cotangent * slope, jnp.zeros_like(slope)))
+
+
+def sorted_projections(features: jax.Array) -> jax.Array:
+    """Project F on c fixed orthogonal directions and sort each projection: `[n, c]`."""
+    channels = features.shape[-1]
+    normal = jax.random.normal(jax.random.key(channels), (channels, channels), features.dtype)
+    directions = jnp.linalg.qr(normal)[0]
+    flat = features.reshape(-1, channels)
+    return jnp.sort(jnp.matmul(flat, directions, precision=EXACT), axis=0)
+
+
+def quantiles(ordered: jax.Array, count: int) -> jax.Array:
+    """Bring sorted columns `[n, c]` to `[count, c]` by linear interpolation."""
+    size = ordered.shape[0]
+    if size == count:
+        return ordered
+    at = jnp.clip((jnp.arange(count) + 0.5) * (size / count) - 0.5, 0, size - 1)
+    low = jnp.floor(at).astype(jnp.int32)
+    part = (at - low)[:, None]
+    return ordered[low] * (1 - part) + ordered[jnp.minimum(low + 1, size - 1)] * part
 
 
 def sliced_wasserstein_distance(picture: jax.Array, style: jax.Array) -> jax.Array:
     """Mean squared difference of sorted projections, over c directions.
 
     Heitz, Vanhoey, Chambon & Belcour, A Sliced Wasserstein Loss for Neural Texture Synthesis,
-    2021 (equation 2). The directions are the same in every step, orthogonal to each other;
-    where the numbers of positions differ, the style's quantiles are interpolated.
+    2021 (equation 2). The directions are the same in every step, so that the objective is one
+    function; where the numbers of positions differ, the style's quantiles are interpolated.
     """
-    count, channels = picture.shape
-    normal = jax.random.normal(jax.random.key(channels), (channels, channels))
-    directions = jnp.linalg.qr(normal)[0]
-    mine, theirs = (
-        jnp.sort(jnp.matmul(x, directions, precision=EXACT), axis=0) for x in (picture, style)
-    )
-    if len(theirs) != count:
-        at = (jnp.arange(count) + 0.5) / count * len(theirs) - 0.5
-        low = jnp.clip(jnp.floor(at).astype(int), 0, len(theirs) - 1)
-        high = jnp.minimum(low + 1, len(theirs) - 1)
-        part = jnp.clip(at - low, 0, 1)[:, None]
-        theirs = theirs[low] * (1 - part) + theirs[high] * part
-    return jnp.mean(jnp.square(mine - theirs))
+    wanted = quantiles(style, picture.shape[0])
+    return jnp.mean(jnp.square(picture - wanted), dtype=jnp.float32)
+
+
+def barycentre(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
+    """Blend sorted projections: on a line the mean of quantiles is that of distributions."""
+    count = max(len(target) for target in targets)
+    return weighted_mean([quantiles(target, count) for target in targets], shares)
+
+
+def all_patches(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
+    """Put the patches of several pictures together, to choose from them all."""
+    if any(share != shares[0] for share in shares):
+        raise JaxstyleError(
+            f"style_blend: {[float(f'{share:.3g}') for share in shares]} cannot weigh the style "
+            "loss 'patches', which takes each patch from one picture; give equal weights"
+        )
+    return jnp.concatenate(targets)
 
 
 def patches(features: jax.Array) -> jax.Array:
     """Give every 3x3 patch of a map, `[(h - 2) · (w - 2), 9 · c]`."""
     h, w, c = features.shape
+    if min(h, w) < 3:
+        raise JaxstyleError(
+            f"style_layers: a map of {w}x{h} positions has no 3x3 patches, which the style loss "
+            "'patches' compares; use larger pictures or shallower layers"
+        )
     shifts = [features[i : i + h - 2, j : j + w - 2] for i in range(3) for j in range(3)]
     return jnp.stack(shifts, -2).reshape(-1, 9 * c)
 
@@ -171,11 +240,13 @@ def _mean(features: jax.Array) -> jax.Array:
 
 
 STYLE_LOSSES: dict[str, StyleLoss] = {
-    "gram": StyleLoss(gram_matrix, style_loss, True),
-    "covariance": StyleLoss(moments, covariance_distance, True),
-    "moments": StyleLoss(channel_moments, moments_distance, True),
-    "wasserstein": StyleLoss(moments, wasserstein_distance, True),
-    "sliced-wasserstein": StyleLoss(positions, sliced_wasserstein_distance, False),
-    "patches": StyleLoss(patches, patches_distance, False),
+    "gram": StyleLoss(gram_matrix, style_loss),
+    "covariance": StyleLoss(moments, covariance_distance),
+    "moments": StyleLoss(channel_moments, moments_distance),
+    "wasserstein": StyleLoss(moments, wasserstein_distance),
+    "sliced-wasserstein": StyleLoss(
+        sorted_projections, sliced_wasserstein_distance, of_means=False, blend=barycentre
+    ),
+    "patches": StyleLoss(patches, patches_distance, of_means=False, blend=all_patches),
 }
 """By the name that a recipe gives."""

@@ -41,7 +41,7 @@ ALONE = {
     "vgg": {"convolution", "errors"},
     "losses": set(),
     "variation": set(),
-    "styles": {"losses"},
+    "styles": {"errors", "losses"},
     "sheets": {"errors", "images"},
     "recipe": {"errors", "styles", "variation", "vgg"},
     "peers": {"errors", "recipe"},
