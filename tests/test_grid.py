@@ -520,7 +520,7 @@ class TestCommand:
         folder = shutil.copytree(finished[0], tmp_path / "copy")
         before = {p.name: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
         text = SMALL.replace("1e3", "1e3, 1e4")
-        code, _, err = command("grid", grid_file(text), "-o", folder, "--lanes", 4)
+        code, _, err = command("grid", grid_file(text), "-o", folder, "--lanes", 3)
         assert code == 0 and err.startswith("cells 6/8 done already\n")
         after = {p.name: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
         assert len(after) == 16 and before.items() <= after.items()
@@ -563,7 +563,7 @@ class TestCommand:
         folder = shutil.copytree(finished[0], tmp_path / "copy")
         beside = shutil.copytree(inputs, tmp_path / "inputs")
         picture(beside / "style.png", 36, 28, seed=77)
-        code, _, err = command("grid", beside / "small.toml", "-o", folder)
+        code, _, err = command("grid", beside / "small.toml", "-o", folder, "--lanes", 3)
         assert code == 0 and err.startswith("cells 0/6\n")
 
     @pytest.mark.parametrize(
