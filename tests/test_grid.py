@@ -27,7 +27,6 @@ from jaxstyle.cli import main
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.grid import lanes as lane_module
 from jaxstyle.grid.file import KEYS, parse
-from jaxstyle.grid.page import curve
 from jaxstyle.memory import program_bytes
 from jaxstyle.prepare import prepare, stack
 from jaxstyle.weights import save_network
@@ -629,12 +628,3 @@ class TestCommand:
             whole = tmp_path / "whole"
             subprocess.run([*arguments, whole, "--quiet"], check=True, env=environment)
             assert contents(tmp_path / "stopped") == contents(whole)
-
-
-def test_a_curve_leaves_out_what_is_not_a_number():
-    drawn = curve({"step": [0, 1, 2, 3], "loss": [10.0, 5.0, None, 0.0]})
-    assert (
-        drawn.count("<polyline") == 1 and len(drawn.split('points="')[1].split('"')[0].split()) == 2
-    )
-    assert "nan" not in drawn
-    assert curve({"step": [0], "loss": [1.0]}) == ""
