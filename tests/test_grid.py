@@ -550,9 +550,9 @@ class TestCommand:
             report.write_text("" if damage == "empty report" else "[]")
         others = {p: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()
                   if p not in (report, image)}  # fmt: skip
-        code, _, err = command("grid", inputs / "small.toml", "-o", folder, "--lanes", 3)
+        code, _, err = command("grid", inputs / "small.toml", "-o", folder)
         assert code == 0 and err.startswith("cells 5/6 done already\n"), err
-        # Alone beside copies of itself, it comes out as it did among others.
+        # In as many lanes and beside copies of itself, it comes out as it did among others.
         assert contents(folder) == wanted
         assert others == {p: p.stat().st_mtime_ns for p in others}
 
