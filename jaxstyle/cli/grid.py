@@ -34,9 +34,9 @@ def grid(file: Path, output: Path, lanes: int | None, quiet: bool) -> int:
 
     from jaxstyle import grid as grids
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.interrupts import interrupts
     from jaxstyle.grid.progress import grid_progress
     from jaxstyle.grid.summary import write_overview, write_table
+    from jaxstyle.interrupts import interrupts
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before anything is written.

@@ -7,7 +7,6 @@ one), loss curves are inline SVG, and the script is a few lines of its own.
 import base64
 import html
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
@@ -15,11 +14,11 @@ from string import Template
 import numpy as np
 
 from jaxstyle import images
+from jaxstyle.curves import svg_curves
 from jaxstyle.grid.cells import Cell
 from jaxstyle.grid.store import Report
 
-WIDTH, HEIGHT = 220, 120
-MOST_POINTS = 200
+WIDTH, HEIGHT = 260, 140
 
 
 def page(
@@ -65,7 +64,7 @@ def _card(number: int, cell: Cell, report: Report, thumbnail: np.ndarray) -> str
         f"data-settings={_quoted(json.dumps(labels))}>"
         f'<a href="{address}.png"><img src="data:image/jpeg;base64,{data}" '
         f"alt={_quoted(named)}></a>"
-        f"<div><h2>{html.escape(named)}</h2>{curve(report['history'])}"
+        f"<div><h2>{html.escape(named)}</h2>{_curve(report['history'])}"
         f"<dl><dt>loss</dt><dd>{_number(report['loss'])}</dd>{terms}"
         f"<dt>evaluations</dt><dd>{report['evaluations']}</dd>"
         f"<dt>seconds</dt><dd>{report['cell']['seconds']:.3g}</dd></dl>"
@@ -73,34 +72,10 @@ def _card(number: int, cell: Cell, report: Report, thumbnail: np.ndarray) -> str
     )
 
 
-def curve(history: Mapping[str, Sequence[float | None]]) -> str:
-    """Draw a loss over its steps as SVG, on a logarithmic scale; a diverged end is left out."""
-    points = [
-        (step, math.log10(loss))
-        for step, loss in zip(history["step"], history["loss"], strict=True)
-        if step is not None and loss is not None and loss > 0
-    ]
-    if len(points) < 2:
-        return ""
-    every = -(-len(points) // MOST_POINTS)
-    points = [*points[:-1:every], points[-1]]
-    last = points[-1][0]
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    span = (high - low) or 1.0
-    left, top, right, bottom = 48, 8, WIDTH - 6, HEIGHT - 20
-    path = " ".join(
-        f"{left + (right - left) * x / last:.1f},{bottom - (bottom - top) * (y - low) / span:.1f}"
-        for x, y in points
-    )
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="loss over steps">'
-        f'<path d="M{left},{top} V{bottom} H{right}"/>'
-        f'<polyline points="{path}"/>'
-        f'<text x="{left - 4}" y="{top + 8}" text-anchor="end">{10**high:.2g}</text>'
-        f'<text x="{left - 4}" y="{bottom}" text-anchor="end">{10**low:.2g}</text>'
-        f'<text x="{left}" y="{HEIGHT - 6}">loss (log)</text>'
-        f'<text x="{right}" y="{HEIGHT - 6}" text-anchor="end">step {last}</text></svg>'
-    )
+def _curve(history: Mapping[str, Sequence[float | None]]) -> str:
+    # What the report has as null is no number, and is left out of the curve.
+    steps, losses = (np.asarray(history[name], float) for name in ("step", "loss"))
+    return svg_curves({"loss": (steps, losses)}, width=WIDTH, height=HEIGHT)
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from jaxstyle.grid.runner import Progress
+from jaxstyle.pace import clock
 
 # Seconds between plain lines, unless a batch is done.
 BETWEEN_LINES = 10.0
@@ -65,6 +66,5 @@ def describe(progress: Progress) -> str:
         named = ", ".join(f"{axis}={value}" for axis, value in progress.best.labels().items())
         text += f"  best loss {progress.loss:.4g}" + (f" ({named})" if named else "")
     if progress.seconds_left is not None:
-        minutes, seconds = divmod(round(progress.seconds_left), 60)
-        text += f"  {minutes}:{seconds:02} left"
+        text += f"  {clock(progress.seconds_left)} left"
     return text

@@ -71,7 +71,8 @@ def run(
         if not todo:
             continue
         # More places than the group has cells would run copies only.
-        count = min(lanes, len(group.cells)) if lanes else lanes_of(group)
+        count = min(lanes, len(group.cells)) if lanes else _as_before(group, reports)
+        count = count or lanes_of(group)
         for batch in batches(group, count, todo):
             filled = [cell for cell in batch.places if cell]
 
@@ -116,11 +117,21 @@ def _run_batch(
             f"--lanes: {lanes} cells at a time do not fit in memory; "
             + (f"give --lanes {lanes // 2}" if lanes > 1 else "give a smaller size")
         ) from None
+    group_size = len(batch.group.cells)
     return [
-        (cell, store.save(cell, result, lanes=lanes, place=place, filled=filled))
+        (cell, store.save(cell, result, lanes=lanes, place=place, of=group_size, filled=filled))
         for place, (cell, result) in enumerate(zip(batch.places, results, strict=True))
         if cell
     ]
+
+
+def _as_before(group: Group, reports: Mapping[str, Report]) -> int | None:
+    """The lanes that finished cells of the group ran in, so that all cells keep their places."""
+    for cell in group.cells:
+        ran = reports[cell.key]["cell"] if cell.key in reports else {}
+        if ran.get("of") == len(group.cells):
+            return int(ran["lanes"])
+    return None
 
 
 def _loss(report: Report) -> float:

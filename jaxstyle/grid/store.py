@@ -67,8 +67,19 @@ class Store:
                 continue
         return None
 
-    def save(self, cell: Cell, result: Result, *, lanes: int, place: int, filled: int) -> Report:
-        """Write a cell's picture and then its report."""
+    def save(
+        self, cell: Cell, result: Result, *, lanes: int, place: int, of: int, filled: int
+    ) -> Report:
+        """Write a cell's picture and then its report.
+
+        Args:
+          cell: what was run.
+          result: what came of it.
+          lanes: places in its batch.
+          place: its own among them.
+          of: cells in its group.
+          filled: places in its batch that cells ran in.
+        """
         path = self.cells / f"{cell.name}.png"
         weights = cell.settings.get("weights", "auto")
         inputs = {
@@ -87,6 +98,7 @@ class Store:
             "settings": cell.settings,
             "lanes": lanes,
             "place": place,
+            "of": of,
             # The batch's seconds, shared out among its cells.
             "seconds": result.run_seconds / filled,
         }

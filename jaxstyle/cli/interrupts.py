@@ -1,3 +1,0 @@
-"""Ctrl-C, where the commands look for it."""
-
-from jaxstyle.interrupts import interrupts as interrupts
