@@ -1,0 +1,102 @@
+"""The figures of `docs/maths.md`, from the demo's pictures and the embedded network.
+
+    python experiments/figures/maths.py docs/figures
+
+On two cores this takes some minutes.
+"""
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+
+import jaxstyle
+from jaxstyle.images import fit, load_image, save_image
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+DEMO = Path(__file__).parents[1] / "demo"
+
+
+def pictures(size):
+    """The demo's photograph and painted style, `size` pixels long."""
+    with tempfile.TemporaryDirectory() as folder:
+        content, style = Path(folder) / "content.png", Path(folder) / "style.png"
+        subprocess.run([sys.executable, DEMO / "photo.py", "chelsea", content], check=True)
+        subprocess.run([sys.executable, DEMO / "paint.py", style, "--size", "512"], check=True)
+        return fit(load_image(content), size), fit(load_image(style), size)
+
+
+def gram_figure(path, network, content, style):
+    layers = ["relu2_1", "relu4_1"]
+    figure, axes = plt.subplots(2, 4, figsize=(9, 4.4), layout="constrained")
+    for row, layer in enumerate(layers):
+        for column, (name, picture) in enumerate([("photograph", content), ("style", style)]):
+            found = jaxstyle.features(network, jnp.asarray(picture), [layer])[layer]
+            if name == "photograph":
+                # Away from the borders, where the padding shows.
+                strongest = int(jnp.argmax(jnp.std(found[3:-3, 3:-3], axis=(0, 1))))
+            axes[row, 2 * column].imshow(found[..., strongest], cmap="magma")
+            axes[row, 2 * column].set_title(f"{name}, {layer}, map {strongest}", fontsize=8)
+            gram = np.asarray(jaxstyle.gram_matrix(found))
+            axes[row, 2 * column + 1].imshow(np.log10(gram + 1e-6), cmap="viridis")
+            axes[row, 2 * column + 1].set_title(
+                f"Gram matrix, {gram.shape[0]} channels", fontsize=8
+            )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.savefig(path, dpi=110)
+
+
+def weight_figure(path, network, content, style, steps):
+    base = jaxstyle.Recipe(size=0, steps=steps).resolved(network)
+    job = jaxstyle.prepare(content, style, recipe=base, network=network)
+    painted = []
+    for factor in (0.1, 1.0, 10.0):
+        recipe = dataclasses.replace(base, style_weight=factor * base.style_weight)
+        changed = job._replace(recipe=recipe)
+        [result] = jaxstyle.finish(changed, list(jaxstyle.iterates(changed)))
+        painted.append(result.image)
+    gap = np.ones((content.shape[0], 4, 3), np.float32)
+    strip = [content, gap, painted[0], gap, painted[1], gap, painted[2]]
+    save_image(path, np.concatenate(strip, axis=1))
+
+
+def optimiser_figure(path, network, content, style, steps):
+    content, style = fit(content, 128), fit(style, 128)
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for optimizer in ("lbfgs", "adam", "momentum"):
+        recipe = jaxstyle.Recipe(size=0, steps=steps, optimizer=optimizer)
+        result = jaxstyle.stylize(content, style, recipe=recipe, network=network)
+        # A step is one evaluation in each of the three.
+        best = np.minimum.accumulate(np.nan_to_num(result.history.loss, nan=np.inf))
+        axis.semilogy(result.history.step + 1, best, label=optimizer)
+    axis.set(xlabel="evaluations", ylabel="best loss so far")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--steps", type=int, default=150)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    network = jaxstyle.load_network("compact")
+    content, style = pictures(options.size)
+    gram_figure(options.folder / "gram.png", network, content, style)
+    weight_figure(options.folder / "style_weight.jpg", network, content, style, options.steps)
+    optimiser_figure(options.folder / "optimisers.png", network, content, style, options.steps)
+
+
+if __name__ == "__main__":
+    main()
