@@ -310,8 +310,8 @@ def describe(found: Found, run: Run, seconds: float) -> dict[str, Any]:
 def write_sheet(path: Path, pictures: Sequence[np.ndarray], labels: Sequence[str], columns: int):
     """Write a contact sheet as JPEG of at most 400 kB."""
     # Small pictures are shown large enough for their strokes, and their labels, to be seen.
-    enlarged = [p.repeat(max(1, 144 // p.shape[1]), 0).repeat(max(1, 144 // p.shape[1]), 1)
-                for p in pictures]  # fmt: skip
+    times = max(1, 192 // max(picture.shape[1] for picture in pictures))
+    enlarged = [picture.repeat(times, 0).repeat(times, 1) for picture in pictures]
     sheet = contact_sheet(enlarged, columns=columns, labels=labels)
     image = Image.fromarray((np.clip(sheet, 0, 1) * 255).round().astype(np.uint8))
     for quality in (90, 80, 70, 55, 40, 25):

@@ -12,7 +12,7 @@ from plots import label, names
 import jaxstyle
 
 POINTS = 33
-CURVE_POINTS, CURVE_STEPS = 9, 100
+CURVE_POINTS, CURVE_STEPS = 7, 60
 
 
 def measure(run: Run) -> Found:

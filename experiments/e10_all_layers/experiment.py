@@ -105,7 +105,7 @@ EXPERIMENT = Experiment(
     "style; slower.",
     method="The style of five layers against that of every convolution (thirteen in the embedded "
     "network, which ends at conv5_1; sixteen in VGG-19), weighed alike within a block, with alpha "
-    "as it is and 1.5 and 2 times. Each picture is scored under both style objectives and by a "
+    "as it is and 1.5 times. Each picture is scored under both style objectives and by a "
     "referee that knows no network: the sliced Wasserstein distance of 5x5 patches to the "
     "painting.",
     measure=measure,
