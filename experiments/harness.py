@@ -33,12 +33,7 @@ HERE = Path(__file__).parent
 LARGEST_SHEET = 400_000
 """Bytes: what a page that shows ten of them can bear."""
 
-HOLDS, PARTLY, CONTRADICTED, OPEN = (
-    "holds",
-    "holds in part",
-    "does not hold here",
-    "not reached here",
-)
+HOLDS, PARTLY, CONTRADICTED = "holds", "holds in part", "does not hold here"
 
 Settings = dict[str, Any]
 

@@ -1,7 +1,5 @@
 """Numbers of pictures that several experiments compare."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,28 +68,19 @@ def _grads(network, targets, recipe, images):
 def losses(job: jaxstyle.Job, images: np.ndarray) -> tuple[np.ndarray, jaxstyle.Terms]:
     """Score pictures `[k, h, w, 3]` under a job's objective: losses `[k]` and terms."""
     images = jnp.asarray(images, jnp.float32)
-    return jax.device_get(_terms(job.network, job.targets, _numbers(job), images))
+    return jax.device_get(_terms(job.network, job.targets, job.recipe, images))
 
 
 def gradients(job: jaxstyle.Job, images: np.ndarray) -> np.ndarray:
     """The loss's gradient with respect to each of the pictures `[k, h, w, 3]`."""
     images = jnp.asarray(images, jnp.float32)
-    return jax.device_get(_grads(job.network, job.targets, _numbers(job), images))
-
-
-def _numbers(job: jaxstyle.Job) -> jaxstyle.Recipe:
-    return job.recipe
+    return jax.device_get(_grads(job.network, job.targets, job.recipe, images))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Cosine of the angle between two arrays."""
     a, b = a.ravel().astype(float), b.ravel().astype(float)
     return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-300))
-
-
-def spread(values: list[float], of: Callable[[list[float]], float] = np.mean) -> str:
-    """A mean with the range, for a sentence."""
-    return f"{of(values):.4g} ({min(values):.4g} to {max(values):.4g})"
 
 
 def patch_distance(image: np.ndarray, style: np.ndarray, *, side: int = 5, seed: int = 0) -> float:

@@ -55,17 +55,20 @@ def conditions(results: Mapping[str, Any]) -> str:
 
 
 def write_index(experiments: Sequence[Experiment], folder: Path) -> None:
-    """Write the table of all experiments that have results into the marked part of README.md."""
+    """Write the table of all experiments into the marked part of README.md."""
     rows = [
         "| experiment | claim | verdict | number | picture |",
         "| --- | --- | --- | --- | --- |",
     ]
     for experiment in experiments:
         path = experiment.folder / "results.json"
+        name = experiment.name
         if not path.exists():
+            rows.append(
+                f"| {experiment.title} (`{name}/`) | {experiment.claim} | not run yet | | |"
+            )
             continue
         results = json.loads(path.read_bytes())
-        name = experiment.name
         opinions = "".join(
             f"; {opinion['weights']['name']}: {opinion['verdict']}"
             for opinion in results["second_opinions"].values()

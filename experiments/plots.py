@@ -4,7 +4,6 @@ Pages differ in their background, a picture in a README cannot. So the backgroun
 out and everything is drawn in tones that stand out from white as well as from near black.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -68,12 +67,6 @@ def label(axis: Axes, *, x: str, y: str, title: str = "", log: str = "") -> None
 def names(axis: Axes, **options: object) -> None:
     """Name the curves."""
     axis.legend(frameon=False, labelcolor=INK, fontsize=8, **options)
-
-
-def curves(axis: Axes, x: Sequence[float], by_name: dict[str, Sequence[float]], **style) -> None:
-    """Draw one curve a name."""
-    for name, y in by_name.items():
-        axis.plot(x, y, label=name, **style)
 
 
 def save(made: Figure, path: Path) -> None:
