@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check docs clean
+.PHONY: demo test experiments check docs clean
 
 $(VENV)/demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,15 @@ demo: $(VENV)/demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
+
+# The article's claims at small size, into experiments/; goes on where it was stopped.
+$(VENV)/experiments: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[experiments]'
+	touch $@
+
+experiments: $(VENV)/experiments
+	$(BIN)/python experiments/run.py
 
 check: $(VENV)/test
 	$(BIN)/ruff check .

@@ -1,0 +1,120 @@
+"""E10: Gram matrices of all layers against those of five."""
+
+import numpy as np
+from harness import CONTRADICTED, HOLDS, PARTLY, Cell, Experiment, Found, Run
+from measures import losses, patch_distance
+from plots import label, names
+
+from jaxstyle.images import fit
+
+
+def layers(cell: Cell) -> int:
+    """How many layers carry the style."""
+    return len(cell.recipe["style_layers"])
+
+
+def measure(run: Run) -> Found:
+    """Every picture under both style objectives, under a referee, and the seconds."""
+    cells = run.cells["grid"]
+    counts = sorted({layers(cell) for cell in cells})
+    judges = {count: run.job(next(c for c in cells if layers(c) == count)) for count in counts}
+    style = {}
+    for count, job in judges.items():
+        _, terms = losses(job, np.stack([cell.image for cell in cells]))
+        style[count] = np.asarray(terms.style)
+    painting = fit(run.style, max(cells[0].image.shape[:2]))
+    few, many = counts
+    table = [
+        {
+            "layers": layers(cell),
+            "content weight": cell.recipe["content_weight"],
+            f"style over {few} layers": float(style[few][k]),
+            f"style over {many} layers": float(style[many][k]),
+            "content, unweighted": cell.report["terms"]["content"] / cell.recipe["content_weight"],
+            "patch distance to the painting": patch_distance(cell.image, painting),
+            "seconds": cell.seconds,
+        }
+        for k, cell in enumerate(cells)
+    ]
+
+    def rows(count: int) -> list[dict]:
+        return [row for row in table if row["layers"] == count]
+
+    plain = rows(few)[0]
+    # The least content distance is wanted at the same time, so all layers come with a higher alpha.
+    higher = rows(many)[1:] or rows(many)
+    patch = "patch distance to the painting"
+    all_style = f"style over {many} layers"
+    best = min(higher, key=lambda row: row[patch])
+    ratio = best[patch] / plain[patch]
+    gram = plain[all_style] / best[all_style]
+    seconds = sum(r["seconds"] for r in rows(many)) / sum(r["seconds"] for r in rows(few))
+    parts = [ratio < 0.98, gram > 1, seconds > 1]
+    return Found(
+        verdict=HOLDS if all(parts) else PARTLY if any(parts[:2]) else CONTRADICTED,
+        number=f"patch distance to the painting x{ratio:.2f}, seconds x{seconds:.2f}",
+        numbers={
+            "patch_distance_ratio": ratio,
+            "all_layer_style_five_over_all": gram,
+            "five_layer_style_all_over_five": best[f"style over {few} layers"]
+            / plain[f"style over {few} layers"],
+            "content_ratio": best["content, unweighted"] / plain["content, unweighted"],
+            "seconds_ratio": seconds,
+        },
+        said=[
+            f"With {many} layers and alpha {best['content weight']:g} the small patches are "
+            f"{ratio:.2f} times as far from the painting's as with {few} and "
+            f"{plain['content weight']:g} (a referee that knows no network).",
+            f"Measured over all {many} layers the picture of {few} layers has {gram:.2f} times the "
+            f"style term; measured over the {few} its own is "
+            f"{plain[f'style over {few} layers']:.4g} against "
+            f"{best[f'style over {few} layers']:.4g}.",
+            f"Content distance is {best['content, unweighted'] / plain['content, unweighted']:.2f} "
+            f"times that with {few} layers; a step takes {seconds:.2f} times as long.",
+        ],
+        table=table,
+    )
+
+
+def draw(run: Run, found: Found, axes) -> None:
+    """Content against the referee, and against the style over all layers."""
+    counts = sorted({row["layers"] for row in found.table})
+    measures = ("patch distance to the painting", f"style over {counts[-1]} layers")
+    for axis, measured in zip(axes, measures, strict=True):
+        for count in counts:
+            rows = [row for row in found.table if row["layers"] == count]
+            axis.plot([r["content, unweighted"] for r in rows], [r[measured] for r in rows],
+                      marker="o", label=f"{count} layers")  # fmt: skip
+        unit = " (0-255)" if "patch" in measured else ", weighted"
+        label(axis, x="content distance (mean square)", y=measured + unit)
+    names(axes[0])
+
+
+def sheet(run: Run):
+    """A row a set of layers, beside the painting."""
+    cells = run.cells["grid"]
+    labels = [f"{layers(c)} layers, alpha {c.recipe['content_weight']:g}" for c in cells]
+    return [c.image for c in cells], labels, len(cells) // 2
+
+
+ALL_BUT = "relu1_1:1,relu1_2:1,relu2_1:4,relu2_2:4,relu3_1:16,relu3_2:16,relu3_3:16"
+EXPERIMENT = Experiment(
+    name="e10_all_layers",
+    title="E10: all layers",
+    claim="Gram matrices of all convolution layers with a slightly higher alpha keep the most "
+    "style; slower.",
+    method="The style of five layers against that of every convolution (thirteen in the embedded "
+    "network, which ends at conv5_1; sixteen in VGG-19), weighed alike within a block, with alpha "
+    "as it is and 1.5 times. Each picture is scored under both style objectives and by a "
+    "referee that knows no network: the sliced Wasserstein distance of 5x5 patches to the "
+    "painting.",
+    measure=measure,
+    draw=draw,
+    sheet=sheet,
+    full={"steps": 2000, "content_weight": [5.0, 7.5, 10.0],
+          "style_layers": ["relu1_1,relu2_1,relu3_1,relu4_1,relu5_1", "all"]},
+    tiny={"content_weight": [1.0, 2.0],
+          "style_layers": ["relu1_1,relu2_1", "relu1_1,relu1_2,relu2_1,relu2_2"]},
+    exact={"style_layers": ["relu1_1:1,relu2_1:4,relu3_1:16", ALL_BUT], "content_layers": "relu3_2",
+           "content_weight": [1.0, 1.5], "steps": 120, "style_weight": 1e4},
+)  # fmt: skip

@@ -1,0 +1,104 @@
+"""Numbers of pictures that several experiments compare."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.ndimage import convolve, gaussian_filter
+
+import jaxstyle
+
+# The difference of two Laplacians: zero on everything that is locally a parabola.
+_NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
+
+
+def noise_level(image: np.ndarray) -> float:
+    """Estimate the standard deviation of a picture's noise, on the 0-255 scale.
+
+    Immerkær, Fast noise variance estimation, 1996: the mean response to a mask that structure
+    hardly answers to; the mean over the channels of an RGB `[h, w, 3]` in [0, 1].
+    """
+    found = [
+        np.abs(convolve(image[..., c].astype(float), _NOISE, mode="reflect"))[1:-1, 1:-1].mean()
+        for c in range(3)
+    ]
+    return 255 * float(np.mean(found)) * np.sqrt(np.pi / 2) / 6
+
+
+def psnr(image: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two pictures in [0, 1], dB."""
+    error = float(np.mean((image.astype(float) - other) ** 2))
+    return 10 * np.log10(1 / max(error, 1e-12))
+
+
+def correlation(image: np.ndarray, other: np.ndarray, *, blur: float = 0.0) -> float:
+    """Correlation of two pictures' brightness, each without its mean, -1 to 1."""
+    pair = [gaussian_filter(p.astype(float).mean(-1), blur) for p in (image, other)]
+    return float(np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1])
+
+
+def fine_correlation(image: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of what lies above about a fifth of a cycle a pixel: edges and texture."""
+    pair = [p.astype(float).mean(-1) for p in (image, other)]
+    pair = [p - gaussian_filter(p, 1.5) for p in pair]
+    return float(np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1])
+
+
+def first_step_within(values: np.ndarray, share: float) -> int:
+    """First step at which a falling quantity has covered `share` of its way, on a log scale.
+
+    From its highest value to its lowest: a term may rise before it falls.
+    """
+    logs = np.log(np.maximum(values, 1e-30))
+    top = int(np.nanargmax(logs))
+    goal = logs[top] - share * (logs[top] - np.nanmin(logs))
+    return top + int(np.argmax(logs[top:] <= goal))
+
+
+@jax.jit
+def _terms(network, targets, recipe, images):
+    return jax.lax.map(jaxstyle.make_objective(network, targets, recipe), images)
+
+
+@jax.jit
+def _grads(network, targets, recipe, images):
+    objective = jaxstyle.make_objective(network, targets, recipe)
+    return jax.lax.map(jax.grad(lambda x: objective(x)[0]), images)
+
+
+def losses(job: jaxstyle.Job, images: np.ndarray) -> tuple[np.ndarray, jaxstyle.Terms]:
+    """Score pictures `[k, h, w, 3]` under a job's objective: losses `[k]` and terms."""
+    images = jnp.asarray(images, jnp.float32)
+    return jax.device_get(_terms(job.network, job.targets, job.recipe, images))
+
+
+def gradients(job: jaxstyle.Job, images: np.ndarray) -> np.ndarray:
+    """The loss's gradient with respect to each of the pictures `[k, h, w, 3]`."""
+    images = jnp.asarray(images, jnp.float32)
+    return jax.device_get(_grads(job.network, job.targets, job.recipe, images))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of the angle between two arrays."""
+    a, b = a.ravel().astype(float), b.ravel().astype(float)
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-300))
+
+
+def patch_distance(image: np.ndarray, style: np.ndarray, *, side: int = 5, seed: int = 0) -> float:
+    """How far the small patches of two pictures are apart as clouds of points, on the 0-255 scale.
+
+    Sliced Wasserstein distance (Rabin et al., 2011) over 64 random directions of `side` x `side`
+    RGB patches. It knows no network, so it can be a referee between objectives that do.
+    """
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(64, side * side * 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    quantiles = np.linspace(0, 1, 201)
+
+    def projected(picture: np.ndarray) -> np.ndarray:
+        windows = np.lib.stride_tricks.sliding_window_view(picture.astype(float), (side, side, 3))
+        patches = windows.reshape(-1, side * side * 3)
+        return np.quantile(patches @ directions.T, quantiles, axis=0)
+
+    difference = projected(image) - projected(style)
+    # Divided by the root of the patch's length: a constant offset of d gives about d.
+    return 255 * float(np.sqrt(np.mean(difference**2))) / side / np.sqrt(3) * np.sqrt(side * side)

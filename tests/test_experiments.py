@@ -1,0 +1,140 @@
+"""The article's experiments: each runs at tiny size and computes its claim's number."""
+
+import dataclasses
+import json
+import math
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "experiments"
+NAMES = sorted(path.parent.name for path in FOLDER.glob("e*/experiment.py"))
+pytest.importorskip("matplotlib", reason="the plots' extra: pip install 'jaxstyle[experiments]'")
+pytest.importorskip("skimage", reason="the photograph: pip install 'jaxstyle[demo]'")
+
+
+@pytest.fixture(scope="module")
+def tools():
+    """The experiments' modules, which are scripts beside each other."""
+    sys.path.insert(0, str(FOLDER))
+    import harness
+    import measures
+    import pages
+    import run
+
+    yield {"harness": harness, "measures": measures, "pages": pages, "run": run}
+    sys.path.remove(str(FOLDER))
+
+
+def finite(value):
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list):
+        return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def test_there_are_ten():
+    assert [name[:3] for name in NAMES] == [f"e{number:02}" for number in range(1, 11)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_computes_its_number(name, tools, files, tmp_path, compilation_cache, capsys):
+    harness, run = tools["harness"], tools["run"]
+    experiment = run.load(name)
+    assert experiment.name == name
+    tiny = harness.SCALES["tiny"]
+    scale = dataclasses.replace(tiny, base={**tiny.base, "weights": str(files["weights"])})
+    out = files["weights"].parent / "experiments"
+    found = run.carry_out(experiment, scale, out, tmp_path)
+    assert found.verdict in (harness.HOLDS, harness.PARTLY, harness.CONTRADICTED)
+    assert found.number and found.said and found.numbers and finite(found.numbers)
+    results = json.loads((tmp_path / "results.json").read_bytes())
+    assert results["verdict"] == found.verdict and results["evaluations"] > results["cells"] > 0
+    assert 0 < (tmp_path / "sheet.jpg").stat().st_size <= harness.LARGEST_SHEET
+    assert "<svg" in (tmp_path / "plot.svg").read_text()
+    page = (tmp_path / "README.md").read_text()
+    for part in (experiment.claim, found.verdict, found.number, *found.said):
+        assert part in page
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if (FOLDER / name / "results.json").exists()]
+)
+def test_what_is_kept_is_whole(name, tools):
+    folder = FOLDER / name
+    results = json.loads((folder / "results.json").read_bytes())
+    experiment = tools["run"].load(name)
+    assert results["claim"] == experiment.claim and results["scale"] == "small"
+    assert (folder / "sheet.jpg").stat().st_size <= 400_000 and (folder / "plot.svg").exists()
+    page, index = (folder / "README.md").read_text(), (FOLDER / "README.md").read_text()
+    assert results["number"] in page and results["number"] in index
+    assert f"**{results['verdict']}**" in index
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("e*/*.toml")), ids=lambda p: p.stem)
+def test_grid_files_are_ones_that_the_command_reads(path, tools):
+    from jaxstyle.grid.file import parse
+
+    parse(path.read_text(), path)
+    for scale in tools["harness"].SCALES.values():
+        base, grid = tools["harness"].scaled(tomllib.loads(path.read_text()), scale.base)
+        text = tools["harness"].as_toml({"base": base, "grid": grid})
+        assert tomllib.loads(text) == {"base": base, "grid": grid}
+        parse(text, path)
+
+
+def test_scales_replace_values_and_axes(tools):
+    tables = {"base": {"size": 64, "steps": 9}, "grid": {"seed": [0, 1], "tv_weight": [0.0]}}
+    over = {"size": 32, "seed": [5], "tv_weight": 1.0, "noise_std": [1.0], "weights": "vgg19"}
+    base, grid = tools["harness"].scaled(tables, over)
+    assert base == {"size": 32, "steps": 9, "weights": "vgg19"}
+    assert grid == {"seed": [5], "tv_weight": [0.0]}
+    assert tables["base"]["size"] == 64
+
+
+class TestMeasures:
+    @pytest.fixture(autouse=True)
+    def _measures(self, tools):
+        self.measures = tools["measures"]
+
+    @pytest.mark.parametrize("std", [5.0, 20.0])
+    def test_noise_is_found_and_structure_is_not(self, std, make_picture):
+        y, x = np.mgrid[0:96, 0:96] / 96
+        smooth = np.stack([x, y, 0.5 + 0.3 * np.sin(3 * x)], -1)
+        noise = np.random.default_rng(0).normal(size=smooth.shape) * std / 255
+        assert self.measures.noise_level(smooth) < 0.1
+        assert self.measures.noise_level(smooth + noise) == pytest.approx(std, rel=0.05)
+
+    def test_steps_to_a_share_of_the_way(self):
+        # From 1e4 down to 1: nine tenths of the logarithm are reached at 10^0.4.
+        values = 10 ** np.linspace(4, 0, 41)
+        assert self.measures.first_step_within(values, 0.9) == 36
+        assert self.measures.first_step_within(np.array([1.0, 100, 10, 1]), 0.5) == 2
+
+    def test_patches_of_a_picture_are_where_they_are(self, make_picture):
+        picture = make_picture(40, 48, seed=1)
+        distance = self.measures.patch_distance
+        assert distance(picture, picture) == 0
+        assert distance(picture[::-1, ::-1], picture) < distance(make_picture(seed=5), picture)
+        offset = distance(picture + 10 / 255, picture)
+        assert offset == pytest.approx(10, rel=0.35)
+
+    def test_correlations(self, make_picture):
+        one, other = make_picture(seed=1), make_picture(seed=2)
+        for measure in (self.measures.correlation, self.measures.fine_correlation):
+            assert measure(one, one) == pytest.approx(1) and measure(one, 1 - one) < -0.99
+            assert abs(measure(one, other)) < 0.9
+
+    def test_oscillations_are_counted(self, tools):
+        import importlib
+
+        peaks = importlib.import_module("e08_adam_oscillates.experiment").peaks
+        steps = np.arange(200)
+        assert len(peaks(np.exp(-steps / 50))) == 0
+        assert len(peaks(2 + np.sin(steps / 200 * 2 * np.pi * 5))) == 5
+        assert len(peaks(2 + 0.01 * np.sin(steps))) == 0
