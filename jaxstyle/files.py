@@ -86,6 +86,35 @@ def check_writable(path: StrPath, *, argument: str) -> None:
         ) from error
 
 
+def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
+    """Raise unless `path` is a regular file that can be opened.
+
+    Tells a missing file, a folder and a pipe apart, which readers call all the same.
+
+    Args:
+      path: the file that is to be read.
+      named: how messages name it, as in `content 'a.png'`.
+      kind: what is wanted, as in `picture file`.
+
+    Raises:
+      JaxstyleError: says which it is.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            with open(path, "rb"):
+                return
+    except FileNotFoundError:
+        raise JaxstyleError(f"{named} does not exist; check the path") from None
+    except (OSError, ValueError) as error:
+        raise JaxstyleError(
+            f"{named} cannot be read: {reason(error)}; check the path and its permissions"
+        ) from error
+    # Opening a pipe would wait for ever, and decoders need to seek.
+    found = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+    raise JaxstyleError(f"{named} is {found}; name a {kind}")
+
+
 def sha256_of(path: StrPath) -> str:
     """Digest a file's bytes: SHA-256 as 64 lower-case hexadecimal digits.
 

@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import os
-import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from PIL import (
     UnidentifiedImageError,
 )
 
-from jaxstyle import files
+from jaxstyle import files, png16
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 
@@ -46,7 +45,11 @@ WRITE_FORMATS: dict[str, str] = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".avif": "AVIF",
 }
+ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF")
+"""What keeps an alpha channel."""
+BIT_DEPTHS = (8, 16)
 _LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     "PNG": {},
@@ -55,6 +58,8 @@ _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     "WEBP": {"quality": 95, "method": 4},
     "TIFF": {"compression": "tiff_deflate"},
     "BMP": {},
+    # One thread: the bytes depend on how many there are.
+    "AVIF": {"quality": 95, "subsampling": "4:4:4", "max_threads": 1},
 }
 
 # Pillow logs some oddities of a file as errors, which Python prints when nobody
@@ -74,7 +79,7 @@ def load_image(
     EXIF orientation is applied. An embedded ICC profile is converted to sRGB; a
     broken one, or one that does not fit the pixels, is ignored. CMYK, palette and
     grayscale become RGB; 16-bit grayscale keeps its precision, 16-bit colour is read
-    at 8 bit. Transparent pixels are laid over white, as on paper.
+    at 8 bit. Transparent pixels are laid over white, as on paper; see `load_with_alpha`.
 
     Args:
       path: a JPEG, PNG, TIFF, WebP, AVIF or BMP file.
@@ -90,8 +95,26 @@ def load_image(
       JaxstyleError: missing, unreadable, not a picture of these formats, damaged,
         too many pixels, too small, or several frames.
     """
+    return load_with_alpha(path, argument=argument, max_pixels=max_pixels, first_frame=first_frame)[
+        0
+    ]
+
+
+def load_with_alpha(
+    path: StrPath,
+    *,
+    argument: str = "image",
+    max_pixels: int = MAX_PIXELS,
+    first_frame: bool = False,
+) -> tuple[Array, Array | None]:
+    """Read a picture as `load_image` does, and its alpha channel.
+
+    Returns:
+      The picture over white [height, width, 3], and alpha [height, width] in [0, 1] (0 is
+      transparent), None if the file has none or is opaque throughout.
+    """
     named = f"{argument} {files.shown(path)}"
-    _check_readable(path, named)
+    files.check_readable(path, named, kind="picture file")
     with _quiet_pillow(max_pixels):
         try:
             with open(path, "rb") as stream:
@@ -102,7 +125,8 @@ def load_image(
             raise
         except Image.DecompressionBombError:
             raise JaxstyleError(
-                f"{named} has far more than the {max_pixels} pixels accepted; make it smaller"
+                f"{named} has far more than the {max_pixels} pixels accepted; make it smaller "
+                "or raise --max-pixels"
             ) from None
         except Exception as error:
             # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
@@ -119,7 +143,9 @@ def load_image(
         rgb -= 1
         rgb *= alpha[..., None]
         rgb += 1
-    return rgb
+        if (alpha == 1).all():
+            alpha = None
+    return rgb, alpha
 
 
 def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | None:
@@ -131,7 +157,7 @@ def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | 
       JaxstyleError: the file cannot be read or is not a PNG.
     """
     named = f"{argument}: {path}"
-    _check_readable(path, named)
+    files.check_readable(path, named, kind="picture file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -213,22 +239,30 @@ def resize(image: Array, height: int, width: int) -> Array:
 
 
 def encode_image(
-    array: npt.ArrayLike, format: str, *, text: Mapping[str, str] | None = None
+    array: npt.ArrayLike,
+    format: str,
+    *,
+    text: Mapping[str, str] | None = None,
+    alpha: npt.ArrayLike | None = None,
+    bit_depth: int = 8,
 ) -> bytes:
     """Turn an array into the bytes of a picture file; the same array gives the same bytes.
 
-    Values are clipped to [0, 1] and rounded to 8 bit. An sRGB profile is embedded
+    Values are clipped to [0, 1] and rounded to 8 bit, or 16 in a PNG. An sRGB profile is embedded
     except in BMP, which has no place for it. JPEG is written at quality 95 without
-    chroma subsampling, WebP at quality 95.
+    chroma subsampling, so is AVIF, WebP at quality 95.
 
     Args:
       array: [h, w, 3] floats.
       format: a value of `WRITE_FORMATS`, as `format_of` returns it.
       text: keywords and values kept in a PNG's text chunks; other formats leave it out.
+      alpha: [h, w] floats, 0 transparent and 1 opaque; formats outside `ALPHA_FORMATS` leave it
+        out.
+      bit_depth: bits a channel, 8 or 16.
 
     Raises:
       ValueError: the array has another shape or type, or holds NaN or infinity.
-      JaxstyleError: the format cannot hold a side as long as this.
+      JaxstyleError: the format cannot hold a side as long as this, or 16 bit.
     """
     values = np.asarray(array)
     if values.ndim != 3 or values.shape[-1] != 3 or 0 in values.shape:
@@ -252,7 +286,17 @@ def encode_image(
         for keyword, value in text.items():
             info.add_text(keyword, value)
         options["pnginfo"] = info
-    pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    check_bit_depth(bit_depth, format)
+    if alpha is not None and format in ALPHA_FORMATS:
+        values = np.concatenate([values, np.asarray(alpha, values.dtype)[..., None]], axis=-1)
+    values = np.clip(values, 0, 1)
+    if bit_depth == 16:
+        return png16.encode(
+            np.rint(values.astype(np.float64) * 65535).astype(np.uint16),
+            profile=_srgb_bytes(),
+            text=text or {},
+        )
+    pixels = np.rint(values * 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()
@@ -264,6 +308,8 @@ def save_image(
     *,
     argument: str = "output",
     text: Mapping[str, str] | None = None,
+    alpha: npt.ArrayLike | None = None,
+    bit_depth: int = 8,
 ) -> None:
     """Write `array` ([h, w, 3] in [0, 1]) whole or not at all, in the format of the path's ending.
 
@@ -273,7 +319,8 @@ def save_image(
       JaxstyleError: unknown ending, or the file cannot be written.
       ValueError: the array is not a picture.
     """
-    data = encode_image(array, format_of(path, argument=argument), text=text)
+    format = format_of(path, argument=argument)
+    data = encode_image(array, format, text=text, alpha=alpha, bit_depth=bit_depth)
     files.write_atomically(path, data, argument=argument)
 
 
@@ -293,6 +340,20 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
         ) from None
 
 
+def check_bit_depth(bit_depth: int, format: str, *, argument: str = "bit_depth") -> None:
+    """Raise if a format is not written with so many bits a channel.
+
+    Raises:
+      JaxstyleError: names `argument` and what is possible.
+    """
+    if bit_depth not in BIT_DEPTHS:
+        raise JaxstyleError(f"{argument}: {bit_depth} bits a channel are not written; give 8 or 16")
+    if bit_depth == 16 and format != "PNG":
+        raise JaxstyleError(
+            f"{argument}: 16 bits a channel are not written as {format}; write a .png"
+        )
+
+
 def check_output(path: StrPath, *, argument: str = "output") -> None:
     """Raise, before any long work, if `save_image` could not write to `path`.
 
@@ -302,24 +363,6 @@ def check_output(path: StrPath, *, argument: str = "output") -> None:
     # The folder first: of `-o results` the person wants to hear that it is a folder.
     files.check_writable(path, argument=argument)
     format_of(path, argument=argument)
-
-
-def _check_readable(path: StrPath, named: str) -> None:
-    """Tell a missing file, a folder and a pipe apart before Pillow calls them all the same."""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            with open(path, "rb"):
-                return
-    except FileNotFoundError:
-        raise JaxstyleError(f"{named} does not exist; check the path") from None
-    except (OSError, ValueError) as error:
-        raise JaxstyleError(
-            f"{named} cannot be read: {files.reason(error)}; check the path and its permissions"
-        ) from error
-    # Opening a pipe would wait for ever, and decoders need to seek.
-    kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-    raise JaxstyleError(f"{named} is {kind}; name a picture file")
 
 
 @contextlib.contextmanager
@@ -379,7 +422,7 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
     if width * height > max_pixels:
         raise JaxstyleError(
             f"{named} is {width}x{height}, {width * height / 1e6:.1f} megapixels, and at most "
-            f"{max_pixels / 1e6:g} are accepted; make it smaller"
+            f"{max_pixels / 1e6:g} are accepted; make it smaller or raise --max-pixels"
         )
     if min(width, height) < MIN_SIDE:
         raise JaxstyleError(
@@ -389,7 +432,8 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1 and not first_frame:
         raise JaxstyleError(
-            f"{named} holds {frames} frames or pages; save the one you want as its own file"
+            f"{named} holds {frames} frames or pages; save the one you want as its own file "
+            "or take the first with --first-frame"
         )
 
 

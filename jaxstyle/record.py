@@ -17,7 +17,8 @@ LONGEST = 1 << 20
 """Characters; a record of ours has a few thousand."""
 
 
-_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+# What a text that is no record makes `parse_record` raise, beside `JaxstyleError`.
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class InputFile(NamedTuple):
@@ -64,13 +65,24 @@ def read_record(path: Path, *, argument: str = "picture") -> Record:
             "jaxstyle wrote do"
         )
     try:
-        if len(text) > LONGEST:
-            raise ValueError("it is too long")
-        return _checked(json.loads(text))
-    except (*_MALFORMED, JaxstyleError) as error:
+        return parse_record(text)
+    except (*MALFORMED, JaxstyleError) as error:
         raise JaxstyleError(
             f"{argument}: the record in {path} is damaged ({error}); give the settings as flags"
         ) from None
+
+
+def parse_record(text: str) -> Record:
+    """Read a record that anyone may have written.
+
+    Raises:
+      JaxstyleError: a setting of its recipe does not exist or is out of range.
+      ValueError, TypeError, KeyError, AttributeError, RecursionError: it is malformed
+        (`MALFORMED`).
+    """
+    if len(text) > LONGEST:
+        raise ValueError("it is too long")
+    return _checked(json.loads(text))
 
 
 def _checked(found: Any) -> Record:

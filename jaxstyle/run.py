@@ -17,6 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
+from jaxstyle.divergence import diverged
 from jaxstyle.objective import Targets, Terms, compute_targets, make_objective
 from jaxstyle.optimisers import make_optimiser
 from jaxstyle.prepare import Job, picture, prepare, style_pictures
@@ -52,6 +53,20 @@ class Iterate(NamedTuple):
     """Spent on tracing and compiling since the last iterate."""
     run_seconds: float
     """Spent on running since the last iterate."""
+    carry: Any = None
+    """Everything on the device; valid until the generator goes on (`run_state` keeps it)."""
+
+
+class RunState(NamedTuple):
+    """Where a run stands between two chunks, on the host: all that it takes to go on."""
+
+    step: int
+    carry: Any
+    """State of the optimiser and best point, in a pytree of the form `carry_form` gives."""
+    history: History
+    """From step 0 on."""
+    compile_seconds: float
+    run_seconds: float
 
 
 class Result(NamedTuple):
@@ -71,6 +86,8 @@ class Result(NamedTuple):
     run_seconds: float
     recipe: Recipe
     """Every setting, resolved."""
+    diverged: bool = False
+    """Whether the run was stopped as its loss exploded; `image` is still the best one seen."""
 
 
 class _Best(NamedTuple):
@@ -84,19 +101,24 @@ class _Carry(NamedTuple):
     best: _Best
 
 
-def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
+def iterates(
+    job: Job, *, every: int | None = None, state: RunState | None = None
+) -> Iterator[Iterate]:
     """Run the optimiser, yielding the initial picture and then one iterate a chunk.
 
     The loop may stop at any time; the last iterate holds the best picture. Everything stays
-    on the device but the numbers.
+    on the device but the numbers. It ends early when every lane has diverged.
 
     Args:
       job: from `prepare`.
       every: steps a chunk; fewer in the last if it does not divide the recipe's steps
         (which compiles a second program). Chosen from the picture's size if not given.
+      state: where an earlier run of this job stood (`run_state`): it goes on from there as if it
+        had never stopped; the first iterate is then that of `state`, with all its history.
 
     Yields:
-      `Iterate` at step 0, every, 2·every, …, recipe.steps.
+      `Iterate` at step 0 (or `state.step`) and at the multiples of `every` after it, and at
+      recipe.steps.
     """
     recipe = job.recipe
     every = every or default_every(job.start)
@@ -108,32 +130,64 @@ def iterates(job: Job, *, every: int | None = None) -> Iterator[Iterate]:
         elapsed, clock = time.perf_counter() - clock, time.perf_counter()
         return elapsed
 
-    # A call returns when its program is traced, compiled and queued; waiting is running.
-    carry = _start(*arguments, job.start, axes=axes)
-    compile_seconds = lap()
-    # Read what donation will invalidate before the next chunk is queued.
-    image = _as_saved(carry.best.image)
-    best = jax.device_get(carry.best._replace(image=0))
-    evaluations = jax.device_get(carry.state.evaluations)
-    first = [np.expand_dims(value, -1) for value in (best.loss, *best.terms)]
-    yield Iterate(
-        0, image, best.loss, best.terms, evaluations, History(np.zeros(1, int), *first),
-        compile_seconds, lap(),
-    )  # fmt: skip
-    for done in range(0, recipe.steps, every):
-        num_steps = min(every, recipe.steps - done)
-        lap()
-        carry, losses, terms = _advance(*arguments, carry, axes=axes, num_steps=num_steps)
+    def iterate(step: int, history: History | None, losses: Any, terms: Any) -> Iterate:
         compile_seconds = lap()
+        # Read what donation will invalidate before the next chunk is queued.
         image = _as_saved(carry.best.image)
         best, losses, terms, evaluations = jax.device_get(
             (carry.best._replace(image=0), losses, terms, carry.state.evaluations)
         )
-        steps = np.arange(done + 1, done + 1 + num_steps)
-        yield Iterate(
-            done + num_steps, image, best.loss, best.terms, evaluations,
-            History(steps, losses, *terms), compile_seconds, lap(),
-        )  # fmt: skip
+        if history is None:
+            steps = np.arange(step + 1 - np.shape(losses)[-1], step + 1)
+            history = History(steps, losses, *terms)
+        return Iterate(
+            step, image, best.loss, best.terms, evaluations, history, compile_seconds, lap(), carry
+        )
+
+    # A call returns when its program is traced, compiled and queued; waiting is running.
+    if state is None:
+        carry = _start(*arguments, job.start, axes=axes)
+        best = carry.best
+        first = iterate(0, None, best.loss[..., None], Terms(*(t[..., None] for t in best.terms)))
+    else:
+        # Copies, as the carry is donated and the caller keeps the state.
+        carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
+        first = iterate(state.step, state.history, (), ())
+        first = first._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
+    yield first
+    initial = first.history.loss[..., 0]
+    gone, done = diverged(initial, first.history.loss), first.step
+    while done < recipe.steps and not gone.all():
+        # On multiples of `every`, also from a state that is not on one.
+        num_steps = min(every - done % every, recipe.steps - done)
+        lap()
+        carry, losses, terms = _advance(*arguments, carry, axes=axes, num_steps=num_steps)
+        done += num_steps
+        latest = iterate(done, None, losses, terms)
+        gone = gone | diverged(initial, latest.history.loss)
+        yield latest
+
+
+def run_state(seen: Sequence[Iterate]) -> RunState:
+    """Take a run's state to the host, to be kept and gone on from.
+
+    Args:
+      seen: the iterates so far, in order; the last one still with its `carry`.
+    """
+    joined = [np.concatenate(parts, -1) for parts in zip(*(i.history for i in seen), strict=True)]
+    return RunState(
+        step=seen[-1].step,
+        carry=jax.device_get(seen[-1].carry),
+        history=History(*joined),
+        compile_seconds=sum(i.compile_seconds for i in seen),
+        run_seconds=sum(i.run_seconds for i in seen),
+    )
+
+
+def carry_form(job: Job) -> Any:
+    """Give the pytree of shapes and types that a `RunState.carry` of this job has."""
+    arguments, axes = _program(job)
+    return jax.eval_shape(partial(_start, axes=axes), *arguments, job.start)
 
 
 def lowered(job: Job, *, num_steps: int = 1) -> jax.stages.Lowered:
@@ -147,8 +201,7 @@ def lowered(job: Job, *, num_steps: int = 1) -> jax.stages.Lowered:
       What `compile()` turns into a program that tells its memory.
     """
     arguments, axes = _program(job)
-    carry = jax.eval_shape(partial(_start, axes=axes), *arguments, job.start)
-    return _advance.lower(*arguments, carry, axes=axes, num_steps=num_steps)
+    return _advance.lower(*arguments, carry_form(job), axes=axes, num_steps=num_steps)
 
 
 def default_every(start: ArrayLike) -> int:
@@ -197,6 +250,7 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
                 recipe=job.lanes[k]
                 if job.lanes
                 else dataclasses.replace(recipe, seed=recipe.seed + k),
+                diverged=bool(diverged(past.loss[0], past.loss)),
             )
         )
     return results
@@ -401,5 +455,5 @@ def _seen(run: Iterator[Iterate]) -> list[Iterate]:
     for iterate in run:
         if seen:
             seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-        seen.append(iterate)
+        seen.append(iterate._replace(carry=None))
     return seen

@@ -52,6 +52,71 @@ def _refused(path: Path, *words: str, **options: Any) -> None:
 # What is read.
 
 
+@pytest.mark.parametrize("ending", ["png", "tiff", "webp", "avif"])
+def test_alpha_is_kept_where_the_format_has_it(tmp_path: Path, ending: str) -> None:
+    pixels = _pixels(20, 24, 4)
+    pixels[..., 3] = np.arange(24) * 10
+    path = _save(tmp_path, Image.fromarray(pixels, "RGBA"))
+    rgb, alpha = images.load_with_alpha(path)
+    assert alpha is not None
+    np.testing.assert_array_equal(np.rint(alpha * 255), pixels[..., 3])
+    out = tmp_path / f"out.{ending}"
+    images.save_image(out, rgb, alpha=alpha)
+    with Image.open(out) as image:
+        assert image.mode == "RGBA"
+        kept = np.asarray(image.getchannel("A"), float)
+    np.testing.assert_allclose(kept, pixels[..., 3], atol=0 if ending in ("png", "tiff") else 6)
+    images.save_image(tmp_path / "out.jpg", rgb, alpha=alpha)
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.mode == "RGB"
+
+
+def test_an_opaque_alpha_is_none(tmp_path: Path) -> None:
+    path = _save(tmp_path, Image.new("RGBA", (20, 20), (1, 2, 3, 255)))
+    assert images.load_with_alpha(path)[1] is None
+
+
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_16_bit_png_by_an_independent_reader(tmp_path: Path, with_alpha: bool) -> None:
+    rng = np.random.default_rng(0)
+    rgb, alpha = rng.random((21, 17, 3)), rng.random((21, 17))
+    alpha[0, 0] = 0.5
+    path = tmp_path / "deep.png"
+    images.save_image(
+        path, rgb, alpha=alpha if with_alpha else None, bit_depth=16, text={"key": "value"}
+    )
+    data, chunks, at = path.read_bytes(), {}, 8
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 8 : at + 8 + size]
+        (checksum,) = struct.unpack(">I", data[at + 8 + size : at + 12 + size])
+        assert checksum == zlib.crc32(name + body)
+        chunks[name], at = body, at + 12 + size
+    channels = 4 if with_alpha else 3
+    colour_type = 6 if with_alpha else 2
+    assert chunks[b"IHDR"] == struct.pack(">IIBBBBB", 17, 21, 16, colour_type, 0, 0, 0)
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(21, -1)
+    assert (rows[:, 0] == 2).all()
+    bytes_ = np.cumsum(rows[:, 1:].astype(np.int64), axis=0).astype(np.uint8)
+    values = bytes_.reshape(21, 17, channels, 2).astype(int)
+    values = values[..., 0] * 256 + values[..., 1]
+    np.testing.assert_array_equal(values[..., :3], np.rint(rgb * 65535))
+    if with_alpha:
+        np.testing.assert_array_equal(values[..., 3], np.rint(alpha * 65535))
+    # And Pillow, which reads it at 8 bit.
+    with Image.open(path) as image:
+        image.load()
+        assert image.size == (17, 21) and image.mode == ("RGBA" if with_alpha else "RGB")
+        assert image.info["key"] == "value" and "icc_profile" in image.info
+        np.testing.assert_allclose(np.asarray(image)[..., :3], rgb * 255, atol=1)
+
+
+def test_16_bit_is_for_png() -> None:
+    for format, depth in (("JPEG", 16), ("TIFF", 16), ("PNG", 12)):
+        with pytest.raises(JaxstyleError, match="bit_depth"):
+            images.encode_image(np.zeros((16, 16, 3)), format, bit_depth=depth)
+
+
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(16, 40), width=st.integers(16, 40), seed=SEEDS)
 def test_a_png_comes_back_exactly(

@@ -13,7 +13,7 @@ ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
     {"errors", "interrupts", "curves"},
-    {"convolution", "files"},
+    {"convolution", "divergence", "files", "png16"},
     {"vgg"},
     {"losses", "variation", "images", "weights"},
     {"styles"},
@@ -25,7 +25,7 @@ FLOORS = (
     {"memory", "report"},
     {"pace"},
     {"progress", "record", "live"},
-    {"notebook", "serve", "grid"},
+    {"checkpoint", "notebook", "serve", "grid"},
     {"cli"},
     {"__main__"},
 )
@@ -36,7 +36,7 @@ ALONE = {
     "interrupts": set(),
     "curves": set(),
     "files": {"errors"},
-    "images": {"errors", "files"},
+    "images": {"errors", "files", "png16"},
     "convolution": set(),
     "vgg": {"convolution", "errors"},
     "losses": set(),

@@ -3,9 +3,11 @@
 import hashlib
 import http.server
 import io
+import itertools
 import shutil
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +30,8 @@ def source_file():
         state[f"{layer}.weight"] = rng.normal(size=(width, channels, 3, 3)).astype("f4")
         state[f"{layer}.bias"] = rng.normal(size=width).astype("f4")
         channels = width
+    # Several of the pieces that a download comes in.
+    state["padding"] = rng.normal(size=60_000)
     stream = io.BytesIO()
     np.savez(stream, **state)
     return stream.getvalue()
@@ -61,9 +65,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = GOOD * 3
         elif kind == "garbage":
             data = b"not a network, but with the right digest"
-        self.send_response(200)
+        start = 0
+        if kind == "parts" and "Range" in self.headers:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            data = data[start:]
+        self.server.starts.append(start)
+        self.send_response(206 if start else 200)
+        if start:
+            end = start + len(data)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        if kind == "parts" and len(data) > SIZE // 2:
+            self.wfile.write(data[: SIZE // 3])
+            self.close_connection = True
+            return
+        if kind == "forgetful" and self.server.requests.count(self.path) < 3:
+            self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+            return
         if kind == "cut":
             self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
@@ -77,7 +97,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.requests = []
+        running.requests, running.starts = [], []
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield running
@@ -94,6 +114,7 @@ def place(server, tmp_path, monkeypatch):
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     server.requests.clear()
+    server.starts.clear()
     base = f"http://127.0.0.1:{server.server_address[1]}"
 
     def write(*urls, size=SIZE, digest=None, name="small", extra=""):
@@ -109,7 +130,12 @@ def place(server, tmp_path, monkeypatch):
 
     write("good")
     return SimpleNamespace(
-        manifest=write, cache=cache, base=base, folder=tmp_path, requests=server.requests
+        manifest=write,
+        cache=cache,
+        base=base,
+        folder=tmp_path,
+        requests=server.requests,
+        starts=server.starts,
     )
 
 
@@ -185,6 +211,28 @@ def test_connection_cut_half_way(place, size):
     refuse(place)
 
 
+def test_a_cut_connection_is_resumed_where_it_broke(place):
+    place.manifest("parts")
+    assert weights.fetch("small").exists()
+    assert len(place.starts) >= 3 and place.starts[0] == 0
+    assert all(a < b for a, b in itertools.pairwise(place.starts))
+
+
+def test_a_server_without_ranges_is_asked_from_the_start(place):
+    place.manifest("forgetful")
+    assert weights.fetch("small").exists()
+    assert place.starts == [0, 0, 0]
+
+
+def test_two_at_once_both_have_it(place):
+    place.manifest("parts")
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: weights.fetch("small"), range(2)))
+    assert paths[0] == paths[1] and paths[0].exists()
+    assert weights.load_network("small").digest
+    assert not [name for name in left(place) if name.endswith((".part", ".tmp"))]
+
+
 def test_server_without_the_file(place):
     place.manifest("missing")
     refuse(place, "404", "weights convert")
@@ -203,7 +251,7 @@ def test_unreachable(place):
 def test_next_mirror(place, first):
     place.manifest(first, "good")
     weights.fetch("small")
-    assert place.requests == [f"/{first}.npz", "/good.npz"]
+    assert list(dict.fromkeys(place.requests)) == [f"/{first}.npz", "/good.npz"]
     assert left(place) == ["small.safetensors"]
 
 

@@ -16,9 +16,9 @@ from jaxstyle.cli.show import show
 from jaxstyle.cli.stylize import stylize
 from jaxstyle.cli.weights import weights
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.interrupts import INTERRUPTED, TERMINATED
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -38,7 +38,11 @@ app.add_command(completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 bad input or usage, 130 after Ctrl-C."""
+    """Run the command line and exit.
+
+    0 done, 2 bad input or usage, 3 a run that diverged and is no better than its start, 130 after
+    Ctrl-C, 143 after SIGTERM.
+    """
     try:
         code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -58,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output has gone, as `| head` does.
         sys.stderr.close()
         sys.exit(1)
-    if code == INTERRUPTED:
-        # After Ctrl-C in the middle of a compilation, XLA crashes in Python's own way out.
+    if code in (INTERRUPTED, TERMINATED):
+        # After a signal in the middle of a compilation, XLA crashes in Python's own way out.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        os._exit(code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

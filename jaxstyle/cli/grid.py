@@ -8,8 +8,7 @@ import click
 
 from jaxstyle.cli.options import PICTURE
 from jaxstyle.errors import JaxstyleError
-
-INTERRUPTED = 130
+from jaxstyle.interrupts import INTERRUPTED
 
 
 @click.command()

@@ -27,12 +27,18 @@ class Repeated(NamedTuple):
     def read(cls, file: Path, weights_name: str) -> "Repeated":
         """Read the record in `file`; a `weights_name` but `auto` replaces its weights."""
         record = read_record(file, argument="--from")
+        # As far as it went: an interrupted run is repeated to where it was stopped.
+        recipe = dataclasses.replace(record.recipe, steps=max(1, record.steps))
+        return cls.of(file, record._replace(recipe=recipe), weights_name)
+
+    @classmethod
+    def of(cls, file: Path, record: Record, weights_name: str) -> "Repeated":
+        """Take settings and files from a record that was read from `file`."""
         same_weights = weights_name == "auto"
         return cls(
             file,
             record,
-            # As far as it went: an interrupted run is repeated to where it was stopped.
-            dataclasses.replace(record.recipe, steps=max(1, record.steps)),
+            record.recipe,
             record.content.path,
             tuple(style.path for style in record.styles),
             record.weights if same_weights else weights_name,

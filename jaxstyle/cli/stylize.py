@@ -1,7 +1,9 @@
 """`jaxstyle stylize`: pictures in files to a picture in a file."""
 
+import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from jaxstyle.cli.options import (
 )
 from jaxstyle.errors import JaxstyleError
 
-INTERRUPTED = 130
+NO_BETTER = 3
+"""Exit code of a run that diverged and is no better than its start."""
 
 
 @click.command()
@@ -39,11 +42,9 @@ INTERRUPTED = 130
 @click.option(
     "--batch",
     type=int,
-    default=1,
     metavar="K",
-    show_default=True,
     help="Initial pictures (seeds N to N+K-1) in one program; writes OUTPUT with -000 … before "
-    "its ending.",
+    "its ending.  [default: 1]",
 )
 @click.option(
     "--save-every",
@@ -51,6 +52,41 @@ INTERRUPTED = 130
     metavar="K",
     help="Write OUTPUT with -step000K before its ending every K steps.",
 )
+@click.option(
+    "--checkpoint",
+    type=PICTURE,
+    metavar="FILE",
+    help="Keep the whole state of the run in FILE, for --resume: every 30 seconds, at the end, and "
+    "after Ctrl-C or SIGTERM.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=int,
+    metavar="K",
+    help="Write the checkpoint every K steps instead of every 30 seconds.",
+)
+@click.option(
+    "--resume",
+    type=PICTURE,
+    metavar="FILE",
+    help="Go on from a checkpoint, to the same bytes as if the run had never stopped; its "
+    "pictures and settings are taken from it, others are refused, but for more --steps.",
+)
+@click.option(
+    "--bit-depth",
+    type=int,
+    default=8,
+    metavar="N",
+    show_default=True,
+    help="Bits a colour channel of the output: 8, or 16 for .png.",
+)
+@click.option(
+    "--max-pixels",
+    type=int,
+    metavar="N",
+    help="Largest width times height of a picture that is read.  [default: 40000000]",
+)
+@click.option("--first-frame", is_flag=True, help="Read the first picture of an animated file.")
 @click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option(
@@ -64,8 +100,14 @@ def stylize(
     earlier: Path | None,
     preset_name: str | None,
     weights_name: str,
-    batch: int,
+    batch: int | None,
     save_every: int | None,
+    checkpoint: Path | None,
+    checkpoint_every: int | None,
+    resume: Path | None,
+    bit_depth: int,
+    max_pixels: int | None,
+    first_frame: bool,
     report: Path | None,
     quiet: bool,
     log_json: bool,
@@ -74,18 +116,25 @@ def stylize(
 ) -> int:
     """Paint CONTENT in the style of STYLE (several styles are blended).
 
-    Ctrl-C stops the run after the steps under way and keeps the best picture so far, and so does
-    the button of the page that --serve shows.
+    Ctrl-C stops the run after the steps under way and keeps the best picture so far; so do SIGTERM
+    and the button of the page that --serve shows.
     """
-    repeated = None
-    if earlier is not None:
+    repeated = resumed = None
+    if earlier is not None or resume is not None:
+        from jaxstyle.checkpoint import read_checkpoint
         from jaxstyle.cli.repeat import Repeated
 
-        if preset_name is not None:
-            raise JaxstyleError(
-                f"--preset: {preset_name!r} and --from {earlier} both give all settings; give one"
-            )
-        repeated = Repeated.read(earlier, weights_name)
+        sources = {"--preset": preset_name, "--from": earlier, "--resume": resume}
+        given = [f"{flag} {value}" for flag, value in sources.items() if value is not None]
+        if len(given) > 1:
+            raise JaxstyleError(f"{' and '.join(given)} both give all settings; give one")
+        if resume is not None:
+            resumed = read_checkpoint(resume)
+            repeated = Repeated.of(resume, resumed.record, weights_name)
+            batch = resumed.lanes if batch is None else batch
+        elif earlier is not None:
+            repeated = Repeated.read(earlier, weights_name)
+        assert repeated is not None
         content, styles = content or repeated.content, styles or repeated.styles
         weights_name = repeated.weights_name
         recipe = build_recipe(repeated.recipe, flags)
@@ -94,15 +143,29 @@ def stylize(
     if content is None or not styles:
         missing = "CONTENT" if content is None else "STYLE [STYLE ...]"
         raise click.UsageError(f"Missing argument '{missing}'.")
-    for flag, value in (("--batch", batch), ("--save-every", save_every)):
+    batch = 1 if batch is None else batch
+    whole = {
+        "--batch": batch,
+        "--save-every": save_every,
+        "--checkpoint-every": checkpoint_every,
+        "--max-pixels": max_pixels,
+    }
+    for flag, value in whole.items():
         if value is not None and value < 1:
             raise JaxstyleError(f"{flag}: {value} is out of range; give a whole number from 1")
 
     # Imported here so that usage errors and --help do not wait for JAX's programs.
     from jaxstyle import images, memory
+    from jaxstyle.checkpoint import (
+        check_same_pictures,
+        check_same_run,
+        load_state,
+        save_checkpoint,
+    )
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.cli.keeping import Writer, checkpoints, rescue, warn, write_there
     from jaxstyle.files import check_writable, numbered
-    from jaxstyle.interrupts import interrupts
+    from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.peers import weights_notice
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
@@ -114,10 +177,18 @@ def stylize(
 
     # Everything that can fail early does so before the long work.
     images.check_output(output, argument="-o")
-    if report is not None:
-        check_writable(report, argument="--report")
-        if report.resolve() == output.resolve():
-            raise JaxstyleError(f"--report: {report} is the picture's file too; choose another")
+    images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
+    taken = {output.resolve(): "-o"}
+    for flag, file in (("--report", report), ("--checkpoint", checkpoint)):
+        if file is not None:
+            check_writable(file, argument=flag)
+            other = taken.setdefault(file.resolve(), flag)
+            if other != flag:
+                raise JaxstyleError(f"{flag}: {file} is the file of {other} too; choose another")
+    if checkpoint_every is not None and checkpoint is None:
+        raise JaxstyleError(
+            f"--checkpoint-every: {checkpoint_every} needs a file to write; give --checkpoint too"
+        )
     if port is not None:
         from jaxstyle.serve.server import check_port
 
@@ -125,8 +196,12 @@ def stylize(
     enable_compilation_cache()
     notice = auto_notice() if weights_name == "auto" else None
     network = load_network(weights_name)
-    content_picture = images.load_image(content, argument="CONTENT")
-    style_pictures = [images.load_image(style, argument="STYLE") for style in styles]
+    reading: dict[str, Any] = {
+        "max_pixels": max_pixels or images.MAX_PIXELS,
+        "first_frame": first_frame,
+    }
+    content_picture, alpha = images.load_with_alpha(content, argument="CONTENT", **reading)
+    style_pictures = [images.load_image(style, argument="STYLE", **reading) for style in styles]
     start: Any = recipe.init
     inputs: dict[str, Any] = {
         "content": picture_report(content, content_picture),
@@ -134,9 +209,11 @@ def stylize(
         "init": None,
     }
     if recipe.init not in INITS:
-        start = images.load_image(recipe.init, argument="--init")
+        start = images.load_image(recipe.init, argument="--init", **reading)
         inputs["init"] = picture_report(Path(recipe.init), start)
-    if repeated is not None:
+    if resumed is not None:
+        check_same_pictures(resumed, inputs)
+    elif repeated is not None:
         repeated.check(network, inputs)
     try:
         height, width = content_picture.shape[:2]
@@ -153,6 +230,10 @@ def stylize(
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
+    state = None
+    if resumed is not None:
+        check_same_run(resumed, job)
+        state = load_state(resumed, job)
     # Lines for programs stand alone.
     quiet = quiet or log_json
     if repeated is None:
@@ -168,14 +249,40 @@ def stylize(
 
     outputs = [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
     every = default_every(job.start)
-    if save_every:
-        # A chunk must end on every snapshot.
-        every = next(n for n in range(min(every, save_every), 0, -1) if save_every % n == 0)
+    # A chunk must end on every snapshot and checkpoint.
+    common = math.gcd(save_every or 0, checkpoint_every or 0)
+    every = next(n for n in range(min(every, common or every), 0, -1) if common % n == 0)
 
-    def save(results: Sequence[Result], suffix: str = "") -> None:
+    if alpha is not None:
+        # The content's transparency is the output's, where its format has any.
+        height, width = job.start.shape[-3:-1]
+        alpha = images.resize(alpha[..., None], height, width)[..., 0]
+
+    def save(results: Sequence[Result], suffix: str = "", *, to: Writer = write_there) -> None:
+        problems = []
         for path, result in zip(outputs, results, strict=True):
             text = as_text(record(result, network=network, weights=weights_name, inputs=inputs))
-            images.save_image(numbered(path, suffix), result.image, argument="-o", text=text)
+            write = partial(
+                images.save_image,
+                array=result.image,
+                argument="-o",
+                text=text,
+                alpha=alpha,
+                bit_depth=bit_depth,
+            )
+            try:
+                to(write, numbered(path, suffix))
+            except JaxstyleError as error:
+                problems.append(str(error))
+        if problems:
+            raise JaxstyleError("; ".join(problems))
+
+    keep = None
+    if checkpoint is not None:
+        write_state = partial(
+            save_checkpoint, checkpoint, job=job, weights=weights_name, inputs=inputs
+        )
+        keep = checkpoints(write_state, every=checkpoint_every)
 
     page = None
     if port is not None:
@@ -184,44 +291,62 @@ def stylize(
         shown_content = images.resize(content_picture, *job.start.shape[-3:-1])
         page = open_page(port, recipe.steps, shown_content, as_json=log_json)
     seen: list[Iterate] = []
-    interrupted = stopped = False
-    with (
-        progress(recipe.steps, quiet=quiet, as_json=log_json) as show,
-        interrupts() as check_interrupt,
-    ):
+    code = 0
+    stopped = False
+    with interrupts() as check_interrupt:
         try:
-            for iterate in iterates(job, every=every):
-                # Kept before the one before it is dropped: Ctrl-C may come between the two.
-                seen.append(iterate)
-                if len(seen) > 1:
-                    seen[-2] = seen[-2]._replace(image=None)  # type: ignore[arg-type]
-                show(iterate)
-                if save_every and iterate.step and iterate.step % save_every == 0:
-                    save(finish(job, seen), f"-step{iterate.step:04}")
-                check_interrupt()
-                if page is not None:
-                    page.live.tick(iterate)
-                    if stopped := page.stopped:
-                        break
-        except KeyboardInterrupt:
+            with progress(recipe.steps, quiet=quiet, as_json=log_json) as show:
+                for iterate in iterates(job, every=every, state=state):
+                    # Kept before the one before it is dropped: Ctrl-C may come between the two.
+                    seen.append(iterate)
+                    if len(seen) > 1:
+                        seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+                    show(iterate)
+                    if keep:
+                        keep(seen, iterate.step == recipe.steps)
+                    if save_every and iterate.step and iterate.step % save_every == 0:
+                        try:
+                            save(finish(job, seen), f"-step{iterate.step:04}")
+                        except JaxstyleError as error:
+                            warn(f"{error}; the run goes on")
+                    check_interrupt()
+                    if page is not None:
+                        page.live.tick(iterate)
+                        if stopped := page.stopped:
+                            break
+        except KeyboardInterrupt as signal:
             if not seen:
                 raise
-            interrupted = True
-    results = finish(job, seen)
-    save(results)
+            code = TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
+        if keep:
+            keep(seen, True)
+        # The optimiser's state is not needed any more, its memory may be.
+        seen[-1] = seen[-1]._replace(carry=None)
+        results = finish(job, seen)
+        save(results, to=rescue)
     if report is not None:
         runs = [
             run_report(result, network=network, weights=weights_name, inputs=inputs, output=path)
             for path, result in zip(outputs, results, strict=True)
         ]
         write_report(report, runs[0] if batch == 1 else batch_report(runs))
+    lost = [k for k, result in enumerate(results) if result.diverged]
+    for k in lost:
+        result = results[k]
+        verdict = "better" if result.loss < result.initial_loss else "no better"
+        warn(
+            f"the loss exploded; {outputs[k]} is the best picture seen, {verdict} than the start "
+            f"(loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose a lower "
+            "--learning-rate or --optimizer lbfgs"
+        )
     names = ", ".join(map(str, outputs))
     if page is not None:
-        page.finish(f"{'stopped' if interrupted or stopped else 'done'}; the picture is in {names}")
-    if interrupted or stopped:
+        page.finish(f"{'stopped' if code or stopped else 'done'}; the picture is in {names}")
+    if code or stopped:
         print(
             f"jaxstyle: stopped at step {results[0].steps}; the best picture so far is in {names}",
             file=sys.stderr,
         )
-    # The page's button is a person's way to say that it is good enough.
-    return INTERRUPTED if interrupted else 0
+        # Without a code: the page's button is a person's way to say that it is good enough.
+        return code
+    return NO_BETTER if any(not results[k].loss < results[k].initial_loss for k in lost) else 0

@@ -16,6 +16,8 @@ Progress = Callable[[int, int | None], None]
 # For sources whose size nobody published; the largest known has 575 MB.
 _MAX_BYTES = 700_000_000
 _TIMEOUT_SECONDS = 30
+# Of an address whose connections are cut on the way.
+_ATTEMPTS = 5
 
 
 def download(source: Source, target: Path, *, progress: Progress | None = None) -> None:
@@ -77,21 +79,39 @@ def _download(url: str, source: Source, target: Path, progress: Progress | None)
 
     with open(target, "wb") as file:
         writer = _BoundedWriter(file, source.size, progress)
-        fetch = pooch.HTTPDownloader(
-            chunk_size=1 << 16, timeout=_TIMEOUT_SECONDS, hooks={"response": check_redirect}
-        )
-        try:
-            fetch(url=url, output_file=writer, pooch=None)
-        except requests.exceptions.HTTPError as error:
-            status = getattr(error.response, "status_code", "an error")
-            raise _Failure(f"the server answered {status}") from error
-        except (
-            requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.ContentDecodingError,
-        ) as error:
-            raise _Failure(f"the connection broke after {writer.received} bytes") from error
-        except requests.exceptions.RequestException as error:
-            raise _Failure(f"not reachable ({_reason(error)})") from error
+
+        def check(response: Any, *_: Any, **__: Any) -> None:
+            check_redirect(response)
+            # A server that does not know ranges sends the whole file again.
+            if not response.is_redirect and response.status_code != 206:
+                writer.restart()
+
+        for attempt in range(_ATTEMPTS):
+            had = writer.received
+            fetch = pooch.HTTPDownloader(
+                chunk_size=1 << 16,
+                timeout=_TIMEOUT_SECONDS,
+                hooks={"response": check},
+                # Compressed in transit, a range would be one of other bytes.
+                headers={"Accept-Encoding": "identity"}
+                | ({"Range": f"bytes={had}-"} if had else {}),
+            )
+            try:
+                fetch(url=url, output_file=writer, pooch=None)
+                break
+            except requests.exceptions.HTTPError as error:
+                status = getattr(error.response, "status_code", "an error")
+                raise _Failure(f"the server answered {status}") from error
+            except requests.exceptions.ContentDecodingError as error:
+                raise _Failure(f"the connection broke after {writer.received} bytes") from error
+            except requests.exceptions.RequestException as error:
+                # Cut on the way: what is there is kept, the rest is asked for.
+                if writer.received and attempt + 1 < _ATTEMPTS:
+                    continue
+                if writer.received or isinstance(error, requests.exceptions.ChunkedEncodingError):
+                    cause = f"the connection broke after {writer.received} bytes"
+                    raise _Failure(cause) from error
+                raise _Failure(f"not reachable ({_reason(error)})") from error
     if source.size is not None and writer.received < source.size:
         raise _Failure(f"truncated: {writer.received} of {source.size} bytes")
     assert source.digest is not None
@@ -114,6 +134,12 @@ class _BoundedWriter:
         self.file.write(chunk)
         if self.progress:
             self.progress(self.received, self.size)
+
+    def restart(self) -> None:
+        """Forget what was received."""
+        self.file.seek(0)
+        self.file.truncate()
+        self.received = 0
 
     def flush(self) -> None:
         """Nothing: the downloader flushes after every chunk, which only costs time."""

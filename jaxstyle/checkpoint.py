@@ -1,0 +1,250 @@
+"""Checkpoints: a run's state in one `.safetensors`, written whole or not at all, checked when read.
+
+The arrays are the leaves of the run's carry, named by their path (`carry.state.point.position`),
+and the history (`history.loss`). One metadata string, `jaxstyle-checkpoint`, holds as JSON the
+record of the run so far (see `record`), the number of lanes, the seconds spent and a digest of
+the arrays.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors
+from safetensors.numpy import save
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import check_readable, shown, write_atomically
+from jaxstyle.prepare import Job
+from jaxstyle.record import MALFORMED, Record, parse_record
+from jaxstyle.report import SCHEMA, environment_report, to_json, weights_report
+from jaxstyle.run import History, RunState, carry_form
+
+KEYWORD = "jaxstyle-checkpoint"
+_CODES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "bool": "BOOL"}
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file says of itself; its arrays are read by `load_state`."""
+
+    path: Path
+    record: Record
+    """Its `steps` are those done; its `recipe` that of the whole run."""
+    lanes: int
+    """Pictures in one program, as of `--batch`."""
+    compile_seconds: float
+    run_seconds: float
+    digest: str
+
+
+def save_checkpoint(
+    path: Path, state: RunState, *, job: Job, weights: str, inputs: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint; an earlier one of that name stays until the new one is whole.
+
+    Args:
+      path: the file.
+      state: from `run_state`.
+      job: the run's.
+      weights: the name or the file that the weights were asked for by.
+      inputs: the pictures, as in `report.record`.
+
+    Raises:
+      JaxstyleError: it cannot be written.
+    """
+    arrays = _named(state.carry, state.history)
+    described = {
+        "schema": SCHEMA,
+        # Of the best lane; one that is not a number becomes null.
+        "loss": float(np.min(state.carry.best.loss)),
+        "steps": state.step,
+        "recipe": job.recipe.as_dict(),
+        "weights": weights_report(job.network) | {"given": weights},
+        "images": dict(inputs),
+        "environment": environment_report(),
+        "lanes": _lanes(job),
+        "seconds": {"compile": state.compile_seconds, "run": state.run_seconds},
+        "digest": _digest(arrays),
+    }
+    # One entry: safetensors shuffles several.
+    data = save(arrays, {KEYWORD: to_json(described, indent=None)})
+    write_atomically(path, data, argument="--checkpoint")
+
+
+def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
+    """Read what a checkpoint says of itself. Nothing in it is trusted.
+
+    Raises:
+      JaxstyleError: missing, not a checkpoint, or damaged; names `argument`.
+    """
+    check_readable(path, f"{argument}: {shown(path)}", kind="checkpoint")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(KEYWORD)
+    except _UNREADABLE as error:
+        raise _damaged(path, argument, error) from None
+    if text is None:
+        raise JaxstyleError(
+            f"{argument}: {shown(path)} is not a checkpoint; name a file that --checkpoint wrote"
+        )
+    try:
+        record = parse_record(text)
+        found = record.everything
+        lanes, seconds, digest = found["lanes"], found["seconds"], found["digest"]
+        if type(lanes) is not int or not 1 <= lanes < 2**31 or not isinstance(digest, str):
+            raise ValueError(f"lanes are {lanes!r}, digest {digest!r}")
+        if record.steps > record.recipe.steps:
+            raise ValueError(f"step {record.steps} of {record.recipe.steps}")
+        return Checkpoint(
+            path, record, lanes, _seconds(seconds["compile"]), _seconds(seconds["run"]), digest
+        )
+    except (*MALFORMED, JaxstyleError) as error:
+        raise _damaged(path, argument, error) from None
+
+
+def load_state(checkpoint: Checkpoint, job: Job, *, argument: str = "--resume") -> RunState:
+    """Read the arrays, once their names, types and shapes are known to be those of `job`.
+
+    Raises:
+      JaxstyleError: they are not, or the file is damaged.
+    """
+    path, form = checkpoint.path, carry_form(job)
+    steps = checkpoint.record.steps + 1
+    batch = job.start.shape[:1] if job.start.ndim == 4 else ()
+    # Shapes and types in the place of arrays.
+    steps_form: Any = jax.ShapeDtypeStruct((steps,), np.dtype(np.int64))
+    values_form: Any = jax.ShapeDtypeStruct((*batch, steps), np.dtype(np.float32))
+    history_form = History(steps_form, *[values_form] * (len(History._fields) - 1))
+    wanted = _named(form, history_form)
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            held = set(file.keys())
+            for name, like in wanted.items():
+                if name not in held:
+                    raise ValueError(f"it lacks {name}")
+                view = file.get_slice(name)
+                stored = (view.get_dtype(), tuple(view.get_shape()))
+                if stored != (_CODES[like.dtype.name], like.shape):
+                    raise ValueError(f"{name} is {stored}, not {like.dtype} {like.shape}")
+            if extra := held - set(wanted):
+                raise ValueError(f"{min(extra)} is too much")
+            arrays = {name: file.get_tensor(name) for name in wanted}
+    except (*_UNREADABLE, ValueError) as error:
+        raise _damaged(path, argument, error) from None
+    if _digest(arrays) != checkpoint.digest:
+        raise _damaged(path, argument, ValueError("its arrays do not have the digest it names"))
+    history = History(*(arrays[f"history.{field}"] for field in History._fields))
+    leaves = [arrays[name] for name in wanted if not name.startswith("history.")]
+    if not np.array_equal(history.step, np.arange(steps)):
+        raise _damaged(path, argument, ValueError("its history has other steps"))
+    return RunState(
+        step=checkpoint.record.steps,
+        carry=jax.tree.unflatten(jax.tree.structure(form), leaves),
+        history=history,
+        compile_seconds=checkpoint.compile_seconds,
+        run_seconds=checkpoint.run_seconds,
+    )
+
+
+def check_same_run(checkpoint: Checkpoint, job: Job, *, argument: str = "--resume") -> None:
+    """Refuse to go on with another recipe, other weights or another number of lanes.
+
+    More `steps` are fine as long as nothing else depends on them.
+
+    Raises:
+      JaxstyleError: the setting that differs, with both its values.
+    """
+    path, record = checkpoint.path, checkpoint.record
+    here, there = job.recipe, record.recipe
+
+    def refuse(setting: str, now: Any, then: Any) -> JaxstyleError:
+        return JaxstyleError(
+            f"{argument}: {shown(path)} was made with {setting} {then}, not {now}; go on with "
+            f"{then}, or start anew without {argument}"
+        )
+
+    if job.network.digest != record.weights_sha256:
+        raise refuse("the weights", job.network.digest[:12], record.weights_sha256[:12])
+    lanes = _lanes(job)
+    if lanes != checkpoint.lanes:
+        raise refuse("--batch", lanes, checkpoint.lanes)
+    for field in dataclasses.fields(here):
+        now, then = getattr(here, field.name), getattr(there, field.name)
+        if field.name == "steps" and here.schedule == "constant" and now >= record.steps:
+            continue
+        # A file's name is not what makes the initial picture: its digest is compared.
+        if field.name == "init" and record.init is not None:
+            continue
+        if now != then:
+            raise refuse("--" + field.name.replace("_", "-"), *map(_plain, (now, then)))
+
+
+def check_same_pictures(
+    checkpoint: Checkpoint, inputs: Mapping[str, Any], *, argument: str = "--resume"
+) -> None:
+    """Refuse to go on with other pictures than those of the checkpoint, whatever their names.
+
+    Raises:
+      JaxstyleError: the picture that differs.
+    """
+    record = checkpoint.record
+    then: dict[str, str | None] = {"content": record.content.sha256}
+    now: dict[str, str | None] = {"content": inputs["content"]["sha256"]}
+    then |= {f"style {k + 1}": style.sha256 for k, style in enumerate(record.styles)}
+    now |= {f"style {k + 1}": style["sha256"] for k, style in enumerate(inputs["styles"])}
+    then["init"] = record.init.sha256 if record.init else None
+    now["init"] = inputs["init"]["sha256"] if inputs["init"] else None
+    for name in {**then, **now}:
+        if then.get(name) != now.get(name):
+            raise JaxstyleError(
+                f"{argument}: {shown(checkpoint.path)} was made with another picture as {name} "
+                f"({(then.get(name) or 'none')[:12]}, now {(now.get(name) or 'none')[:12]}); give "
+                f"that one, or start anew without {argument}"
+            )
+
+
+_UNREADABLE = (safetensors.SafetensorError, OSError, TypeError, AttributeError, UnicodeError)
+
+
+def _lanes(job: Job) -> int:
+    return len(job.start) if job.start.ndim == 4 else 1
+
+
+def _named(carry: Any, history: History) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(carry)
+    named = {
+        "carry." + jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in leaves
+    }
+    return named | {f"history.{field}": values for field, values in history._asdict().items()}
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise ValueError(f"seconds are {value!r}")
+    return float(value)
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(dict(value)) if isinstance(value, tuple) else str(value)
+
+
+def _damaged(path: Path, argument: str, error: Exception) -> JaxstyleError:
+    reason = " ".join(str(error).split())[:200]
+    return JaxstyleError(
+        f"{argument}: {shown(path)} is no whole checkpoint ({reason}); "
+        f"start anew without {argument}"
+    )
