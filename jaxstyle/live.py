@@ -48,7 +48,8 @@ class Live:
         with self._lock:
             self._pace.tick(iterate)
             self._histories.append(iterate.history)
-            self._last = iterate
+            # Not the optimiser's state: its memory is the run's to free.
+            self._last = iterate._replace(carry=None)
 
     def view(self) -> View | None:
         """Give the numbers of the last iterate; None before the first."""

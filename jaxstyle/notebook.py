@@ -6,19 +6,23 @@ Outside a notebook the same functions print lines, so a cell's code runs anywher
 import base64
 import html
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxstyle import images
+from jaxstyle import grid, images
+from jaxstyle.files import StrPath
 from jaxstyle.interrupts import interrupts
 from jaxstyle.live import Live, View
 from jaxstyle.pace import clock
 from jaxstyle.prepare import Job
+from jaxstyle.recipe import Recipe
 from jaxstyle.run import Iterate, Result, finish, iterates
+from jaxstyle.weights import load_network
 
 LONGEST_SHOWN = 384
 """Pixels of a picture's longer side on the page; results keep all of theirs."""
@@ -49,7 +53,7 @@ def watch(
             for iterate in iterates(job, every=every):
                 seen.append(iterate)
                 if len(seen) > 1:
-                    seen[-2] = seen[-2]._replace(image=None)  # type: ignore[arg-type]
+                    seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
                 live.tick(iterate)
                 canvas.update(live)
                 check_interrupt()
@@ -57,9 +61,91 @@ def watch(
             if not seen:
                 raise
             stopped = True
+    # The optimiser's state is not needed any more.
+    seen[-1] = seen[-1]._replace(carry=None)
     results = finish(job, seen)
     canvas.update(live, stopped=stopped, finished=True)
     return results
+
+
+class GridCell(NamedTuple):
+    """A finished cell of a grid."""
+
+    settings: dict[str, Any]
+    """What varies over the grid."""
+    recipe: Recipe
+    """Resolved."""
+    loss: float
+    """Under the cell's own recipe; not to be compared where the objectives differ."""
+    picture: Path
+
+
+def watch_grid(file: StrPath, folder: StrPath, *, lanes: int | None = None) -> list[GridCell]:
+    """Run a grid file into a folder, showing cells as they are finished.
+
+    Run again, it goes on where it stopped. The notebook's stop button ends it and loses the cells
+    under way; those that are finished are returned.
+
+    Args:
+      file: a TOML file as `jaxstyle grid` takes it.
+      folder: for pictures and reports of the cells.
+      lanes: cells at a time, at most; chosen from the memory if not given.
+
+    Returns:
+      The finished cells, in the grid's order.
+
+    Raises:
+      JaxstyleError: what is wrong with the file, or where the folder cannot be written.
+    """
+    cells = grid.cells(grid.read(Path(file)), load_network)
+    groups = grid.grouped(cells)
+    grid.check(groups)
+    store = grid.Store(Path(folder))
+    place = _Place()
+
+    def finished(reports: Mapping[str, grid.Report]) -> list[GridCell]:
+        return [
+            GridCell(
+                settings={axis: cell.settings[axis] for axis in cell.axes},
+                recipe=cell.recipe,
+                # JSON has no infinity: it writes null.
+                loss=float(np.inf if (loss := reports[cell.key]["loss"]) is None else loss),
+                picture=Path(reports[cell.key]["images"]["output"]["path"]),
+            )
+            for cell in cells
+            if cell.key in reports
+        ]  # fmt: skip
+
+    def draw(reports: Mapping[str, grid.Report], words: str) -> None:
+        done = finished(reports)
+        captions = [
+            ", ".join(f"{k} {v}" for k, v in cell.settings.items()) + f": {cell.loss:.4g}"
+            for cell in done
+        ]
+        words = f"{len(done)} of {len(cells)} cells  {words}"
+        if not place.notebook:
+            print(words)
+            return
+        pictures = [_encoded(images.load_image(cell.picture)) for cell in done]
+        place.put(f"<p>{html.escape(words)}</p>{_row(pictures, captions)}")
+
+    with store.open():
+        reports = {cell.key: report for cell in cells if (report := store.find(cell))}
+        draw(reports, "")
+        with interrupts() as check_interrupt:
+
+            def keep(found: Mapping[str, grid.Report]) -> None:
+                reports.update(found)
+                draw(reports, "")
+
+            try:
+                grid.run(
+                    groups, reports, store, lanes=lanes,
+                    show=lambda progress: check_interrupt(), kept=keep,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                draw(reports, "stopped; run again to go on")
+    return finished(reports)
 
 
 def show(pictures: ArrayLike | Sequence[ArrayLike], *, labels: Sequence[str] | None = None) -> None:
@@ -99,19 +185,33 @@ def in_notebook() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
-class _Canvas:
-    """One place on the page that is drawn over and over; lines where there is no page."""
+class _Place:
+    """One place on the page that is drawn over and over."""
 
     def __init__(self) -> None:
         self._handle: Any = None
-        self._notebook = in_notebook()
+        self.notebook = in_notebook()
+
+    def put(self, page: str) -> None:
+        """Replace what is there."""
+        if self._handle is None:
+            self._handle = _display(page)
+        else:
+            self._handle.update(_html(page))
+
+
+class _Canvas:
+    """A run's place on the page; lines where there is no page."""
+
+    def __init__(self) -> None:
+        self._place = _Place()
         self._printed: int | None = None
 
     def update(self, live: Live, *, stopped: bool = False, finished: bool = False) -> None:
         view = live.view()
         assert view is not None  # `update` follows a `tick`
         words = _words(view, stopped=stopped, finished=finished)
-        if not self._notebook:
+        if not self._place.notebook:
             # About ten lines a run, whatever the chunks.
             due = self._printed is None or view.step - self._printed >= view.steps / 10
             if due or (finished and (stopped or self._printed != view.step)):
@@ -123,11 +223,7 @@ class _Canvas:
         captions = [
             f"{label} {loss:.4g}".strip() for label, loss in zip(labels, view.losses, strict=True)
         ]
-        page = f"<p>{html.escape(words)}</p>{_row(pictures, captions)}{live.curves()}"
-        if self._handle is None:
-            self._handle = _display(page)
-        else:
-            self._handle.update(_html(page))
+        self._place.put(f"<p>{html.escape(words)}</p>{_row(pictures, captions)}{live.curves()}")
 
 
 def _words(view: View, *, stopped: bool, finished: bool) -> str:

@@ -25,7 +25,8 @@ FLOORS = (
     {"memory", "report"},
     {"pace"},
     {"progress", "record", "live"},
-    {"checkpoint", "notebook", "serve", "grid"},
+    {"checkpoint", "serve", "grid"},
+    {"notebook"},
     {"cli"},
     {"__main__"},
 )

@@ -156,6 +156,19 @@ class TestNotebook:
         last = capsys.readouterr().out.splitlines()[-1]
         assert "stopped" in last and "best lane" in last
 
+    def test_a_grid_goes_on_where_it_stopped(self, files, tmp_path, capsys, monkeypatch):
+        base = {"content": files["content"], "style": files["style"], "weights": files["weights"]}
+        text = "[base]\n" + "".join(f'{name} = "{path}"\n' for name, path in base.items())
+        text += 'content_layers = "relu1_1"\nstyle_layers = "relu1_1"\nsteps = 1\n'
+        (tmp_path / "grid.toml").write_text(text + "[grid]\nstyle_weight = [1.0, 2.0]\n")
+        cells = notebook.watch_grid(tmp_path / "grid.toml", tmp_path / "out", lanes=1)
+        assert [cell.settings for cell in cells] == [{"style_weight": 1.0}, {"style_weight": 2.0}]
+        assert all(cell.picture.is_file() and np.isfinite(cell.loss) for cell in cells)
+        assert "2 of 2 cells" in capsys.readouterr().out.splitlines()[-1]
+        monkeypatch.setattr("jaxstyle.grid.runner.iterates", lambda *a, **k: pytest.fail("it ran"))
+        again = notebook.watch_grid(tmp_path / "grid.toml", tmp_path / "out")
+        assert [cell.loss for cell in again] == [cell.loss for cell in cells]
+
     def test_show_and_devices_as_text(self, make_picture, capsys):
         notebook.show([make_picture(16, 20), make_picture(18, 16)], labels=["a", "b"])
         notebook.show(make_picture(16, 20))

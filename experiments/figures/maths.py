@@ -52,7 +52,7 @@ def gram_figure(path, network, content, style):
             )
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
 
 
 def weight_figure(path, network, content, style, steps):
@@ -70,7 +70,7 @@ def weight_figure(path, network, content, style, steps):
 
 
 def optimiser_figure(path, network, content, style, steps):
-    content, style = fit(content, 128), fit(style, 128)
+    content, style = fit(content, 96), fit(style, 96)
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for optimizer in ("lbfgs", "adam", "momentum"):
         recipe = jaxstyle.Recipe(size=0, steps=steps, optimizer=optimizer)
@@ -81,7 +81,7 @@ def optimiser_figure(path, network, content, style, steps):
     axis.set(xlabel="evaluations", ylabel="best loss so far")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
 
 
 def main():
