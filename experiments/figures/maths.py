@@ -15,6 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from PIL import Image
 
 import jaxstyle
 from jaxstyle.images import fit, load_image, save_image
@@ -53,6 +54,8 @@ def gram_figure(path, network, content, style):
     for axis in axes.flat:
         axis.set_axis_off()
     figure.savefig(path, dpi=90)
+    # A third of the bytes.
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def weight_figure(path, network, content, style, steps):
