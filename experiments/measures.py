@@ -1,5 +1,7 @@
 """Numbers of pictures that several experiments compare."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,19 @@ def gradients(job: jaxstyle.Job, images: np.ndarray) -> np.ndarray:
     """The loss's gradient with respect to each of the pictures `[k, h, w, 3]`."""
     images = jnp.asarray(images, jnp.float32)
     return jax.device_get(_grads(job.network, job.targets, job.recipe, images))
+
+
+def gradient_seconds(job: jaxstyle.Job, image: np.ndarray, *, repeats: int = 7) -> float:
+    """Seconds of one evaluation of loss and gradient: the least of several, compiled before.
+
+    The least, as other work on the machine can only add to it.
+    """
+    seconds = []
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        gradients(job, image[None])
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds[1:])
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
