@@ -17,7 +17,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.styles import STYLE_LOSSES
 from jaxstyle.variation import VARIATIONS
 from jaxstyle.vgg import (
-    OTHER_CONVENTIONS,
+    INPUTS,
     POOLINGS,
     Network,
     check_layers,
@@ -138,8 +138,9 @@ class Recipe:
     pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
     convention: str | None = _setting(
         None,
-        "How pictures become the network's input; default: as the weights say.",
-        choices=tuple(OTHER_CONVENTIONS),
+        "How pictures become the network's input, where not as the weights say: as in the programs "
+        "that presets follow.",
+        choices=tuple(INPUTS),
     )
     init: str = _setting(
         "content", "Initial picture: `content`, `noise`, `style` or an image file."
@@ -261,7 +262,8 @@ class Recipe:
         """Give the network with the input convention that the recipe asks for."""
         if self.convention is None:
             return network
-        return dataclasses.replace(network, convention=OTHER_CONVENTIONS[self.convention])
+        convention = dataclasses.replace(network.convention, **INPUTS[self.convention])
+        return dataclasses.replace(network, convention=convention)
 
     def for_program(self) -> "Recipe":
         """Strip what does not shape the programs of a run, so that it does not key them either."""

@@ -156,16 +156,33 @@ def iterates(
         first = first._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
     yield first
     initial = first.history.loss[..., 0]
-    gone, done = diverged(initial, first.history.loss), first.step
+    gone, done, latest = diverged(initial, first.history.loss), first.step, first
     while done < recipe.steps and not gone.all():
         # On multiples of `every`, also from a state that is not on one.
         num_steps = min(every - done % every, recipe.steps - done)
         lap()
         carry, losses, terms = _advance(*arguments, carry, axes=axes, num_steps=num_steps)
         done += num_steps
-        latest = iterate(done, None, losses, terms)
+        before, latest = latest, iterate(done, None, losses, terms)
+        if gone.any():
+            latest = _without(gone, before, latest)
         gone = gone | diverged(initial, latest.history.loss)
         yield latest
+
+
+def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
+    """Leave the lanes that have diverged as they were: alone they would have ended there."""
+
+    def kept(old: Any, new: Any) -> Any:
+        lanes = gone.reshape(-1, *[1] * (np.ndim(new) - 1))
+        return (jnp if isinstance(new, jax.Array) else np).where(lanes, old, new)
+
+    return latest._replace(
+        image=kept(before.image, latest.image),
+        loss=kept(before.loss, latest.loss),
+        terms=Terms(*map(kept, before.terms, latest.terms)),
+        evaluations=kept(before.evaluations, latest.evaluations),
+    )
 
 
 def run_state(seen: Sequence[Iterate]) -> RunState:
@@ -225,8 +242,6 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     last = seen[-1]
     arguments, axes = _program(job)
     final = jax.device_get(_start(*arguments, last.image, axes=axes).best)
-    joined = [np.concatenate(parts, -1) for parts in zip(*(i.history for i in seen), strict=True)]
-    history = History(*joined)
 
     def lane(tree: Any, k: int) -> Any:
         return jax.tree.map(lambda x: x[k], tree) if batched else tree
@@ -234,7 +249,11 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     results = []
     for k in range(len(start) if batched else 1):
         best = lane(final, k)
-        past = History(history.step, *(lane(h, k) for h in history[1:]))
+        parts = [History(i.history.step, *(lane(h, k) for h in i.history[1:])) for i in seen]
+        # A lane ends with the chunk in which it diverges, however long the others go on.
+        ends = (diverged(parts[0].loss[0], part.loss) for part in parts)
+        count = next((n for n, gone in enumerate(ends, start=1) if gone), len(parts))
+        past = History(*map(np.concatenate, zip(*parts[:count], strict=True)))
         results.append(
             Result(
                 image=best.image,
@@ -243,7 +262,7 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
                 initial_loss=float(past.loss[0]),
                 initial_terms=Terms(*(float(term[0]) for term in past[2:])),
                 history=past,
-                steps=last.step,
+                steps=int(past.step[-1]),
                 evaluations=int(lane(last.evaluations, k)),
                 compile_seconds=sum(i.compile_seconds for i in seen),
                 run_seconds=sum(i.run_seconds for i in seen),

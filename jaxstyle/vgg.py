@@ -10,7 +10,6 @@ Reference:
   Recognition, arXiv:1409.1556, table 1, columns D (VGG-16) and E (VGG-19).
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -60,12 +59,18 @@ CONVENTIONS: dict[str, InputConvention] = {
     "torchvision": InputConvention("rgb", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """What networks were trained with."""
-OTHER_CONVENTIONS: dict[str, InputConvention] = CONVENTIONS | {
-    "caffe-256": dataclasses.replace(CONVENTIONS["caffe"], scale=256.0),
-    "torchvision-255": InputConvention("rgb", 255.0, (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)),
-    "torchvision-edge": dataclasses.replace(CONVENTIONS["torchvision"], padding="edge-first"),
+INPUTS: dict[str, dict[str, Any]] = {
+    # neural-style multiplies by 256 where Caffe's pictures went to 255.
+    "caffe-256": {"scale": 256.0},
+    # Torchvision's mean on the scale of 255, without its standard deviation.
+    "torchvision-255": {
+        "scale": 255.0,
+        "mean": (123.675, 116.28, 103.53),
+        "std": (1.0, 1.0, 1.0),
+    },
+    "edge-first": {"padding": "edge-first"},
 }
-"""Those and what known programs feed to networks instead."""
+"""What known programs change of the convention that a network was trained with."""
 
 
 @flax.struct.dataclass

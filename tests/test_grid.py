@@ -363,6 +363,22 @@ class TestLanes:
         np.testing.assert_array_equal(first[1].history.loss, second[1].history.loss)
         assert not np.array_equal(first[0].image, second[0].image)
 
+    def test_a_lane_that_diverges_ends_as_alone(self, jobs):
+        several = [
+            jobs(k, optimizer="adam", learning_rate=rate) for k, rate in ((0, 0.01), (1, 1e4))
+        ]
+
+        def run(job):
+            return runs.finish(job, list(runs.iterates(job, every=1)))
+
+        good, lost = run(stack(several))
+        (alone,) = run(several[1])
+        assert lost.diverged and alone.diverged and not good.diverged
+        assert good.steps == 5 and good.evaluations == 6
+        assert lost.steps == alone.steps < 5 and lost.evaluations == alone.evaluations
+        np.testing.assert_allclose(lost.history.loss, alone.history.loss, rtol=1e-4)
+        np.testing.assert_allclose(lost.image, alone.image, atol=1e-6)
+
     def test_other_numbers_use_the_same_program(self, jobs):
         self.run(stack([jobs(0), jobs(1), jobs(2)]))
         before = runs._advance._cache_size(), runs._start._cache_size()

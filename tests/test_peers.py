@@ -1,5 +1,7 @@
 """Presets against the peers' formulas, written out in PyTorch with nothing of ours but weights."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,6 +199,17 @@ def test_presets_resolve_and_name_their_weights(network):
     assert weights_notice("gordic", "vgg19-torchvision") is None
     assert weights_notice(None, "compact") is None and weights_notice("default", "x") is None
     assert "'vgg19-torchvision'" in weights_notice("gordic", "compact")
+
+
+def test_a_preset_changes_of_the_input_only_what_its_program_changes(make_network):
+    own = make_network(padding="reflect").convention
+    for name, changes in (
+        ("neural-style-pt", {}),
+        ("neural-style", {"scale": 256.0}),
+        ("crowson", {"padding": "edge-first"}),
+    ):
+        seen = presets[name].seen_by(make_network(padding="reflect")).convention
+        assert seen == dataclasses.replace(own, **changes), name
 
 
 def test_fixed_steps_turn_back_from_what_is_not_finite():

@@ -200,7 +200,7 @@ STRUCTURE = {
     "style_reduction": "sum",
     "content_reduction": "sum",
     "variation": "squared",
-    "convention": "caffe",
+    "convention": "caffe-256",
     "pooling": "avg",
     "optimizer": "adam",
     "history_size": 3,

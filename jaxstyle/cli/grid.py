@@ -8,7 +8,7 @@ import click
 
 from jaxstyle.cli.options import PICTURE
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.interrupts import INTERRUPTED
+from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 
 
 @click.command()
@@ -35,7 +35,6 @@ def grid(file: Path, output: Path, lanes: int | None, quiet: bool) -> int:
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.grid.progress import grid_progress
     from jaxstyle.grid.summary import write_overview, write_table
-    from jaxstyle.interrupts import interrupts
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before anything is written.
@@ -65,16 +64,15 @@ def grid(file: Path, output: Path, lanes: int | None, quiet: bool) -> int:
 
             try:
                 grids.run(groups, reports, store, lanes=lanes, show=shown, kept=kept)
-                interrupted = False
-            except KeyboardInterrupt:
-                interrupted = True
+                code = 0
+            except KeyboardInterrupt as stopped:
+                code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
         write_table(output, cells, reports)
         write_overview(output, cells, reports)
-    if interrupted:
+    if code:
         print(
             f"jaxstyle: stopped with {len(reports)} of {len(cells)} cells done; the same command "
             "goes on from there",
             file=sys.stderr,
         )
-        return INTERRUPTED
-    return 0
+    return code

@@ -344,7 +344,7 @@ def stylize(
         page.finish(f"{'stopped' if code or stopped else 'done'}; the picture is in {names}")
     if code or stopped:
         print(
-            f"jaxstyle: stopped at step {results[0].steps}; the best picture so far is in {names}",
+            f"jaxstyle: stopped at step {seen[-1].step}; the best picture so far is in {names}",
             file=sys.stderr,
         )
         # Without a code: the page's button is a person's way to say that it is good enough.

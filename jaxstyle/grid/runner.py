@@ -107,7 +107,7 @@ def _run_batch(
         for iterate in iterates(job):
             if seen:
                 seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate)
+            seen.append(iterate._replace(carry=None))
             watch(iterate)
         results = finish(job, seen)
     except jax.errors.JaxRuntimeError as error:

@@ -99,6 +99,7 @@ class Store:
             "lanes": lanes,
             "place": place,
             "of": of,
+            "diverged": result.diverged,
             # The batch's seconds, shared out among its cells.
             "seconds": result.run_seconds / filled,
         }

@@ -52,6 +52,7 @@ def row(cell: Cell, report: Report) -> dict[str, Any]:
         **{f"loss_{term}": value for term, value in report["terms"].items()},
         "initial_loss": report["initial"]["loss"],
         "evaluations": report["evaluations"],
+        "diverged": report["cell"].get("diverged", False),
         "seconds": report["cell"]["seconds"],
         "lanes": report["cell"]["lanes"],
         "image": picture_of(report),

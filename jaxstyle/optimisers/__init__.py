@@ -11,7 +11,7 @@ from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optimisers.preconditioner import PRECONDITIONERS
 from jaxstyle.recipe import Recipe
-from jaxstyle.vgg import OTHER_CONVENTIONS
+from jaxstyle.vgg import INPUTS
 
 
 def make_optimiser(recipe: Recipe) -> Optimiser:
@@ -23,7 +23,7 @@ def make_optimiser(recipe: Recipe) -> Optimiser:
         )
     if recipe.optimizer == "lbfgs-fixed":
         # The programs that work so step on the scale of their picture.
-        scale = OTHER_CONVENTIONS[recipe.convention].scale if recipe.convention else 255.0
+        scale = INPUTS.get(recipe.convention or "", {}).get("scale", 255.0)
         return fixed_lbfgs(history_size=recipe.history_size, unit=1 / scale)
     wrapped = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
     if recipe.optimizer in wrapped:
