@@ -31,8 +31,8 @@ demo: $(VENV)/demo
 	@echo "The picture is out/demo.png; its numbers are in out/demo.json."
 
 test: $(VENV)/test
-	# Two processes: most of a test is one thread compiling. Classes stay together, for their fixtures.
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	# Two processes: most of a test is one thread compiling.
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The article's claims at small size, into experiments/; goes on where it was stopped.
 $(VENV)/experiments: pyproject.toml

@@ -13,7 +13,7 @@ from jaxstyle.objective import compute_targets
 from jaxstyle.prepare import Job
 from jaxstyle.recipe import LBFGS_OPTIMIZERS, Recipe
 from jaxstyle.run import lowered
-from jaxstyle.vgg import Network, smallest_side, split_layer
+from jaxstyle.vgg import Network, receptive_margin, smallest_side, split_layer
 
 # Of the free memory: the rest is for the system, the compiler and the pictures' files.
 USABLE = 0.9
@@ -147,7 +147,8 @@ def upper_bound(
     pixels = height * width
     names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
     cell = smallest_side(names)
-    side = recipe.tile + 2 * 128 if recipe.tile else max(height, width)
+    margin = receptive_margin(network.topology, names)
+    side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width)
     seen = min(pixels, (side + cell) ** 2)
     floats = 0.0
     for name in network.layers:

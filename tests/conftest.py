@@ -149,8 +149,20 @@ def x64():
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory):
-    """One compilation cache for all commands of the session, away from the user's."""
-    return tmp_path_factory.mktemp("cache")
+    """One compilation cache for all commands and processes of the suite, away from the user's."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "jaxstyle-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs(cache_folder):
+    """Compile a program once for the whole suite: compiling is most of what it does."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")

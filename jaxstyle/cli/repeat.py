@@ -1,10 +1,11 @@
-"""`--from`: settings and files of an earlier output, and whether they are still the same."""
+"""`--from` and `--resume`: settings and files of an earlier run, and whether they are the same."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxstyle.checkpoint import Checkpoint, read_checkpoint
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.recipe import Recipe
 from jaxstyle.record import Record, read_record
@@ -68,3 +69,24 @@ class Repeated(NamedTuple):
                     f"--from: {file['path']} is no longer the picture that {self.file} was made "
                     "from; name the pictures to use as CONTENT and STYLE"
                 )
+
+
+def find_earlier(
+    *, preset_name: str | None, earlier: Path | None, resume: Path | None, weights_name: str
+) -> tuple[Repeated | None, Checkpoint | None]:
+    """Read what `--from` or `--resume` names, if either is given.
+
+    Returns:
+      Settings and files to take over, and the checkpoint to go on from.
+
+    Raises:
+      JaxstyleError: two of them, or one beside `--preset`; or a file that is not good.
+    """
+    sources = {"--preset": preset_name, "--from": earlier, "--resume": resume}
+    given = [f"{flag} {value}" for flag, value in sources.items() if value is not None]
+    if len(given) > 1:
+        raise JaxstyleError(f"{' and '.join(given)} both give all settings; give one")
+    if resume is not None:
+        checkpoint = read_checkpoint(resume)
+        return Repeated.of(resume, checkpoint.record, weights_name), checkpoint
+    return Repeated.read(earlier, weights_name) if earlier is not None else None, None

@@ -2,7 +2,6 @@
 
 import math
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from jaxstyle.cli.options import (
     serve_option,
     weights_option,
 )
+from jaxstyle.cli.repeat import find_earlier
 from jaxstyle.errors import JaxstyleError
 
 NO_BETTER = 3
@@ -119,27 +119,15 @@ def stylize(
     Ctrl-C stops the run after the steps under way and keeps the best picture so far; so do SIGTERM
     and the button of the page that --serve shows.
     """
-    repeated = resumed = None
-    if earlier is not None or resume is not None:
-        from jaxstyle.checkpoint import read_checkpoint
-        from jaxstyle.cli.repeat import Repeated
-
-        sources = {"--preset": preset_name, "--from": earlier, "--resume": resume}
-        given = [f"{flag} {value}" for flag, value in sources.items() if value is not None]
-        if len(given) > 1:
-            raise JaxstyleError(f"{' and '.join(given)} both give all settings; give one")
-        if resume is not None:
-            resumed = read_checkpoint(resume)
-            repeated = Repeated.of(resume, resumed.record, weights_name)
-            batch = resumed.lanes if batch is None else batch
-        elif earlier is not None:
-            repeated = Repeated.read(earlier, weights_name)
-        assert repeated is not None
+    repeated, resumed = find_earlier(
+        preset_name=preset_name, earlier=earlier, resume=resume, weights_name=weights_name
+    )
+    recipe = build_recipe(repeated.recipe if repeated else preset_name, flags)
+    if repeated is not None:
         content, styles = content or repeated.content, styles or repeated.styles
         weights_name = repeated.weights_name
-        recipe = build_recipe(repeated.recipe, flags)
-    else:
-        recipe = build_recipe(preset_name, flags)
+    if resumed is not None and batch is None:
+        batch = resumed.lanes
     if content is None or not styles:
         missing = "CONTENT" if content is None else "STYLE [STYLE ...]"
         raise click.UsageError(f"Missing argument '{missing}'.")
@@ -163,28 +151,18 @@ def stylize(
         save_checkpoint,
     )
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.keeping import Writer, checkpoints, rescue, warn, write_there
-    from jaxstyle.files import check_writable, numbered
+    from jaxstyle.cli.keeping import checkpoints, rescue, warn
+    from jaxstyle.cli.outputs import Outputs, check_outputs
+    from jaxstyle.cli.sources import read_sources
     from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.peers import weights_notice
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
-    from jaxstyle.recipe import INITS
-    from jaxstyle.record import as_text
-    from jaxstyle.report import batch_report, picture_report, record, run_report, write_report
-    from jaxstyle.run import Iterate, Result, default_every, finish, iterates
+    from jaxstyle.run import Iterate, default_every, finish, iterates
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before the long work.
-    images.check_output(output, argument="-o")
-    images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
-    taken = {output.resolve(): "-o"}
-    for flag, file in (("--report", report), ("--checkpoint", checkpoint)):
-        if file is not None:
-            check_writable(file, argument=flag)
-            other = taken.setdefault(file.resolve(), flag)
-            if other != flag:
-                raise JaxstyleError(f"{flag}: {file} is the file of {other} too; choose another")
+    check_outputs(output, bit_depth=bit_depth, report=report, checkpoint=checkpoint)
     if checkpoint_every is not None and checkpoint is None:
         raise JaxstyleError(
             f"--checkpoint-every: {checkpoint_every} needs a file to write; give --checkpoint too"
@@ -196,37 +174,25 @@ def stylize(
     enable_compilation_cache()
     notice = auto_notice() if weights_name == "auto" else None
     network = load_network(weights_name)
-    reading: dict[str, Any] = {
-        "max_pixels": max_pixels or images.MAX_PIXELS,
-        "first_frame": first_frame,
-    }
-    content_picture, alpha = images.load_with_alpha(content, argument="CONTENT", **reading)
-    style_pictures = [images.load_image(style, argument="STYLE", **reading) for style in styles]
-    start: Any = recipe.init
-    inputs: dict[str, Any] = {
-        "content": picture_report(content, content_picture),
-        "styles": [picture_report(*pair) for pair in zip(styles, style_pictures, strict=True)],
-        "init": None,
-    }
-    if recipe.init not in INITS:
-        start = images.load_image(recipe.init, argument="--init", **reading)
-        inputs["init"] = picture_report(Path(recipe.init), start)
+    sources = read_sources(
+        content, styles, recipe.init, max_pixels=max_pixels, first_frame=first_frame
+    )
     if resumed is not None:
-        check_same_pictures(resumed, inputs)
+        check_same_pictures(resumed, sources.inputs)
     elif repeated is not None:
-        repeated.check(network, inputs)
+        repeated.check(network, sources.inputs)
     try:
-        height, width = content_picture.shape[:2]
+        height, width = sources.content.shape[:2]
         if recipe.size:
             height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
         memory.check(height, width, recipe=recipe, network=network, batch=batch)
         job = prepare(
-            content_picture,
-            style_pictures,
+            sources.content,
+            sources.styles,
             recipe=recipe,
             network=network,
-            start=start,
-            lanes=[start] * batch if batch > 1 else None,
+            start=sources.start,
+            lanes=[sources.start] * batch if batch > 1 else None,
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
@@ -247,48 +213,30 @@ def stylize(
             file=sys.stderr,
         )
 
-    outputs = [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
     every = default_every(job.start)
     # A chunk must end on every snapshot and checkpoint.
     common = math.gcd(save_every or 0, checkpoint_every or 0)
     every = next(n for n in range(min(every, common or every), 0, -1) if common % n == 0)
 
+    alpha = sources.alpha
     if alpha is not None:
         # The content's transparency is the output's, where its format has any.
-        height, width = job.start.shape[-3:-1]
-        alpha = images.resize(alpha[..., None], height, width)[..., 0]
-
-    def save(results: Sequence[Result], suffix: str = "", *, to: Writer = write_there) -> None:
-        problems = []
-        for path, result in zip(outputs, results, strict=True):
-            text = as_text(record(result, network=network, weights=weights_name, inputs=inputs))
-            write = partial(
-                images.save_image,
-                array=result.image,
-                argument="-o",
-                text=text,
-                alpha=alpha,
-                bit_depth=bit_depth,
-            )
-            try:
-                to(write, numbered(path, suffix))
-            except JaxstyleError as error:
-                problems.append(str(error))
-        if problems:
-            raise JaxstyleError("; ".join(problems))
-
+        alpha = images.resize(alpha[..., None], *job.start.shape[-3:-1])[..., 0]
+    outputs = Outputs.lanes(
+        output, batch, network=network, weights=weights_name, inputs=sources.inputs, alpha=alpha,
+        bit_depth=bit_depth,
+    )  # fmt: skip
     keep = None
     if checkpoint is not None:
         write_state = partial(
-            save_checkpoint, checkpoint, job=job, weights=weights_name, inputs=inputs
+            save_checkpoint, checkpoint, job=job, weights=weights_name, inputs=sources.inputs
         )
         keep = checkpoints(write_state, every=checkpoint_every)
-
     page = None
     if port is not None:
         from jaxstyle.cli.page import open_page
 
-        shown_content = images.resize(content_picture, *job.start.shape[-3:-1])
+        shown_content = images.resize(sources.content, *job.start.shape[-3:-1])
         page = open_page(port, recipe.steps, shown_content, as_json=log_json)
     seen: list[Iterate] = []
     code = 0
@@ -306,7 +254,7 @@ def stylize(
                         keep(seen, iterate.step == recipe.steps)
                     if save_every and iterate.step and iterate.step % save_every == 0:
                         try:
-                            save(finish(job, seen), f"-step{iterate.step:04}")
+                            outputs.save(finish(job, seen), f"-step{iterate.step:04}")
                         except JaxstyleError as error:
                             warn(f"{error}; the run goes on")
                     check_interrupt()
@@ -323,23 +271,19 @@ def stylize(
         # The optimiser's state is not needed any more, its memory may be.
         seen[-1] = seen[-1]._replace(carry=None)
         results = finish(job, seen)
-        save(results, to=rescue)
+        outputs.save(results, to=rescue)
     if report is not None:
-        runs = [
-            run_report(result, network=network, weights=weights_name, inputs=inputs, output=path)
-            for path, result in zip(outputs, results, strict=True)
-        ]
-        write_report(report, runs[0] if batch == 1 else batch_report(runs))
+        outputs.report(report, results)
     lost = [k for k, result in enumerate(results) if result.diverged]
     for k in lost:
         result = results[k]
         verdict = "better" if result.loss < result.initial_loss else "no better"
         warn(
-            f"the loss exploded; {outputs[k]} is the best picture seen, {verdict} than the start "
-            f"(loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose a lower "
-            "--learning-rate or --optimizer lbfgs"
+            f"the loss exploded; {outputs.paths[k]} is the best picture seen, {verdict} than the "
+            f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose a "
+            "lower --learning-rate or --optimizer lbfgs"
         )
-    names = ", ".join(map(str, outputs))
+    names = ", ".join(map(str, outputs.paths))
     if page is not None:
         page.finish(f"{'stopped' if code or stopped else 'done'}; the picture is in {names}")
     if code or stopped:

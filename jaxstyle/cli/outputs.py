@@ -1,0 +1,88 @@
+"""The files that a command writes: pictures, a lane each, and the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxstyle import images
+from jaxstyle.cli.keeping import Writer, write_there
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import check_writable, numbered
+from jaxstyle.images import Array
+from jaxstyle.record import as_text
+from jaxstyle.report import batch_report, record, run_report, write_report
+from jaxstyle.run import Result
+from jaxstyle.vgg import Network
+
+
+def check_outputs(
+    output: Path, *, bit_depth: int, report: Path | None, checkpoint: Path | None
+) -> None:
+    """Raise a `JaxstyleError` now for a file that could not be written after the long work."""
+    images.check_output(output, argument="-o")
+    images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
+    taken = {output.resolve(): "-o"}
+    for flag, file in (("--report", report), ("--checkpoint", checkpoint)):
+        if file is not None:
+            check_writable(file, argument=flag)
+            other = taken.setdefault(file.resolve(), flag)
+            if other != flag:
+                raise JaxstyleError(f"{flag}: {file} is the file of {other} too; choose another")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the results of a run go, and what is written with them."""
+
+    paths: Sequence[Path]
+    """One a lane."""
+    network: Network
+    weights: str
+    """As they were asked for."""
+    inputs: Mapping[str, Any]
+    alpha: Array | None
+    """Opacity `[h, w]` of the output's size."""
+    bit_depth: int
+
+    @classmethod
+    def lanes(cls, output: Path, batch: int, **settings: Any) -> "Outputs":
+        """Name one file a lane: `output` itself, or with -000 … before its ending."""
+        paths = [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
+        return cls(paths, **settings)
+
+    def save(
+        self, results: Sequence[Result], suffix: str = "", *, to: Writer = write_there
+    ) -> None:
+        """Write every lane's picture, `suffix` before its ending; all are tried.
+
+        Raises:
+          JaxstyleError: those that could not be written.
+        """
+        problems = []
+        for path, result in zip(self.paths, results, strict=True):
+            made = record(result, network=self.network, weights=self.weights, inputs=self.inputs)
+            write = partial(
+                images.save_image,
+                array=result.image,
+                argument="-o",
+                text=as_text(made),
+                alpha=self.alpha,
+                bit_depth=self.bit_depth,
+            )
+            try:
+                to(write, numbered(path, suffix))
+            except JaxstyleError as error:
+                problems.append(str(error))
+        if problems:
+            raise JaxstyleError("; ".join(problems))
+
+    def report(self, file: Path, results: Sequence[Result]) -> None:
+        """Write the report of pictures that have been saved."""
+        about = {"network": self.network, "weights": self.weights, "inputs": self.inputs}
+        runs = [
+            run_report(result, output=path, **about)  # type: ignore[arg-type]
+            for path, result in zip(self.paths, results, strict=True)
+        ]
+        write_report(file, runs[0] if len(runs) == 1 else batch_report(runs))
