@@ -129,9 +129,9 @@ def needed_bytes(
     return int(program + (2 + 2 * batch) * 12 * height * width)
 
 
-def program_bytes(job: Job, *, num_steps: int = 1) -> int:
+def program_bytes(job: Job, *, every: int = 1) -> int:
     """Compile a job's program and add up its arguments, results and temporaries."""
-    found: Any = lowered(job, num_steps=num_steps).compile().memory_analysis()
+    found: Any = lowered(job, every=every).compile().memory_analysis()
     return int(
         found.argument_size_in_bytes
         + found.output_size_in_bytes

@@ -101,6 +101,10 @@ class _Carry(NamedTuple):
     best: _Best
 
 
+_Numbers = tuple[jax.Array, Terms]
+"""Loss and terms after each step."""
+
+
 def iterates(
     job: Job, *, every: int | None = None, state: RunState | None = None
 ) -> Iterator[Iterate]:
@@ -111,8 +115,8 @@ def iterates(
 
     Args:
       job: from `prepare`.
-      every: steps a chunk; fewer in the last if it does not divide the recipe's steps
-        (which compiles a second program). Chosen from the picture's size if not given.
+      every: steps a chunk; fewer in the last if it does not divide the recipe's steps. Chosen
+        from the picture's size if not given.
       state: where an earlier run of this job stood (`run_state`): it goes on from there as if it
         had never stopped; the first iterate is then that of `state`, with all its history.
 
@@ -121,7 +125,10 @@ def iterates(
       recipe.steps.
     """
     recipe = job.recipe
-    every = every or default_every(job.start)
+    usual = default_every(job.start)
+    every = every or usual
+    # One program for all chunks that are no longer than usual.
+    most = max(every, usual)
     arguments, axes = _program(job)
     clock = time.perf_counter()
 
@@ -161,9 +168,10 @@ def iterates(
         # On multiples of `every`, also from a state that is not on one.
         num_steps = min(every - done % every, recipe.steps - done)
         lap()
-        carry, losses, terms = _advance(*arguments, carry, axes=axes, num_steps=num_steps)
+        carry, losses, terms = _advance(*arguments, carry, num_steps, axes=axes, most=most)
         done += num_steps
-        before, latest = latest, iterate(done, None, losses, terms)
+        numbers = jax.tree.map(lambda steps: steps[..., :num_steps], (losses, terms))
+        before, latest = latest, iterate(done, None, *numbers)
         if gone.any():
             latest = _without(gone, before, latest)
         gone = gone | diverged(initial, latest.history.loss)
@@ -207,18 +215,18 @@ def carry_form(job: Job) -> Any:
     return jax.eval_shape(partial(_start, axes=axes), *arguments, job.start)
 
 
-def lowered(job: Job, *, num_steps: int = 1) -> jax.stages.Lowered:
-    """Lower the program that runs `num_steps` steps of a job, whose arrays may be mere shapes.
+def lowered(job: Job, *, every: int = 1) -> jax.stages.Lowered:
+    """Lower the program that runs a chunk of a job, whose arrays may be mere shapes.
 
     Args:
       job: leaves may be `jax.ShapeDtypeStruct`s.
-      num_steps: steps a chunk.
+      every: most steps a chunk.
 
     Returns:
       What `compile()` turns into a program that tells its memory.
     """
     arguments, axes = _program(job)
-    return _advance.lower(*arguments, carry_form(job), axes=axes, num_steps=num_steps)
+    return _advance.lower(*arguments, carry_form(job), every, axes=axes, most=every)
 
 
 def default_every(start: ArrayLike) -> int:
@@ -432,32 +440,39 @@ def _start(
     return _lanes(init, axes)(targets, recipe, start)
 
 
-@partial(jax.jit, static_argnames=("axes", "num_steps"), donate_argnums=(3,))
+@partial(jax.jit, static_argnames=("axes", "most"), donate_argnums=(3,))
 def _advance(
     network: Network,
     targets: Targets,
     recipe: Recipe,
     carry: _Carry,
+    num_steps: ArrayLike,
     *,
     axes: _Axes | None,
-    num_steps: int,
+    most: int,
 ) -> tuple[_Carry, jax.Array, Terms]:
-    def steps(
-        targets: Targets, recipe: Recipe, carry: _Carry
-    ) -> tuple[_Carry, tuple[jax.Array, Terms]]:
+    """Run `num_steps` steps, at most `most`: an argument, so that a last, shorter chunk compiles
+    nothing. The numbers of each step are in the first `num_steps` of `most` places."""
+
+    def steps(targets: Targets, recipe: Recipe, carry: _Carry) -> tuple[_Carry, _Numbers]:
         objective = make_objective(network, targets, recipe)
         optimiser = make_optimiser(recipe)
 
-        def step(carry: _Carry, _: None) -> tuple[_Carry, tuple[jax.Array, Terms]]:
+        def step(index: jax.Array, so_far: tuple[_Carry, _Numbers]) -> tuple[_Carry, _Numbers]:
+            carry, numbers = so_far
             state, info = optimiser.step(objective, carry.state)
             point, best = state.point, carry.best
             # A value that is not a number is never better, so a diverged run keeps its best.
             better = point.value < best.loss
             candidate = _Best(point.position, point.value, point.aux)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
-            return _Carry(state, best), (info.value, info.aux)
+            found = info.value, info.aux
+            numbers = jax.tree.map(lambda all, one: all.at[index].set(one), numbers, found)
+            return _Carry(state, best), numbers
 
-        return jax.lax.scan(step, carry, None, length=num_steps)
+        one = carry.best.loss, carry.best.terms
+        empty = jax.tree.map(lambda number: jnp.zeros(most, number.dtype), one)
+        return jax.lax.fori_loop(0, num_steps, step, (carry, empty))
 
     carry, (losses, terms) = _lanes(steps, axes)(targets, recipe, carry)
     return carry, losses, terms

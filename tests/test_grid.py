@@ -402,7 +402,7 @@ class TestLanes:
         monkeypatch.setattr(lane_module, "MOST_LANES", {})
         needed = []
 
-        def program_bytes(job, num_steps):
+        def program_bytes(job, every):
             needed.append(1000 * len(job.start) + 300)
             return needed[-1]
 

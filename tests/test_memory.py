@@ -39,8 +39,8 @@ def test_the_programs_own_arrays_are_counted(small, found, make_picture):
 def test_shapes_lower_to_the_program_that_runs(small, make_picture):
     job = jaxstyle.prepare(make_picture(), make_picture(), recipe=SMALL, network=small)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype), job.start)
-    text = lowered(job._replace(start=shapes), num_steps=2).as_text()
-    assert text == lowered(job, num_steps=2).as_text()
+    text = lowered(job._replace(start=shapes), every=2).as_text()
+    assert text == lowered(job, every=2).as_text()
 
 
 def test_largest_is_where_needed_meets_free(small, monkeypatch):

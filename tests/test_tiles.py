@@ -1,6 +1,7 @@
 """Tiling is exact: means, maps, values and gradients are those of the whole picture."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxstyle.tiles import feature_maps, means
 from jaxstyle.vgg import activations, preprocess, receptive_margin
 
 LAYERS = ("conv1_2", "relu2_1", "relu2_2")
+TILE = 32
 
 
 def statistic(layer, act, target):
@@ -20,9 +22,7 @@ def statistic(layer, act, target):
     return gram if target is None else (gram, jnp.mean(jnp.abs(act - target)))
 
 
-def wide_gradient(network, x, maps, tile):
-    """Means and their gradient in whatever precision `x` has."""
-
+def means_and_gradient(network, x, maps, tile):
     def scalar(x):
         found = means(network, x, LAYERS, statistic, maps, pooling="max", tile=tile)
         weighted = [jnp.sum(leaf * (k + 1.3)) for k, leaf in enumerate(jax.tree.leaves(found))]
@@ -39,45 +39,45 @@ def wide_gradient(network, x, maps, tile):
         ("edge-first", 19, 21, 8),
     ],
 )
-def test_tiles_add_up_to_the_picture_in_float64(
-    make_network, make_picture, x64, padding, height, width, tile
-):
-    with x64():
-        network = make_network(padding=padding, blocks=2)
-        network = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), network)
-        x = preprocess(network.convention, jnp.asarray(make_picture(height, width), jnp.float64))
-        other = preprocess(
-            network.convention, jnp.asarray(make_picture(height, width, seed=1), jnp.float64)
-        )
-        whole = activations(network, other, ("conv1_2", "relu2_2"), pooling="max")
-        tiled = feature_maps(network, other, ("conv1_2", "relu2_2"), pooling="max", tile=tile)
-        for layer in whole:
-            assert tiled[layer].dtype == jnp.float64
-            np.testing.assert_allclose(tiled[layer], whole[layer], rtol=1e-11, atol=1e-11)
-        (value, found), grad = wide_gradient(network, x, whole, 0)
-        (tiled_value, tiled_found), tiled_grad = wide_gradient(network, x, whole, tile)
-        np.testing.assert_allclose(tiled_value, value, rtol=1e-12)
-        for mine, theirs in zip(jax.tree.leaves(tiled_found), jax.tree.leaves(found), strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(tiled_grad, grad, rtol=1e-9, atol=1e-12 * abs(grad).max())
+def test_tiles_add_up_to_the_picture(make_network, make_picture, padding, height, width, tile):
+    network = make_network(padding=padding, blocks=2)
+    x, other = (
+        preprocess(network.convention, jnp.asarray(make_picture(height, width, seed=seed)))
+        for seed in (0, 1)
+    )
+    maps = partial(jax.jit(feature_maps, static_argnames=("layers", "pooling", "tile")), network)
+    whole, tiled = (
+        maps(other, layers=("conv1_2", "relu2_2"), pooling="max", tile=t) for t in (0, tile)
+    )
+    for layer in whole:
+        # A position that saw a wrong neighbour is off by its whole value.
+        np.testing.assert_allclose(tiled[layer], whole[layer], atol=1e-5 * abs(whole[layer]).max())
+    (value, found), grad = means_and_gradient(network, x, whole, 0)
+    (tiled_value, tiled_found), tiled_grad = means_and_gradient(network, x, whole, tile)
+    np.testing.assert_allclose(tiled_value, value, rtol=1e-6)
+    for mine, theirs in zip(jax.tree.leaves(tiled_found), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5 * abs(theirs).max())
+    np.testing.assert_allclose(tiled_grad, grad, atol=2e-6 * abs(grad).max())
 
 
 @pytest.fixture(scope="module")
 def jobs(make_network, make_picture):
-    """The default layers on a picture of odd size, whole and in tiles; the start is another."""
-    network = make_network()
-    recipe = Recipe(size=0, tv_weight=0.01)
+    """A picture of odd size, whole and in tiles; the start is another."""
+    network = make_network(blocks=3)
+    recipe = Recipe(
+        size=0, tv_weight=0.01, content_layers="relu3_1", style_layers="relu1_1,relu2_1,relu3_1"
+    )
 
     def job(tile):
         return jaxstyle.prepare(
-            make_picture(75, 270),
-            make_picture(90, 200, seed=1),
+            make_picture(37, 135),
+            make_picture(45, 100, seed=1),
             recipe=dataclasses.replace(recipe, tile=tile),
             network=network,
-            start=make_picture(75, 270, seed=2),
+            start=make_picture(37, 135, seed=2),
         )
 
-    return job(0), job(64)
+    return job(0), job(TILE)
 
 
 @jax.jit
@@ -106,7 +106,7 @@ def test_tiles_leave_no_seam(jobs):
     error = np.abs(np.asarray(tiled_grad - grad)).max(-1)
     # Columns beside the edges of tiles are no worse than the rest.
     seams = np.zeros(error.shape[1], bool)
-    for edge in range(64, 270, 64):
+    for edge in range(TILE, 135, TILE):
         seams[edge - 1 : edge + 1] = True
     assert error[:, seams].max() <= 3 * error[:, ~seams].max()
 
@@ -124,7 +124,7 @@ def test_vmap_over_tiled_objectives(jobs):
 def test_a_run_in_tiles_follows_the_whole_run(make_network, make_picture):
     network = make_network(blocks=2)
     recipe = Recipe(
-        size=0, steps=5, content_layers="relu2_1", style_layers="relu1_1,relu2_2", tv_weight=0.01
+        size=0, steps=5, content_layers="relu2_1", style_layers="relu1_1,relu2_1", tv_weight=0.01
     )
     pictures = make_picture(40, 52), make_picture(33, 47, seed=1)
     whole = jaxstyle.stylize(*pictures, recipe=recipe, network=network)

@@ -116,8 +116,8 @@ def lanes_of(group: Group) -> int:
         return 1
     one = job_of(group.cells[0], {})
     job = stack([one] * lanes, own_targets=group.own_targets)
-    num_steps = min(default_every(job.start), one.recipe.steps)
-    needed = memory.program_bytes(job, num_steps=num_steps)
+    every = default_every(job.start)
+    needed = memory.program_bytes(job, every=every)
     free = memory.free_bytes()
     budget = float("inf") if free is None else memory.USABLE * free
     if needed <= budget:
