@@ -181,7 +181,8 @@ def check_same_run(checkpoint: Checkpoint, job: Job, *, argument: str = "--resum
         if field.name == "init" and record.init is not None:
             continue
         if now != then:
-            raise refuse("--" + field.name.replace("_", "-"), *map(_plain, (now, then)))
+            plain = (_plain(recipe.as_dict()[field.name]) for recipe in (here, there))
+            raise refuse("--" + field.name.replace("_", "-"), *plain)
 
 
 def check_same_pictures(
@@ -239,7 +240,7 @@ def _seconds(value: Any) -> float:
 
 
 def _plain(value: Any) -> str:
-    return json.dumps(dict(value)) if isinstance(value, tuple) else str(value)
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _damaged(path: Path, argument: str, error: Exception) -> JaxstyleError:

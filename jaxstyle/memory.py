@@ -116,6 +116,8 @@ def needed_bytes(
     if height * width > _COMPILED:
         line = _Line.through(_COMPILED, height / width, recipe, network, batch)
         return int(line.constant + line.slope * height * width)
+    # Without what is only of this run's pictures: their number here is one style.
+    recipe = recipe.for_program()
     picture = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
     targets = jax.eval_shape(

@@ -53,8 +53,6 @@ def compute_targets(
     content: jax.Array,
     styles: Sequence[jax.Array],
     recipe: Recipe,
-    *,
-    style_blend: Sequence[float] | None = None,
 ) -> Targets:
     """Compute the content features and the style Gram matrices of a recipe.
 
@@ -62,8 +60,7 @@ def compute_targets(
       network: weights.
       content: RGB `[h, w, 3]` in [0, 1], of the output's size.
       styles: one or more RGB pictures `[h', w', 3]` in [0, 1], each of any size.
-      recipe: its layers and pooling are used.
-      style_blend: one weight a style, at least 0, divided by their sum; equal if not given.
+      recipe: what shapes the objective is used, and the blend of the styles.
 
     Returns:
       `Targets`; A_l is the weighted mean over the styles.
@@ -75,17 +72,14 @@ def compute_targets(
     network = recipe.seen_by(network)
     if not styles:
         raise JaxstyleError("styles: no style picture was given; give at least one")
-    if style_blend is None:
-        style_blend = [1.0] * len(styles)
-    fits = len(style_blend) == len(styles) and all(blend >= 0 for blend in style_blend)
-    if not (fits and 0 < sum(style_blend) < float("inf")):
+    blend = recipe.style_blend or (1.0,) * len(styles)
+    if len(blend) != len(styles):
         raise JaxstyleError(
-            f"style_blend: {list(style_blend)} does not fit {len(styles)} style pictures; give one "
-            "weight a style, none negative, not all 0"
+            f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
+            f"{len(styles)} style pictures; give one a style"
         )
     content_layers = tuple(layer for layer, _ in recipe.content_layers)
     style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
-    total = sum(style_blend)
     found = [
         _style_statistics(
             network, style, style_layers, style_loss=recipe.style_loss,
@@ -93,7 +87,7 @@ def compute_targets(
         )
         for style in styles
     ]  # fmt: skip
-    shares = [blend / total for blend in style_blend]
+    shares = [weight / sum(blend) for weight in blend]
     blended = {
         layer: STYLE_LOSSES[recipe.style_loss].blend([of[layer] for of in found], shares)
         for layer in style_layers

@@ -12,7 +12,7 @@ from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.objective import Targets, compute_targets
 from jaxstyle.recipe import INITS, Recipe
-from jaxstyle.vgg import InputConvention, Network
+from jaxstyle.vgg import InputConvention, Network, receptive_margin, smallest_side
 
 
 class Job(NamedTuple):
@@ -38,22 +38,19 @@ def prepare(
     network: Network,
     start: ArrayLike | str | None = None,
     lanes: Sequence[ArrayLike | str] | None = None,
-    style_blend: Sequence[float] | None = None,
     targets: Targets | None = None,
 ) -> Job:
     """Size the pictures, compute the targets and paint the initial picture or pictures.
 
     Args:
       content: RGB `[h, w, 3]` in [0, 1]; brought to `recipe.size` (0: left as it is).
-      styles: one such picture or several, each of any size; shrunk to `recipe.size`, never
-        enlarged.
+      styles: one such picture or several, each of any size; see `style_size`.
       recipe: the settings; resolved here.
       network: weights.
       start: initial picture, resized to the output, or a name (`initial_picture`);
         `recipe.init` if not given.
       lanes: a batch instead: one start a lane, pictures and names mixed as you like; lane i
         has seed `recipe.seed + i`.
-      style_blend: see `compute_targets`.
       targets: those of an earlier job with the same pictures, layers and sizes, to share them.
 
     Returns:
@@ -66,9 +63,7 @@ def prepare(
     content = sized(picture(content, "content"), recipe, upscale=recipe.upscale)
     shrunk = style_pictures(styles, recipe)
     if targets is None:
-        targets = compute_targets(
-            network, jnp.asarray(content), shrunk, recipe, style_blend=style_blend
-        )
+        targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
 
     def started(start: ArrayLike | str, seed: int) -> jax.Array:
         if isinstance(start, str):
@@ -184,9 +179,67 @@ def picture(image: ArrayLike, argument: str) -> np.ndarray:
 
 
 def style_pictures(styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe) -> list[jax.Array]:
-    """Give one or several style pictures as a list, none longer than `recipe.size`."""
+    """Give one or several style pictures as a list, of the sizes that `style_size` gives."""
     several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
-    return [jnp.asarray(sized(picture(style, "style"), recipe)) for style in several]
+    pictures = [picture(style, "style") for style in several]
+    sizes = [style_size(p.shape[0], p.shape[1], recipe) for p in pictures]
+    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(pictures, sizes, strict=True)]
+
+
+def style_size(height: int, width: int, recipe: Recipe) -> tuple[int, int]:
+    """Give a style picture's height and width in a run.
+
+    Its longest side is that of the picture, at most `recipe.size`, times `recipe.style_scale`.
+
+    Raises:
+      JaxstyleError: a side would be shorter than any picture's may be.
+    """
+    longest = max(height, width)
+    if recipe.size:
+        longest = min(longest, recipe.size)
+    wanted = max(1, round(longest * recipe.style_scale))
+    try:
+        return images.fitted(height, width, wanted, upscale=True)
+    except JaxstyleError as error:
+        if recipe.style_scale == 1:
+            raise
+        raise JaxstyleError(
+            f"style_scale: {recipe.style_scale:g} leaves too little of a style picture of "
+            f"{width}x{height} (both sides need {images.MIN_SIDE} pixels); give a larger one"
+        ) from error
+
+
+def small_style_notice(
+    sizes: Sequence[tuple[int, int]], recipe: Recipe, network: Network, *, shortest: int
+) -> str | None:
+    """The line to show when a style is smaller than what a position of its layers sees.
+
+    Nothing is said where the output is no larger: its statistics are then of the same kind.
+
+    Args:
+      sizes: height and width of the style pictures, as given.
+      recipe: resolved or not.
+      network: weights.
+      shortest: side of the output.
+    """
+    recipe = recipe.resolved(network)
+    layers = [layer for layer, weight in recipe.style_layers or () if weight]
+    for number, size in enumerate(sizes, start=1):
+        height, width = style_size(*size, recipe)
+        small = [l for l in layers if min(height, width) < min(_field(network, l), shortest)]
+        if small:
+            worst = max(small, key=lambda l: _field(network, l))
+            return (
+                f"style {number} is {width}x{height} pixels in this run, and a position of {worst} "
+                f"sees {_field(network, worst)}: most of its style there is of the picture's edge; "
+                "use a larger picture, a larger --style-scale or shallower layers"
+            )
+    return None
+
+
+def _field(network: Network, layer: str) -> int:
+    """Pixels a side that one position of a layer depends on."""
+    return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])
 
 
 def sized(image: np.ndarray, recipe: Recipe, *, upscale: bool = False) -> np.ndarray:

@@ -120,6 +120,17 @@ class Recipe:
     )
     style_weight: float | None = _term_weight("style_weight", "beta, weight of the style term")
     tv_weight: float | None = _term_weight("tv_weight", "Weight of the total variation")
+    style_blend: tuple[float, ...] | None = _setting(
+        None,
+        "Weights of several style pictures, one each, comma-separated; only their ratios count; "
+        "default: equal.",
+        metavar="X,X",
+    )
+    style_scale: float = _setting(
+        1.0,
+        "Size of the style pictures: their longest side is X times what it would be; beyond 1 "
+        "enlarges them, up to 8.",
+    )
     style_loss: str = _setting(
         "gram", "What is compared of the style, layer by layer.", choices=tuple(STYLE_LOSSES)
     )
@@ -190,6 +201,9 @@ class Recipe:
         for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=0, open=name == "learning_rate")
+        if self.style_blend is not None:
+            object.__setattr__(self, "style_blend", _blend(self.style_blend))
+        _check_number("style_scale", self.style_scale, low=0, open=True, high=8)
         _check_number("noise_std", self.noise_std, low=0)
         _check_number("decay", self.decay, low=0, open=True, high=1)
         _check_number("momentum", self.momentum, low=0, high=1)
@@ -267,13 +281,17 @@ class Recipe:
 
     def for_program(self) -> "Recipe":
         """Strip what does not shape the programs of a run, so that it does not key them either."""
-        return dataclasses.replace(self, init="content", upscale=False)
+        return dataclasses.replace(
+            self, init="content", upscale=False, style_blend=None, style_scale=1.0
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in _LAYERS:
             values[name] = None if values[name] is None else dict(values[name])
+        if self.style_blend is not None:
+            values["style_blend"] = list(self.style_blend)
         return values
 
     @classmethod
@@ -292,6 +310,8 @@ class Recipe:
             kinds = set(typing.get_args(hints[name])) or {hints[name]}
             if name in _LAYERS:
                 kinds = (kinds & {type(None)}) | {str, dict}
+            elif name == "style_blend":
+                kinds = {type(None), str, list}
             elif float in kinds:
                 kinds |= {int}
             if type(value) not in kinds:
@@ -383,6 +403,22 @@ def _layer_weights(
         if names.count(layer) > 1:
             raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
     return tuple((layer, w if _is_traced(w) else float(w)) for layer, w in pairs)
+
+
+def _blend(weights: str | Sequence[float]) -> tuple[float, ...]:
+    """Read `"3,1"` or a sequence of numbers as weights of which only the ratios count."""
+    try:
+        numbers = tuple(map(float, weights.split(",") if isinstance(weights, str) else weights))
+    except (TypeError, ValueError):
+        raise JaxstyleError(
+            f"style_blend: {weights!r} has something that is no number; write e.g. 3,1"
+        ) from None
+    if not all(weight >= 0 for weight in numbers) or not 0 < sum(numbers) <= _LARGEST:
+        raise JaxstyleError(
+            f"style_blend: {weights!r} is out of range; give finite numbers, none negative, not "
+            "all 0"
+        )
+    return numbers
 
 
 _LARGEST = 3e38

@@ -290,7 +290,6 @@ def stylize(
     recipe: Recipe,
     network: Network,
     start: ArrayLike | str | None = None,
-    style_blend: Sequence[float] | None = None,
 ) -> Result:
     """Paint the content picture in the style of another.
 
@@ -300,7 +299,6 @@ def stylize(
       recipe: the settings, e.g. `jaxstyle.presets["default"]`.
       network: weights, from `jaxstyle.load_network`.
       start: initial picture instead of the recipe's `init`.
-      style_blend: one weight a style picture; equal if not given.
 
     Returns:
       `Result`; its `image` has the content's proportions and a longest side of at most
@@ -320,9 +318,7 @@ def stylize(
       >>> result.image.shape
       (32, 32, 3)
     """
-    job = prepare(
-        content, style, recipe=recipe, network=network, start=start, style_blend=style_blend
-    )
+    job = prepare(content, style, recipe=recipe, network=network, start=start)
     return finish(job, _seen(iterates(job)))[0]
 
 
@@ -333,7 +329,6 @@ def stylize_batch(
     recipe: Recipe,
     network: Network,
     starts: Sequence[ArrayLike | str] | int,
-    style_blend: Sequence[float] | None = None,
 ) -> list[Result]:
     """Stylize from several initial pictures at once: one vmapped program, a lane each.
 
@@ -344,7 +339,6 @@ def stylize_batch(
       network: weights.
       starts: the number of lanes that start after `recipe.init`; or one start a lane,
         each a picture or one of `"content"`, `"noise"`, `"style"`, mixed as you like.
-      style_blend: as in `stylize`.
 
     Returns:
       One `Result` a lane, in order.
@@ -353,9 +347,7 @@ def stylize_batch(
       JaxstyleError: what does not fit, by name.
     """
     lanes = [recipe.init] * starts if isinstance(starts, int) else starts
-    job = prepare(
-        content, style, recipe=recipe, network=network, lanes=lanes, style_blend=style_blend
-    )
+    job = prepare(content, style, recipe=recipe, network=network, lanes=lanes)
     return finish(job, _seen(iterates(job)))
 
 

@@ -1,5 +1,7 @@
 """The objective against the contract's formula in float64 torch, sharing no code with it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,15 +43,13 @@ class Case:
         convention, padding, recipe, self.blend = CASES[name]
         blocks = 5 if name == "default" else 3
         self.network = make_network(convention=convention, padding=padding, blocks=blocks)
-        self.recipe = recipe.resolved(self.network)
+        self.recipe = dataclasses.replace(recipe, style_blend=self.blend).resolved(self.network)
         self.image, self.content = make_picture(32, 36, seed=1), make_picture(32, 36, seed=2)
         # Of different sizes, as paintings are.
         self.styles = [make_picture(25, 41, seed=3), make_picture(38, 24, seed=4)]
         if self.blend is None:
             self.styles = self.styles[:1]
-        self.targets = compute_targets(
-            self.network, self.content, self.styles, self.recipe, style_blend=self.blend
-        )
+        self.targets = compute_targets(self.network, self.content, self.styles, self.recipe)
         self.arguments = (self.network, self.targets, self.recipe)
 
 
@@ -133,7 +133,7 @@ def test_the_content_picture_has_no_content_term(small):
 
 
 def test_a_style_picture_alone_has_no_style_term(small, make_picture):
-    recipe = small.recipe
+    recipe = dataclasses.replace(small.recipe, style_blend=None)
     style = make_picture(32, 36, seed=3)
     targets = compute_targets(small.network, small.content, [style], recipe)
     (_, terms), _ = value_and_grad(small.network, targets, recipe, style)
@@ -151,14 +151,13 @@ def test_a_weight_of_zero_takes_its_term_away(small):
 
 
 def test_blends(small):
-    first, second = (
-        compute_targets(small.network, small.content, [style], small.recipe).style
-        for style in small.styles
-    )
+    def targets(styles, blend=None):
+        recipe = dataclasses.replace(small.recipe, style_blend=blend)
+        return compute_targets(small.network, small.content, styles, recipe).style
+
+    first, second = (targets([style]) for style in small.styles)
     for blend, share in ((None, 0.5), ([1, 3], 0.25), ([0.0, 2.0], 0.0), ([5, 0], 1.0)):
-        both = compute_targets(
-            small.network, small.content, small.styles, small.recipe, style_blend=blend
-        ).style
+        both = targets(small.styles, blend)
         assert set(both) == {"relu1_1", "conv2_1", "relu3_1"}
         for layer, gram in both.items():
             mean = share * first[layer] + (1 - share) * second[layer]
@@ -167,21 +166,12 @@ def test_blends(small):
 
 @pytest.mark.parametrize(
     ("count", "blend", "word"),
-    [
-        (0, None, "styles"),
-        (2, [1.0], "style_blend"),
-        (1, [1.0, 2.0], "style_blend"),
-        (2, [0.0, 0.0], "style_blend"),
-        (2, [-1.0, 2.0], "style_blend"),
-        (2, [float("nan"), 1.0], "style_blend"),
-        (2, [float("inf"), 1.0], "style_blend"),
-    ],
+    [(0, None, "styles"), (2, [1], "1 weights"), (1, [1, 2], "2 weights")],
 )
-def test_blends_that_do_not_fit(small, count, blend, word):
-    with pytest.raises(JaxstyleError, match=word):
-        compute_targets(
-            small.network, small.content, small.styles[:count], small.recipe, style_blend=blend
-        )
+def test_styles_that_do_not_fit(small, count, blend, word):
+    recipe = dataclasses.replace(small.recipe, style_blend=blend)
+    with pytest.raises(JaxstyleError, match=f"^style.*{word}|^{word}"):
+        compute_targets(small.network, small.content, small.styles[:count], recipe)
 
 
 def test_only_content_or_only_style(small):

@@ -79,6 +79,8 @@ OUT_OF_RANGE = {
     "style_weight": [-0.5, NAN, -INF, [1]],
     "tv_weight": [-1e-9, NAN, INF],
     "noise_std": [-1, NAN, None],
+    "style_blend": ["", "1,x", (1, NAN), (1, INF), [0, 0], (-1, 2), 3, [[1]]],
+    "style_scale": [0, -1, 8.1, NAN],
     "learning_rate": [0, -1, NAN, INF],
     "decay": [0, -1, 1.5, NAN],
     "momentum": [-0.1, 1.1, NAN],
@@ -195,6 +197,8 @@ NUMBERS = {
     "content_layers": "relu4_2:3",
 }
 STRUCTURE = {
+    "style_blend": (3, 1),
+    "style_scale": 2.0,
     "style_loss": "moments",
     "gram_normalization": "positions",
     "style_reduction": "sum",
@@ -286,8 +290,9 @@ def test_the_learning_rate_is_resolved_by_optimizer(network, optimizer):
 
 
 def test_as_dict_is_json_and_comes_back():
-    recipe = Recipe(style_layers="relu1_1:2,relu2_1", steps=3)
+    recipe = Recipe(style_layers="relu1_1:2,relu2_1", steps=3, style_blend="3, 1")
     values = json.loads(json.dumps(recipe.as_dict(), allow_nan=False))
     assert set(values) == set(FIELDS)
     assert values["style_layers"] == {"relu1_1": 2.0, "relu2_1": 1.0}
-    assert Recipe(**values) == recipe
+    assert values["style_blend"] == [3.0, 1.0]
+    assert Recipe(**values) == recipe == Recipe.from_dict(values)

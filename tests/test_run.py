@@ -6,9 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from jaxstyle import JaxstyleError, Recipe, evaluate, finish, iterates, prepare, stylize_batch
+from jaxstyle import (
+    JaxstyleError,
+    Recipe,
+    evaluate,
+    finish,
+    images,
+    iterates,
+    prepare,
+    stylize_batch,
+)
 from jaxstyle import stylize as stylize_one
-from jaxstyle.prepare import initial_picture
+from jaxstyle.prepare import initial_picture, small_style_notice, style_pictures, style_size
 from jaxstyle.run import default_every
 from jaxstyle.vgg import CONVENTIONS
 
@@ -291,7 +300,8 @@ class TestPrepare:
             ({"styles": []}, ["style"]),
             ({"start": "cat"}, ["init", "'cat'"]),
             ({"start": np.zeros((4, 4))}, ["start"]),
-            ({"style_blend": [1.0, 1.0]}, ["style_blend"]),
+            ({"recipe": dataclasses.replace(RECIPE, style_blend="1,1")}, ["style_blend"]),
+            ({"recipe": dataclasses.replace(RECIPE, style_scale=0.2)}, ["style_scale", "33x20"]),
             ({"recipe": Recipe(content_layers="relu5_1")}, ["content_layers", "relu5_1"]),
         ],
         ids=lambda value: next(iter(value)),
@@ -320,13 +330,43 @@ def test_evaluate_resizes_the_content_and_not_the_style(network, make_picture):
 def test_several_styles_blend(network, make_picture, pictures):
     content, style = pictures
     other = make_picture(24, 24, seed=9)
-    recipe = dataclasses.replace(RECIPE, steps=1)
-    losses = [
-        stylize_one(
-            content, [style, other], recipe=recipe, network=network, style_blend=blend
-        ).initial_loss
-        for blend in (None, [1, 1], [1, 0])
-    ]
+
+    def loss(styles, blend):
+        recipe = dataclasses.replace(RECIPE, steps=1, style_blend=blend)
+        return stylize_one(content, styles, recipe=recipe, network=network).initial_loss
+
+    losses = [loss([style, other], blend) for blend in (None, "1,1", [1, 0])]
     assert losses[0] == losses[1] != losses[2]
-    alone = stylize_one(content, style, recipe=recipe, network=network).initial_loss
-    assert losses[2] == pytest.approx(alone, rel=1e-6)
+    assert losses[2] == pytest.approx(loss(style, None), rel=1e-6)
+
+
+def test_a_style_is_scaled_in_one_resampling(make_picture, network):
+    style = make_picture(60, 90, seed=3)
+    for scale, size, shape in ((1, 45, (30, 45)), (0.8, 45, (24, 36)), (1.5, 45, (45, 68))):
+        (scaled,) = style_pictures(style, Recipe(size=size, style_scale=scale))
+        assert (
+            scaled.shape == (*shape, 3)
+            and style_size(60, 90, Recipe(size=size, style_scale=scale)) == shape
+        )
+        np.testing.assert_array_equal(scaled, images.resize(style, *shape))
+    for size, longest in ((0, 180), (512, 180), (50, 100)):
+        (scaled,) = style_pictures(style, Recipe(size=size, style_scale=2))
+        assert max(scaled.shape) == longest
+
+
+def test_a_style_smaller_than_what_a_layer_sees_is_pointed_out(make_network):
+    network = make_network(blocks=3)
+
+    def notice(sizes, shortest=100, **settings):
+        recipe = Recipe(content_layers="relu2_1", **{"style_layers": "relu1_1,relu3_1", **settings})
+        return small_style_notice(sizes, recipe, network, shortest=shortest)
+
+    # One position of relu3_1 sees 24 pixels a side.
+    assert notice([(200, 24)]) is None
+    line = notice([(200, 24), (200, 23)])
+    assert line.startswith("style 2 is 23x200") and "relu3_1 sees 24" in line
+    assert "32x20" in notice([(160, 100)], size=160, style_scale=0.2).replace("20x32", "32x20")
+    assert notice([(200, 20)], style_layers="relu2_1") is None
+    assert notice([(200, 20)], style_layers={"relu2_1": 1, "relu3_1": 0}) is None
+    # Nothing better is to be had for an output as small.
+    assert notice([(200, 20)], shortest=20) is None

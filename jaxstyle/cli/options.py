@@ -22,6 +22,8 @@ OBJECTIVE = (
     "content_weight",
     "style_weight",
     "tv_weight",
+    "style_blend",
+    "style_scale",
     "style_loss",
     "gram_normalization",
     "style_reduction",
@@ -124,7 +126,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
     elif int in kinds:
         settings.update(type=int, metavar="N")
     else:
-        settings.update(type=str, metavar="NAME")
+        settings.update(type=str, metavar=field.metadata.get("metavar", "NAME"))
     help = field.metadata["help"]
     if choices := field.metadata.get("choices"):
         settings["shell_complete"] = _completes(choices)

@@ -39,4 +39,6 @@ def show(picture: Path, as_json: bool) -> int:
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         return ", ".join(k if v == 1 else f"{k}:{v:g}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(f"{v:g}" for v in value)
     return value

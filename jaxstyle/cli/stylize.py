@@ -156,7 +156,7 @@ def stylize(
     from jaxstyle.cli.sources import read_sources
     from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.peers import weights_notice
-    from jaxstyle.prepare import prepare
+    from jaxstyle.prepare import prepare, small_style_notice
     from jaxstyle.progress import progress
     from jaxstyle.run import Iterate, default_every, finish, iterates
     from jaxstyle.weights import auto_notice, load_network
@@ -204,8 +204,13 @@ def stylize(
     quiet = quiet or log_json
     if repeated is None:
         notice = weights_notice(preset_name, network.name) or notice
-    if notice and not quiet:
-        print(f"jaxstyle: {notice}", file=sys.stderr)
+    small = small_style_notice(
+        [(style.shape[0], style.shape[1]) for style in sources.styles], recipe, network,
+        shortest=min(job.start.shape[-3:-1]),
+    )  # fmt: skip
+    for line in (notice, small):
+        if line and not quiet:
+            print(f"jaxstyle: {line}", file=sys.stderr)
     if batch > 1 and recipe.init != "noise" and not quiet:
         print(
             f"jaxstyle: all {batch} pictures start alike, as --init {recipe.init} has no noise; "

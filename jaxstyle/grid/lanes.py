@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxstyle import images, memory
 from jaxstyle.grid.cells import Cell
 from jaxstyle.objective import Targets, compute_targets
-from jaxstyle.prepare import Job, prepare, stack, style_pictures
+from jaxstyle.prepare import Job, prepare, stack, style_size
 from jaxstyle.run import default_every
+from jaxstyle.styles import STYLE_LOSSES
 
 # Beyond these, lanes hardly gain and a crash loses more.
 MOST_LANES = {"cpu": 8}
@@ -33,8 +34,8 @@ class Group(NamedTuple):
 
     @property
     def own_targets(self) -> bool:
-        """Whether there are several contents or styles, so that each lane needs its own."""
-        return len({_pictures(cell) for cell in self.cells}) > 1
+        """Whether contents, styles or their blend differ, so that each lane needs its own."""
+        return len({_of_targets(cell) for cell in self.cells}) > 1
 
 
 class Batch(NamedTuple):
@@ -63,7 +64,10 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
                 height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
             shapes[fitted] = (height, width, 3)
         structure = jax.tree.structure(recipe.for_program())
-        form = (shapes[fitted], id(cell.network), structure, recipe.steps)
+        # The statistics of losses that are no means have a size that depends on the style's.
+        of_means = STYLE_LOSSES[recipe.style_loss].of_means
+        styles = None if of_means else _style_shapes(cell)
+        form = (shapes[fitted], id(cell.network), structure, recipe.steps, styles)
         members.setdefault(form, []).append(cell)
     return [Group(tuple(lanes), form[0]) for form, lanes in members.items()]
 
@@ -78,10 +82,7 @@ def check(groups: Sequence[Group]) -> None:
         memory.check(*group.shape[:2], recipe=first.recipe, network=first.network)
         checked = set()
         for cell in group.cells:
-            shapes = tuple(
-                style.shape
-                for style in style_pictures([style.pixels for style in cell.styles], cell.recipe)
-            )
+            shapes = _style_shapes(cell)
             if shapes not in checked:
                 checked.add(shapes)
                 jax.eval_shape(
@@ -144,7 +145,7 @@ def batch_job(batch: Batch) -> Job:
 
 def job_of(cell: Cell, shared: dict[Any, Targets]) -> Job:
     """Prepare one cell; targets are taken from `shared`, or computed and put there."""
-    known = (*_pictures(cell), cell.recipe.size, cell.recipe.upscale)
+    known = (_of_targets(cell), cell.recipe.size, cell.recipe.upscale)
     job = prepare(
         cell.content.pixels,
         [style.pixels for style in cell.styles],
@@ -157,5 +158,13 @@ def job_of(cell: Cell, shared: dict[Any, Targets]) -> Job:
     return job
 
 
-def _pictures(cell: Cell) -> tuple[Any, ...]:
-    return (cell.content.report["sha256"], *(style.report["sha256"] for style in cell.styles))
+def _style_shapes(cell: Cell) -> tuple[tuple[int, ...], ...]:
+    sizes = [style.pixels.shape for style in cell.styles]
+    return tuple((*style_size(height, width, cell.recipe), 3) for height, width, _ in sizes)
+
+
+def _of_targets(cell: Cell) -> tuple[Any, ...]:
+    """What the targets of a group's cells may differ by."""
+    styles = tuple(style.report["sha256"] for style in cell.styles)
+    recipe = cell.recipe
+    return (cell.content.report["sha256"], styles, recipe.style_blend, recipe.style_scale)
