@@ -6,6 +6,7 @@ from jaxstyle.errors import JaxstyleError as JaxstyleError
 from jaxstyle.losses import content_loss as content_loss
 from jaxstyle.losses import gram_matrix as gram_matrix
 from jaxstyle.losses import style_loss as style_loss
+from jaxstyle.masks import Masks as Masks
 from jaxstyle.memory import Plan as Plan
 from jaxstyle.memory import plan as plan
 from jaxstyle.objective import Targets as Targets

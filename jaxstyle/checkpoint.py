@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import check_readable, shown, write_atomically
+from jaxstyle.inputs import named
 from jaxstyle.prepare import Job
 from jaxstyle.record import MALFORMED, Record, parse_record
 from jaxstyle.report import SCHEMA, environment_report, to_json, weights_report
@@ -177,8 +178,8 @@ def check_same_run(checkpoint: Checkpoint, job: Job, *, argument: str = "--resum
         now, then = getattr(here, field.name), getattr(there, field.name)
         if field.name == "steps" and here.schedule == "constant" and now >= record.steps:
             continue
-        # A file's name is not what makes the initial picture: its digest is compared.
-        if field.name == "init" and record.init is not None:
+        # A file's name is not what makes its picture: the digest is compared.
+        if field.name in ("content_mask", "mask") or (field.name == "init" and record.init):
             continue
         if now != then:
             plain = (_plain(recipe.as_dict()[field.name]) for recipe in (here, there))
@@ -193,13 +194,8 @@ def check_same_pictures(
     Raises:
       JaxstyleError: the picture that differs.
     """
-    record = checkpoint.record
-    then: dict[str, str | None] = {"content": record.content.sha256}
-    now: dict[str, str | None] = {"content": inputs["content"]["sha256"]}
-    then |= {f"style {k + 1}": style.sha256 for k, style in enumerate(record.styles)}
-    now |= {f"style {k + 1}": style["sha256"] for k, style in enumerate(inputs["styles"])}
-    then["init"] = record.init.sha256 if record.init else None
-    now["init"] = inputs["init"]["sha256"] if inputs["init"] else None
+    then = {name: file and file.sha256 for name, file in checkpoint.record.files.items()}
+    now = {name: file and file["sha256"] for name, file in named(inputs)}
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
             raise JaxstyleError(

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
+def content_loss(
+    features: jax.Array, target: jax.Array, *, weights: jax.Array | None = None
+) -> jax.Array:
     """Mean squared difference of two feature maps.
 
     mean over (y, x, c) of (F − P)². Gatys et al. (2016, eq. 1) take half the sum
@@ -19,14 +21,16 @@ def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
     Args:
       features: F, `[h, w, c]`, activations of the picture.
       target: P, same shape, activations of the content picture.
+      weights: `[h, w, 1]`, what each position's squares are multiplied with; 1 if not given.
 
     Returns:
       Float32 scalar, ≥ 0.
     """
-    return jnp.mean(jnp.square(features - target), dtype=jnp.float32)
+    squares = jnp.square(features - target)
+    return jnp.mean(squares if weights is None else weights * squares, dtype=jnp.float32)
 
 
-def gram_matrix(features: jax.Array) -> jax.Array:
+def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Correlate the channels of a feature map over its positions.
 
     G[a, b] = Σ over (y, x) of F[y, x, a] · F[y, x, b] / (c · h · w): the product
@@ -36,6 +40,10 @@ def gram_matrix(features: jax.Array) -> jax.Array:
 
     Args:
       features: `[h, w, c]`, any h and w.
+      weights: `[h, w, 1]`, at least 0, what each position's products are multiplied with; with a
+        mean of 1 over a region and 0 elsewhere the matrix is the region's (Gatys, Ecker, Bethge,
+        Hertzmann & Shechtman, Controlling Perceptual Factors in Neural Style Transfer, 2017,
+        section 4: the square of their guidance channel).
 
     Returns:
       Symmetric float32 `[c, c]`.
@@ -46,6 +54,8 @@ def gram_matrix(features: jax.Array) -> jax.Array:
       (4, 4)
     """
     h, w, c = features.shape
+    if weights is not None:
+        features = features * jnp.sqrt(weights)
     flat = features.reshape(h * w, c)
     product = jnp.matmul(
         flat.T, flat, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32

@@ -1,5 +1,6 @@
 """What a run needs in memory, told by its compiled program, against what is free."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ def needed_bytes(
         line = _Line.through(_COMPILED, height / width, recipe, network, batch)
         return int(line.constant + line.slope * height * width)
     # Without what is only of this run's pictures: their number here is one style.
-    recipe = recipe.for_program()
+    recipe = dataclasses.replace(recipe.for_program(), content_mask=None, mask=())
     picture = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
     targets = jax.eval_shape(

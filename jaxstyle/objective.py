@@ -9,6 +9,16 @@ at layer l, P_l those of the content picture, G_l and A_l the Gram matrices of t
 picture and of the style picture. `losses` gives each normalisation. A recipe may ask for sums
 in the place of means, other divisors of G, other statistics than G (`styles`) and other forms
 of TV (`variation`).
+
+A content mask multiplies the squares of (F_l − P_l) position by position. With region masks the
+style term is a sum over regions r, each with one style:
+
+    style_weight · Σ_r a_r · b_r · Σ_l w_l · mean((G_l^r − A_l^r)²)
+
+G^r is the Gram matrix of the region's positions, A^r that of the style's region, a_r the region's
+share of the picture, so that a position is pulled as strongly as it would be without masks, and b_r
+the style's blend weight over the mean of these (Gatys et al., Controlling Perceptual Factors in
+Neural Style Transfer, 2017, section 4, leaves the factor to the user).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +27,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from jaxstyle import colours
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses import content_loss
-from jaxstyle.recipe import Recipe
+from jaxstyle.masks import Masks, at_layers, fitted, normalised
+from jaxstyle.recipe import WHOLE, Recipe
 from jaxstyle.styles import STYLE_LOSSES, StyleLoss
 from jaxstyle.tiles import feature_maps, means
 from jaxstyle.variation import VARIATIONS
@@ -34,7 +47,14 @@ class Targets(NamedTuple):
     content: dict[str, jax.Array]
     """P_l `[h, w, c]` by layer."""
     style: dict[str, Any]
-    """By layer the statistics of `styles`: for the Gram loss A_l, `[c, c]`."""
+    """By layer the statistics of `styles`: for the Gram loss A_l, `[c, c]`; with region masks a
+    tuple of them, one a region."""
+    content_weights: dict[str, jax.Array] | None = None
+    """The content mask at each content layer, `[h, w, 1]`."""
+    regions: dict[str, jax.Array] | None = None
+    """The region masks at each style layer, `[h, w, r]`, each with a mean of 1."""
+    region_weights: jax.Array | None = None
+    """What each region's terms are multiplied with, `[r]`."""
 
 
 class Terms(NamedTuple):
@@ -53,6 +73,8 @@ def compute_targets(
     content: jax.Array,
     styles: Sequence[jax.Array],
     recipe: Recipe,
+    *,
+    masks: Masks | None = None,
 ) -> Targets:
     """Compute the content features and the style Gram matrices of a recipe.
 
@@ -60,13 +82,15 @@ def compute_targets(
       network: weights.
       content: RGB `[h, w, 3]` in [0, 1], of the output's size.
       styles: one or more RGB pictures `[h', w', 3]` in [0, 1], each of any size.
-      recipe: what shapes the objective is used, and the blend of the styles.
+      recipe: what shapes the objective is used, and the styles' blend and colours.
+      masks: concrete arrays, resized to their pictures; needed where the recipe names files.
 
     Returns:
-      `Targets`; A_l is the weighted mean over the styles.
+      `Targets`; A_l is the weighted mean over the styles, or, with region masks, one a style.
 
     Raises:
-      JaxstyleError: no style, blend weights that do not fit, a picture too small for a layer.
+      JaxstyleError: no style, blend weights or masks that do not fit, a mask that leaves nothing at
+        a layer, a picture too small for a layer.
     """
     recipe = recipe.resolved(network)
     network = recipe.seen_by(network)
@@ -78,24 +102,98 @@ def compute_targets(
             f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
             f"{len(styles)} style pictures; give one a style"
         )
+    masks = _checked(masks or Masks(), recipe, len(styles))
     content_layers = tuple(layer for layer, _ in recipe.content_layers)
     style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
+    content_weights = regions = region_weights = None
+    if masks.content is not None:
+        mask = fitted(masks.content, *content.shape[:2], argument="content_mask")
+        content_weights = jax.tree.map(
+            jnp.asarray,
+            at_layers(mask, content_layers, pooling=recipe.pooling, argument="content_mask"),
+        )
+    if masks.regions:
+        regions, region_weights = _regions(masks, content, style_layers, recipe, blend)
+    match = colours.MATCHES[recipe.preserve_color]
     found = [
         _style_statistics(
-            network, style, style_layers, style_loss=recipe.style_loss,
-            gram_normalization=recipe.gram_normalization, pooling=recipe.pooling, tile=recipe.tile,
+            network, match(style, content), style_layers, _style_region(masks, k, style, recipe),
+            style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
+            pooling=recipe.pooling, tile=recipe.tile,
         )
-        for style in styles
+        for k, style in enumerate(styles)
     ]  # fmt: skip
     shares = [weight / sum(blend) for weight in blend]
-    blended = {
-        layer: STYLE_LOSSES[recipe.style_loss].blend([of[layer] for of in found], shares)
-        for layer in style_layers
-    }
+    if regions is not None:
+        style = {layer: tuple(of[layer] for of in found) for layer in style_layers}
+    else:
+        mix = STYLE_LOSSES[recipe.style_loss].blend
+        style = {layer: mix([of[layer] for of in found], shares) for layer in style_layers}
     maps = _content_features(
-        network, content, content_layers, pooling=recipe.pooling, tile=recipe.tile
+        network, _seen(content, recipe), content_layers, pooling=recipe.pooling, tile=recipe.tile
     )
-    return Targets(content=maps, style=blended)
+    return Targets(maps, style, content_weights, regions, region_weights)
+
+
+def _seen(picture: jax.Array, recipe: Recipe) -> jax.Array:
+    """Give what the network is shown of a picture."""
+    return colours.grey(picture) if recipe.preserve_color == "luminance" else picture
+
+
+def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
+    for name, given in (("content_mask", masks.content is not None), ("mask", masks.regions)):
+        if getattr(recipe, name) and not given:
+            raise JaxstyleError(
+                f"{name}: {getattr(recipe, name)!r} names a file; load it and give it in `masks`"
+            )
+    if masks.regions and len(masks.regions) != styles:
+        raise JaxstyleError(
+            f"mask: {len(masks.regions)} pairs of masks for {styles} style pictures; give one pair "
+            f"a style, {WHOLE!r} for the whole picture"
+        )
+    if masks.regions and not STYLE_LOSSES[recipe.style_loss].of_means:
+        raise JaxstyleError(
+            f"mask: regions do not work with style_loss {recipe.style_loss!r}, which is no mean "
+            "over positions; choose another style loss"
+        )
+    return masks
+
+
+def _regions(
+    masks: Masks,
+    content: jax.Array,
+    layers: tuple[str, ...],
+    recipe: Recipe,
+    blend: Sequence[float],
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Give the regions' masks at the layers, and the weights of their terms."""
+    height, width = content.shape[:2]
+    found, shares = [], []
+    for number, (region, _) in enumerate(masks.regions, start=1):
+        mask = np.ones((height, width), np.float32)
+        if region is not None:
+            mask = fitted(region, height, width, argument=f"mask: region {number}")
+        levels = at_layers(mask, layers, pooling=recipe.pooling, argument=f"mask: region {number}")
+        found.append(normalised(levels))
+        shares.append(mask.mean())
+    weights = np.array(shares) * blend * len(blend) / sum(blend)
+    regions = {
+        layer: jnp.concatenate([jnp.asarray(of[layer]) for of in found], -1) for layer in layers
+    }
+    return regions, jnp.asarray(weights, jnp.float32)
+
+
+def _style_region(
+    masks: Masks, number: int, style: jax.Array, recipe: Recipe
+) -> dict[str, np.ndarray]:
+    """Give the weights of a style's positions at the layers; none for the whole picture."""
+    region = masks.regions[number][1] if masks.regions else None
+    if region is None:
+        return {}
+    argument = f"mask: style region {number + 1}"
+    layers = [layer for layer, _ in recipe.style_layers or ()]
+    mask = fitted(region, *style.shape[:2], argument=argument)
+    return normalised(at_layers(mask, layers, pooling=recipe.pooling, argument=argument))
 
 
 @partial(jax.jit, static_argnames=("layers", "pooling", "tile"))
@@ -111,6 +209,7 @@ def _style_statistics(
     network: Network,
     image: jax.Array,
     layers: tuple[str, ...],
+    region: dict[str, jax.Array],
     *,
     style_loss: str,
     gram_normalization: str,
@@ -119,13 +218,15 @@ def _style_statistics(
 ) -> dict[str, Any]:
     x = preprocess(network.convention, image)
     statistic = partial(_statistic, STYLE_LOSSES[style_loss], frozenset(layers))
-    found = means(network, x, layers, statistic, {}, pooling=pooling, tile=tile)
+    maps = {layer: _Maps(None, None, weights) for layer, weights in region.items()}
+    found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile)
     return {
         layer: jax.tree.map(
             lambda leaf, layer=layer: (
                 leaf * _gram_factor(gram_normalization, leaf, layer, image.shape, pooling)
             ),
-            of_layer.style,
+            # A style has one region.
+            of_layer.style[0],
         )
         for layer, of_layer in found.items()
     }
@@ -144,11 +245,20 @@ def _gram_factor(
     return channels * height * width / (shape[0] * shape[1])
 
 
+class _Maps(NamedTuple):
+    """What belongs to the positions of a layer."""
+
+    content: jax.Array | None
+    content_weights: jax.Array | None
+    regions: jax.Array | None
+
+
 class _Means(NamedTuple):
     """What the objective asks of a layer; means over its positions, if the style loss's are."""
 
     content: jax.Array | None
-    style: Any
+    style: tuple[Any, ...]
+    """One a region; one if there are none."""
 
 
 def _statistic(
@@ -156,12 +266,20 @@ def _statistic(
     style_layers: frozenset[str],
     layer: str,
     act: jax.Array,
-    target: jax.Array | None,
+    maps: _Maps | None,
 ) -> _Means:
-    return _Means(
-        content=None if target is None else content_loss(act, target),
-        style=style_loss.statistics(act) if layer in style_layers else None,
-    )
+    target, weights, regions = maps or _Maps(None, None, None)
+    style: tuple[Any, ...] = ()
+    if layer in style_layers:
+        style = (
+            (style_loss.statistics(act),)
+            if regions is None
+            else tuple(
+                style_loss.statistics(act, weights=regions[..., r : r + 1])
+                for r in range(regions.shape[-1])
+            )
+        )
+    return _Means(None if target is None else content_loss(act, target, weights=weights), style)
 
 
 def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
@@ -190,19 +308,32 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
     layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
     statistic = partial(_statistic, style_loss, frozenset(targets.style))
     variation = VARIATIONS[recipe.variation]
+    maps = {
+        layer: _Maps(
+            targets.content.get(layer),
+            (targets.content_weights or {}).get(layer),
+            (targets.regions or {}).get(layer),
+        )
+        for layer in layers
+    }
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
+        image = _seen(image, recipe)
         x = preprocess(network.convention, image)
-        found = means(
-            network, x, layers, statistic, targets.content, pooling=recipe.pooling, tile=recipe.tile
-        )
+        found = means(network, x, layers, statistic, maps, pooling=recipe.pooling, tile=recipe.tile)
 
         def of_content(layer: str) -> jax.Array:
             sums = recipe.content_reduction == "sum"
             return found[layer].content * (targets.content[layer].size if sums else 1)
 
         def of_style(layer: str) -> jax.Array:
-            statistics, target = found[layer].style, targets.style[layer]
+            if targets.region_weights is None:
+                return of_region(layer, found[layer].style[0], targets.style[layer])
+            several = zip(found[layer].style, targets.style[layer], strict=True)
+            regions = jnp.stack([of_region(layer, *pair) for pair in several])
+            return jnp.sum(targets.region_weights * regions)
+
+        def of_region(layer: str, statistics: Any, target: Any) -> jax.Array:
             if recipe.style_loss != "gram":
                 return style_loss.distance(statistics, target)
             statistics = statistics * _gram_factor(

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxstyle import images
+from jaxstyle import colours, images
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.masks import Masks
 from jaxstyle.objective import Targets, compute_targets
 from jaxstyle.recipe import INITS, Recipe
 from jaxstyle.vgg import InputConvention, Network, receptive_margin, smallest_side
@@ -28,6 +29,8 @@ class Job(NamedTuple):
     """One recipe a lane if they differ in numbers (`stack`); `recipe` is that of the first."""
     own_targets: bool = False
     """Whether `targets` have a lane axis too, instead of one set for all lanes."""
+    chroma: jax.Array | None = None
+    """The picture whose colours the result takes, `[h, w, 3]`, or one a lane as with `targets`."""
 
 
 def prepare(
@@ -38,6 +41,7 @@ def prepare(
     network: Network,
     start: ArrayLike | str | None = None,
     lanes: Sequence[ArrayLike | str] | None = None,
+    masks: Masks | None = None,
     targets: Targets | None = None,
 ) -> Job:
     """Size the pictures, compute the targets and paint the initial picture or pictures.
@@ -51,6 +55,7 @@ def prepare(
         `recipe.init` if not given.
       lanes: a batch instead: one start a lane, pictures and names mixed as you like; lane i
         has seed `recipe.seed + i`.
+      masks: see `compute_targets`.
       targets: those of an earlier job with the same pictures, layers and sizes, to share them.
 
     Returns:
@@ -63,24 +68,31 @@ def prepare(
     content = sized(picture(content, "content"), recipe, upscale=recipe.upscale)
     shrunk = style_pictures(styles, recipe)
     if targets is None:
-        targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
+        targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
+
+    def painted(start: str, seed: int) -> jax.Array:
+        matched = colours.MATCHES[recipe.preserve_color]
+        return initial_picture(
+            start,
+            content=content,
+            style=matched(shrunk[0], jnp.asarray(content)) if start == "style" else shrunk[0],
+            convention=recipe.seen_by(network).convention,
+            noise_std=recipe.noise_std,
+            seed=seed,
+        )
 
     def started(start: ArrayLike | str, seed: int) -> jax.Array:
         if isinstance(start, str):
-            return initial_picture(
-                start,
-                content=content,
-                style=shrunk[0],
-                convention=recipe.seen_by(network).convention,
-                noise_std=recipe.noise_std,
-                seed=seed,
-            )
-        return jnp.asarray(images.resize(picture(start, "start"), *content.shape[:2]))
+            clean = painted(start, seed)
+        else:
+            clean = jnp.asarray(images.resize(picture(start, "start"), *content.shape[:2]))
+        share = recipe.noise_blend
+        return (1 - share) * clean + share * painted("noise", seed) if share else clean
 
+    chroma = jnp.asarray(content) if recipe.preserve_color == "luminance" else None
     if lanes is None:
-        return Job(
-            network, targets, recipe, started(recipe.init if start is None else start, recipe.seed)
-        )
+        image = started(recipe.init if start is None else start, recipe.seed)
+        return Job(network, targets, recipe, image, chroma=chroma)
     if not lanes:
         raise JaxstyleError("lanes: no initial picture was given; give at least one")
     if recipe.seed + len(lanes) > 2**31:
@@ -90,7 +102,7 @@ def prepare(
         )
     seeds = range(recipe.seed, recipe.seed + len(lanes))
     batch = jnp.stack([started(lane, seed) for lane, seed in zip(lanes, seeds, strict=True)])
-    return Job(network, targets, recipe, batch)
+    return Job(network, targets, recipe, batch, chroma=chroma)
 
 
 def stack(jobs: Sequence[Job], *, own_targets: bool = True) -> Job:
@@ -116,12 +128,14 @@ def stack(jobs: Sequence[Job], *, own_targets: bool = True) -> Job:
             "jobs: their network, picture size, steps, layers or optimisers differ; lanes of one "
             "program may differ in numbers and pictures only"
         )
-    targets = first.targets
+    targets, chroma = first.targets, first.chroma
     if own_targets:
-        targets = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(job.targets for job in jobs))
+        targets, chroma = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *((job.targets, job.chroma) for job in jobs)
+        )
     start = jnp.stack([job.start for job in jobs])
     lanes = tuple(job.recipe for job in jobs)
-    return Job(first.network, targets, first.recipe, start, lanes, own_targets)
+    return Job(first.network, targets, first.recipe, start, lanes, own_targets, chroma)
 
 
 def initial_picture(

@@ -40,6 +40,9 @@ GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
 REDUCTIONS = ("mean", "sum")
 PRECONDITIONERS = ("spectrum", "none")
 INITS = ("content", "noise", "style")
+COLOURS = ("none", "luminance", "cholesky", "histogram")
+WHOLE = "-"
+"""In the place of a mask's file: the whole picture."""
 
 
 class TermDefaults(NamedTuple):
@@ -131,6 +134,23 @@ class Recipe:
         "Size of the style pictures: their longest side is X times what it would be; beyond 1 "
         "enlarges them, up to 8.",
     )
+    content_mask: str | None = _setting(
+        None,
+        "Grey picture that says where the content is kept: white as without it, black not at all.",
+        metavar="FILE",
+    )
+    mask: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "Grey pictures, white where a style goes to in the output and where it is taken from in "
+        "the style picture; once a style, in their order; `-` for the whole.",
+        metavar="REGION STYLE_REGION",
+    )
+    preserve_color: str = _setting(
+        "none",
+        "Keep the content's colours: paint the luminance alone, or give the style the content's "
+        "colours before.",
+        choices=COLOURS,
+    )
     style_loss: str = _setting(
         "gram", "What is compared of the style, layer by layer.", choices=tuple(STYLE_LOSSES)
     )
@@ -158,6 +178,9 @@ class Recipe:
     )
     noise_std: float = _setting(
         1.0, "Standard deviation of the initial noise, on the 0-255 scale of the network's input."
+    )
+    noise_blend: float = _setting(
+        0.0, "Share of noise in the initial picture: (1 - X) of --init and X of noise."
     )
     seed: int = _setting(0, "Seed of the initial noise.")
     size: int = _setting(
@@ -205,6 +228,10 @@ class Recipe:
             object.__setattr__(self, "style_blend", _blend(self.style_blend))
         _check_number("style_scale", self.style_scale, low=0, open=True, high=8)
         _check_number("noise_std", self.noise_std, low=0)
+        _check_number("noise_blend", self.noise_blend, low=0, high=1)
+        if self.content_mask is not None and not _is_file(self.content_mask):
+            raise JaxstyleError(f"content_mask: {self.content_mask!r} is not the name of a file")
+        object.__setattr__(self, "mask", _mask_pairs(self.mask))
         _check_number("decay", self.decay, low=0, open=True, high=1)
         _check_number("momentum", self.momentum, low=0, high=1)
         _check_number("adam_b2", self.adam_b2, low=0, high=1)
@@ -229,6 +256,11 @@ class Recipe:
                 f"tile: {self.tile} does not work with style_loss {self.style_loss!r} and pooling "
                 f"{self.pooling!r}; tiles need a loss of means over positions and a pooling that "
                 "drops odd rows; use tile 0"
+            )
+        if self.mask and not STYLE_LOSSES[self.style_loss].of_means:
+            raise JaxstyleError(
+                f"mask: regions do not work with style_loss {self.style_loss!r}, which is no mean "
+                "over positions; choose another style loss"
             )
         # Each on its own: the weights of equal layers cannot be compared under a trace.
         if self.content_layers == () and self.style_layers == ():
@@ -281,8 +313,18 @@ class Recipe:
 
     def for_program(self) -> "Recipe":
         """Strip what does not shape the programs of a run, so that it does not key them either."""
+        colours = "luminance" if self.preserve_color == "luminance" else "none"
         return dataclasses.replace(
-            self, init="content", upscale=False, style_blend=None, style_scale=1.0
+            self,
+            init="content",
+            noise_blend=0.0,
+            upscale=False,
+            style_blend=None,
+            style_scale=1.0,
+            preserve_color=colours,
+            # That there are masks does shape them, but not what the files are called.
+            content_mask=self.content_mask and WHOLE,
+            mask=((WHOLE, WHOLE),) * len(self.mask),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -292,6 +334,7 @@ class Recipe:
             values[name] = None if values[name] is None else dict(values[name])
         if self.style_blend is not None:
             values["style_blend"] = list(self.style_blend)
+        values["mask"] = [list(pair) for pair in self.mask]
         return values
 
     @classmethod
@@ -312,10 +355,13 @@ class Recipe:
                 kinds = (kinds & {type(None)}) | {str, dict}
             elif name == "style_blend":
                 kinds = {type(None), str, list}
+            elif name == "mask":
+                kinds = {list}
             elif float in kinds:
                 kinds |= {int}
             if type(value) not in kinds:
-                named = {float: "a number", bool: "true or false", int: "a whole number"}
+                named: dict[Any, str] = {list: "a list of pairs"} if name == "mask" else {}
+                named |= {float: "a number", bool: "true or false", int: "a whole number"}
                 wanted = next((n for kind, n in named.items() if kind in kinds), "a text")
                 raise JaxstyleError(f"{name}: {value!r} is of the wrong type; give {wanted}")
         return cls(**settings)
@@ -403,6 +449,21 @@ def _layer_weights(
         if names.count(layer) > 1:
             raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
     return tuple((layer, w if _is_traced(w) else float(w)) for layer, w in pairs)
+
+
+def _is_file(name: Any) -> bool:
+    return isinstance(name, str) and name != "" and "\0" not in name
+
+
+def _mask_pairs(pairs: Any) -> tuple[tuple[str, str], ...]:
+    found = pairs if isinstance(pairs, list | tuple) else [pairs]
+    for pair in found:
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_file, pair))):
+            raise JaxstyleError(
+                f"mask: {pairs!r} is not a list of pairs of files; give the region of the output "
+                f"and that of the style picture, {WHOLE!r} for the whole"
+            )
+    return tuple((region, of_style) for region, of_style in found)
 
 
 def _blend(weights: str | Sequence[float]) -> tuple[float, ...]:

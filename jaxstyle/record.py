@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.inputs import named
 from jaxstyle.recipe import Recipe
 from jaxstyle.report import SCHEMA, to_json
 
@@ -38,6 +39,8 @@ class Record(NamedTuple):
     styles: tuple[InputFile, ...]
     init: InputFile | None
     """The initial picture, if it was a file's."""
+    files: Mapping[str, InputFile | None]
+    """All of them, masks too, by the words that `inputs.named` gives."""
     weights: str
     """Name or file that the weights were asked for by."""
     weights_sha256: str
@@ -94,13 +97,14 @@ def _checked(found: Any) -> Record:
     loss = found["loss"]
     if loss is not None and not (isinstance(loss, int | float) and math.isfinite(loss)):
         raise ValueError(f"loss is {loss!r}")
-    init = inputs.get("init")
+    files = {name: file and _input(file) for name, file in named(inputs)}
     return Record(
         recipe=Recipe.from_dict(found["recipe"]),
         steps=steps,
         content=_input(inputs["content"]),
         styles=tuple(_input(style) for style in inputs["styles"]),
-        init=None if init is None else _input(init),
+        init=files["init"],
+        files=files,
         weights=_string(weights["given"]),
         weights_sha256=_string(weights["sha256"]),
         environment={_string(k): _string(v) for k, v in found["environment"].items()},

@@ -30,9 +30,8 @@ def record(
       result: of the run.
       network: its weights.
       weights: the name or the file that they were asked for by.
-      inputs: `{"content", "styles", "init"}`, each a `picture_report` (a list of them for the
-        styles, None for an initial picture that is not a file's) made when the files were read:
-        the output may since have replaced one of them.
+      inputs: from `inputs.Inputs.report`, made when the files were read: the output may since
+        have replaced one of them.
     """
     return {
         "schema": SCHEMA,

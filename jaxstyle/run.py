@@ -17,7 +17,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
+from jaxstyle.colours import with_chroma
 from jaxstyle.divergence import diverged
+from jaxstyle.masks import Masks
 from jaxstyle.objective import Targets, Terms, compute_targets, make_objective
 from jaxstyle.optimisers import make_optimiser
 from jaxstyle.prepare import Job, picture, prepare, style_pictures
@@ -140,7 +142,7 @@ def iterates(
     def iterate(step: int, history: History | None, losses: Any, terms: Any) -> Iterate:
         compile_seconds = lap()
         # Read what donation will invalidate before the next chunk is queued.
-        image = _as_saved(carry.best.image)
+        image = _as_saved(carry.best.image, job.chroma)
         best, losses, terms, evaluations = jax.device_get(
             (carry.best._replace(image=0), losses, terms, carry.state.evaluations)
         )
@@ -290,6 +292,7 @@ def stylize(
     recipe: Recipe,
     network: Network,
     start: ArrayLike | str | None = None,
+    masks: Masks | None = None,
 ) -> Result:
     """Paint the content picture in the style of another.
 
@@ -299,6 +302,8 @@ def stylize(
       recipe: the settings, e.g. `jaxstyle.presets["default"]`.
       network: weights, from `jaxstyle.load_network`.
       start: initial picture instead of the recipe's `init`.
+      masks: where the content is kept and which region takes which style; needed where the recipe
+        names files of masks.
 
     Returns:
       `Result`; its `image` has the content's proportions and a longest side of at most
@@ -318,7 +323,7 @@ def stylize(
       >>> result.image.shape
       (32, 32, 3)
     """
-    job = prepare(content, style, recipe=recipe, network=network, start=start)
+    job = prepare(content, style, recipe=recipe, network=network, start=start, masks=masks)
     return finish(job, _seen(iterates(job)))[0]
 
 
@@ -329,6 +334,7 @@ def stylize_batch(
     recipe: Recipe,
     network: Network,
     starts: Sequence[ArrayLike | str] | int,
+    masks: Masks | None = None,
 ) -> list[Result]:
     """Stylize from several initial pictures at once: one vmapped program, a lane each.
 
@@ -339,6 +345,7 @@ def stylize_batch(
       network: weights.
       starts: the number of lanes that start after `recipe.init`; or one start a lane,
         each a picture or one of `"content"`, `"noise"`, `"style"`, mixed as you like.
+      masks: as in `stylize`.
 
     Returns:
       One `Result` a lane, in order.
@@ -347,7 +354,7 @@ def stylize_batch(
       JaxstyleError: what does not fit, by name.
     """
     lanes = [recipe.init] * starts if isinstance(starts, int) else starts
-    job = prepare(content, style, recipe=recipe, network=network, lanes=lanes)
+    job = prepare(content, style, recipe=recipe, network=network, lanes=lanes, masks=masks)
     return finish(job, _seen(iterates(job)))
 
 
@@ -365,6 +372,7 @@ def evaluate(
     *,
     recipe: Recipe,
     network: Network,
+    masks: Masks | None = None,
 ) -> tuple[float, Terms]:
     """Score any picture under a recipe: its loss and the weighted terms.
 
@@ -375,7 +383,7 @@ def evaluate(
     image = picture(image, "image")
     content = images.resize(picture(content, "content"), *image.shape[:2])
     shrunk = style_pictures(styles, recipe)
-    targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
+    targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
     loss, terms = jax.device_get(_value(network, targets, recipe.for_program(), jnp.asarray(image)))
     return float(loss), Terms(*map(float, terms))
 
@@ -471,8 +479,8 @@ def _advance(
 
 
 @jax.jit
-def _as_saved(image: jax.Array) -> jax.Array:
-    return jnp.clip(image, 0, 1)
+def _as_saved(image: jax.Array, chroma: jax.Array | None) -> jax.Array:
+    return jnp.clip(image, 0, 1) if chroma is None else with_chroma(image, chroma)
 
 
 def _seen(run: Iterator[Iterate]) -> list[Iterate]:

@@ -3,12 +3,13 @@
 A `StyleLoss` is a pair of pure functions on one layer's unbatched feature map
 `[h, w, c]` (positions x channels, n = h · w positions, F the matrix):
 
-    statistics(features) -> S, any pytree
+    statistics(features, weights=None) -> S, any pytree
     distance(S of the picture, S of the style) -> float32 scalar, at least 0
 
-Where S holds means over positions it may be gathered tile by tile and averaged over several
-style pictures. Where it holds the positions themselves it needs the whole picture and blends in a
-way of its own.
+Where S holds means over positions, `weights` `[h, w, 1]` with a mean of 1 say how much each
+position counts: those of a region give the region's S. Such an S may be gathered tile by tile and
+averaged over several style pictures. Where it holds the positions themselves it needs the whole
+picture and blends in a way of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
 class StyleLoss(NamedTuple):
     """One notion of style."""
 
-    statistics: Callable[[jax.Array], Any]
+    statistics: Callable[..., Any]
     distance: Callable[[Any, Any], jax.Array]
     of_means: bool = True
     """Whether the statistics are means over positions."""
@@ -52,9 +53,10 @@ class Moments(NamedTuple):
     """FᵀF / n, `[c, c]`, or its diagonal `[c]` where no more is needed."""
 
 
-def moments(features: jax.Array) -> Moments:
+def moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:
     """Give mu and FᵀF / n."""
-    return Moments(_mean(features), gram_matrix(features) * features.shape[-1])
+    second = gram_matrix(features, weights=weights) * features.shape[-1]
+    return Moments(_mean(features, weights), second)
 
 
 def covariance(of: Moments) -> jax.Array:
@@ -72,9 +74,9 @@ def covariance_distance(picture: Moments, style: Moments) -> jax.Array:
     return style_loss(covariance(picture) / channels, covariance(style) / channels)
 
 
-def channel_moments(features: jax.Array) -> Moments:
+def channel_moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:
     """Give mu and the mean square of each channel."""
-    return Moments(_mean(features), _mean(jnp.square(features)))
+    return Moments(_mean(features, weights), _mean(jnp.square(features), weights))
 
 
 def moments_distance(picture: Moments, style: Moments) -> jax.Array:
@@ -235,8 +237,9 @@ def patches_distance(picture: jax.Array, style: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(picture - style[jnp.minimum(nearest, count - 1)]))
 
 
-def _mean(features: jax.Array) -> jax.Array:
-    return jnp.mean(features, (0, 1), dtype=jnp.float32)
+def _mean(features: jax.Array, weights: jax.Array | None) -> jax.Array:
+    weighted = features if weights is None else weights * features
+    return jnp.mean(weighted, (0, 1), dtype=jnp.float32)
 
 
 STYLE_LOSSES: dict[str, StyleLoss] = {

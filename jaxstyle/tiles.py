@@ -30,8 +30,8 @@ from jaxstyle.vgg import (
 # Of the type of the tiles' numbers, as dynamic slices want it.
 _ZERO = np.int32(0)
 
-Statistic = Callable[[str, jax.Array, jax.Array | None], Any]
-"""`(layer, activations [h, w, c], that layer's map or None) -> pytree of means over positions`."""
+Statistic = Callable[[str, jax.Array, Any], Any]
+"""`(layer, activations [h, w, c], that layer's maps or None) -> pytree of means over positions`."""
 
 
 def means(
@@ -39,7 +39,7 @@ def means(
     x: jax.Array,
     layers: tuple[str, ...],
     statistic: Statistic,
-    maps: Mapping[str, jax.Array],
+    maps: Mapping[str, Any],
     *,
     pooling: str,
     tile: int = 0,
@@ -52,7 +52,7 @@ def means(
       layers: names, none twice.
       statistic: gives means over positions to which a position contributes nothing where
         activations and map are 0.
-      maps: feature maps to compare with, `[h', w', c]` by layer.
+      maps: what else the statistic wants of positions: by layer a pytree of `[h', w', any]`.
       pooling: as in `vgg.features`.
       tile: side of the tiles in pixels, rounded down to whole cells of the deepest layer;
         0, or a picture no larger, computes the whole picture at once.
@@ -70,16 +70,19 @@ def means(
 
     # Saves nothing of the forward pass but its arguments: the tile is computed again.
     @partial(jax.checkpoint, prevent_cse=False)
-    def share_of(x: jax.Array, maps: Mapping[str, jax.Array], at: _Tile) -> dict[str, Any]:
+    def share_of(x: jax.Array, maps: Mapping[str, Any], at: _Tile) -> dict[str, Any]:
         acts = grid.window_activations(network, x, at, layers, pooling)
         shares = {}
         for layer in layers:
             place = grid.place(at, layer)
             counted = place.counted
             mine = jnp.where(counted, place.slice_of_window(acts[layer]), 0)
-            theirs = maps.get(layer)
-            if theirs is not None:
-                theirs = jnp.where(counted, place.slice_of_picture(theirs), 0)
+            theirs = jax.tree.map(
+                lambda values, place=place: jnp.where(
+                    place.counted, place.slice_of_picture(values), 0
+                ),
+                maps.get(layer),
+            )
             shares[layer] = jax.tree.map(
                 lambda mean, share=place.share: share * mean, statistic(layer, mine, theirs)
             )

@@ -50,16 +50,16 @@ class Control:
     def kept(self, *flags, styles=("style",), steps=4):
         """Run with a control; `--from` and `--resume` must repeat it, byte for byte.
 
-        Gives the picture and the report's recipe.
+        Gives the report's recipe.
         """
-        whole = self("whole", *flags, styles=styles, steps=steps)
+        self("whole", *flags, styles=styles, steps=steps)
         files = {name: self.folder / f"{name}.png" for name in ("whole", "again", "resumed")}
         self.repeated("--from", files["whole"], "-o", files["again"])
         assert files["again"].read_bytes() == files["whole"].read_bytes()
         self("half", *flags, styles=styles, steps=steps // 2)
         self.repeated("--resume", self.folder / "half.ck", "--steps", steps, "-o", files["resumed"])
         assert files["resumed"].read_bytes() == files["whole"].read_bytes()
-        return whole, report(self.folder / "whole.json")["recipe"]
+        return report(self.folder / "whole.json")["recipe"]
 
     def repeated(self, *flags):
         code, _, err = self.run("stylize", *flags, "--quiet")
@@ -94,29 +94,12 @@ def grid(run, files, objective, tmp_path):
 
 
 class TestStyles:
-    def test_a_blend_is_kept(self, control):
+    def test_a_blend_and_a_scale(self, control):
         both = ("style", "style2")
-        blended, recipe = control.kept("--style-blend", "3,1", styles=both)
-        assert recipe["style_blend"] == [3.0, 1.0]
+        blended = control("blended", "--style-blend", "3,1", "--style-scale", 0.6, styles=both)
         assert (control("equal", styles=both) != blended).any()
         first = control("first", "--style-blend", "1,0", styles=both)
         assert np.abs(first - control("alone")).max() <= 1
-
-    def test_a_scale_is_kept(self, control):
-        scaled, recipe = control.kept("--style-scale", 0.6)
-        assert recipe["style_scale"] == 0.6 and (control("plain") != scaled).any()
-
-    def test_in_a_grid(self, grid, files, control):
-        styles = f"style = [{str(files['style'])!r}, {str(files['style2'])!r}]"
-        cells = grid("style_blend = [[1, 0], [0, 1], '1,1']\nstyle_scale = [1, 0.6]", styles)
-        assert len({cell["loss"] for cell in cells}) == 6
-        control("alone", "--style-blend", "0,1", "--style-scale", 0.6, styles=("style", "style2"))
-        alone = report(control.folder / "alone.json")
-        (same,) = [
-            cell["loss"] for cell in cells
-            if (cell["recipe"]["style_blend"], cell["recipe"]["style_scale"]) == ([0, 1], 0.6)
-        ]  # fmt: skip
-        assert same == pytest.approx(alone["loss"], rel=1e-4)
 
     @pytest.mark.parametrize(
         ("flags", "words"),
@@ -132,3 +115,153 @@ class TestStyles:
     def test_what_does_not_fit(self, control, flags, words):
         line = control.refused(*flags)
         assert all(word in line for word in words), line
+
+
+@pytest.fixture
+def masks(tmp_path_factory):
+    """Masks for the content (40x32) and the style (33x36), at other sizes."""
+    folder = tmp_path_factory.mktemp("masks")
+    left = np.zeros((64, 80), np.uint8)
+    left[:, :40] = 255
+    top = np.zeros((36, 33), np.uint8)
+    top[:18] = 255
+    found = {"left": left, "right": 255 - left, "top": top, "square": left[:, :64]}
+    found["black"] = 0 * left
+    found["dot"] = found["black"].copy()
+    found["dot"][0, 0] = 9
+    for name, mask in found.items():
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    return {name: folder / f"{name}.png" for name in found}
+
+
+class TestMasks:
+    def test_a_mask_of_the_content(self, control, masks):
+        flags = ("--content-weight", 30, "--init", "style")
+        plain = control("plain", *flags)
+        masked = control("masked", *flags, "--content-mask", masks["left"])
+        assert (plain != masked).any()
+        images = report(control.folder / "masked.json")["images"]
+        assert images["content_mask"]["path"] == str(masks["left"]) and "masks" not in images
+
+    def test_regions(self, control, masks):
+        both = ("style", "style2")
+        regions = ("--mask", masks["left"], masks["top"], "--mask", masks["right"], "-")
+        guided = control("guided", *regions, styles=both)
+        assert (control("blend", styles=both) != guided).any()
+        found = report(control.folder / "guided.json")
+        assert found["recipe"]["mask"] == [[str(a), str(b)] for a, b in (regions[1:3], regions[4:])]
+        (first, second) = found["images"]["masks"]
+        assert first[0]["size"] == [80, 64] and second[1] is None
+        scored = ("evaluate", control.folder / "guided.png", "--content", control.files["content"])
+        scored += ("--style", control.files["style"], "--style", control.files["style2"], "--json")
+        code, out, err = control.run(*scored, *control.objective, *regions)
+        assert code == 0, err
+        masked = json.loads(out)["loss"]
+        assert masked == pytest.approx(found["loss"], rel=0.05)
+        code, out, _ = control.run(*scored, *control.objective)
+        assert json.loads(out)["loss"] != pytest.approx(masked, rel=0.005)
+
+    def test_what_does_not_fit(self, control, masks):
+        def line(*flags, **more):
+            return control.refused(*flags, **more)
+
+        words = line("--content-mask", masks["square"])
+        assert words.startswith("--content-mask: ") and "64x64" in words and "40x32" in words
+        assert "black" in line("--content-mask", masks["black"])
+        words = line("--content-mask", masks["dot"])
+        assert words.startswith("--content-mask: ") and "nothing at relu2_2" in words
+        assert "style region 1" in line("--mask", "-", masks["left"])
+        assert "region 1" in line("--mask", masks["square"], "-")
+        words = line("--mask", "-", "-", styles=("style", "style2"))
+        assert words.startswith("--mask: 1 pairs") and "2 style pictures" in words
+        for loss in ("patches", "sliced-wasserstein"):
+            words = line("--mask", "-", "-", "--style-loss", loss)
+            assert words.startswith("--mask: ") and loss in words
+        words = line("--mask", control.files["weights"], "-")
+        assert words.startswith("--mask") and "not a picture" in words
+
+
+class TestColours:
+    @pytest.mark.parametrize("how", ["luminance", "cholesky", "histogram"])
+    def test_the_colours_come_nearer_to_the_contents(self, control, how):
+        strong = ("--style-weight", 1e4, "--steps", 15)
+        plain = control("plain", *strong)
+        kept = control("kept", *strong, "--preserve-color", how)
+        start = pixels(control.files["content"])
+
+        def far(picture):
+            luma = np.array([0.299, 0.587, 0.114])
+            chroma, wanted = (p - (p @ luma)[..., None] for p in (picture, start))
+            return np.abs(chroma - wanted).mean()
+
+        assert far(kept) < 0.9 * far(plain)
+        if how == "luminance":
+            assert far(kept) < 0.3 * far(plain)
+            found = report(control.folder / "kept.json")
+            code, out, _ = control.run(
+                "evaluate", control.folder / "kept.png", "--content", control.files["content"],
+                "--style", control.files["style"], *control.objective, "--style-weight", 1e4,
+                "--preserve-color", how, "--json",
+            )  # fmt: skip
+            assert code == 0
+            assert json.loads(out)["loss"] == pytest.approx(found["loss"], rel=0.05)
+
+
+EVERYTHING = (
+    *("--style-blend", "3,1", "--style-scale", 0.8, "--preserve-color", "luminance"),
+    *("--noise-blend", 0.2, "--noise-std", 20),
+)
+
+
+class TestEverything:
+    """All controls at once: a run is what it is however it came about."""
+
+    styles = ("style", "style2")
+
+    def flags(self, masks):
+        regions = ("--mask", masks["left"], masks["top"], "--mask", masks["right"], "-")
+        return (*EVERYTHING, *regions, "--content-mask", masks["left"])
+
+    def test_repeated_and_resumed(self, control, masks):
+        recipe = control.kept(*self.flags(masks), styles=self.styles)
+        assert recipe["style_blend"] == [3, 1] and recipe["noise_blend"] == 0.2
+        # Another mask under the same name is another run.
+        Image.open(masks["right"]).save(masks["left"])
+        for flag, file, word in (("--from", "whole.png", "left"), ("--resume", "half.ck", "mask")):
+            code, _, err = control.run(
+                "stylize", flag, control.folder / file, "-o", control.folder / "no.png"
+            )
+            assert code == 2 and err.startswith(PREFIX) and word in err and err.count("\n") == 1
+
+    def test_in_tiles_and_in_a_batch(self, control, masks):
+        flags = self.flags(masks)
+        whole = control("whole", *flags, styles=self.styles)
+        tiled = control("tiled", *flags, "--tile", 16, styles=self.styles)
+        assert np.abs(whole - tiled).max() <= 2
+        code, _, err = control.run(
+            "stylize", control.files["content"], *(control.files[s] for s in self.styles),
+            *control.objective, "--steps", 3, "--quiet", *flags, "--batch", 2,
+            "-o", control.folder / "o.png",
+        )  # fmt: skip
+        assert code == 0, err
+        first, second = (pixels(control.folder / f"o-00{k}.png") for k in range(2))
+        assert np.abs(first - whole).max() <= 2 and (first != second).any()
+
+    def test_in_a_grid(self, grid, files, masks, control):
+        styles = f"style = [{str(files['style'])!r}, {str(files['style2'])!r}]"
+        left, right, top = (str(masks[name]) for name in ("left", "right", "top"))
+        axes = [
+            "style_blend = [[3, 1], '1,1']",
+            f"mask = [[[{left!r}, {top!r}], [{right!r}, '-']], []]",
+        ]
+        base = ["style_scale = 0.8", f"content_mask = {left!r}", "preserve_color = 'luminance'"]
+        base += ["noise_blend = 0.2", "noise_std = 20"]
+        cells = grid("\n".join(axes), "\n".join([styles, *base]))
+        assert len({cell["loss"] for cell in cells}) == 4
+        control("whole", *self.flags(masks), styles=self.styles)
+        (same,) = [
+            cell["loss"] for cell in cells
+            if cell["recipe"]["mask"] and cell["recipe"]["style_blend"] == [3, 1]
+        ]  # fmt: skip
+        alone = report(control.folder / "whole.json")["loss"]
+        assert same == pytest.approx(alone, rel=1e-4)

@@ -30,6 +30,9 @@ PICTURES = {
     "painting.jpg": (36, 36),
     "first.jpg": (36, 36),
     "second.jpg": (36, 36),
+    "sky.png": (40, 48),
+    "ground.png": (40, 48),
+    "blue.png": (36, 36),
 }
 TINY = {"--size": "32", "--steps": "3", "--tile": "32", "--save-every": "2"}
 

@@ -81,6 +81,10 @@ OUT_OF_RANGE = {
     "noise_std": [-1, NAN, None],
     "style_blend": ["", "1,x", (1, NAN), (1, INF), [0, 0], (-1, 2), 3, [[1]]],
     "style_scale": [0, -1, 8.1, NAN],
+    "noise_blend": [-0.1, 1.1, NAN],
+    "content_mask": ["", 3, "a\0b"],
+    "mask": ["a.png", 3, [("a", "")]],
+    "preserve_color": ["yes"],
     "learning_rate": [0, -1, NAN, INF],
     "decay": [0, -1, 1.5, NAN],
     "momentum": [-0.1, 1.1, NAN],
@@ -197,6 +201,10 @@ NUMBERS = {
     "content_layers": "relu4_2:3",
 }
 STRUCTURE = {
+    "content_mask": "mask.png",
+    "mask": [("-", "-")],
+    "preserve_color": "luminance",
+    "noise_blend": 0.5,
     "style_blend": (3, 1),
     "style_scale": 2.0,
     "style_loss": "moments",

@@ -50,6 +50,8 @@ def evaluate(
 
     from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.files import StrPath
+    from jaxstyle.inputs import Inputs, Picture
     from jaxstyle.peers import weights_notice
     from jaxstyle.report import terms_report, to_json, weights_report
     from jaxstyle.run import evaluate as evaluate_picture
@@ -57,13 +59,20 @@ def evaluate(
 
     enable_compilation_cache()
     network = load_network(weights_name)
+
+    def load(key: str, file: StrPath) -> Picture:
+        pixels = images.load_image(file, argument="--" + key.replace("_", "-"))
+        return Picture.of(Path(file), pixels)
+
     try:
+        inputs = Inputs.read(content, styles, recipe, load)
         loss, terms = evaluate_picture(
             images.load_image(image, argument="IMAGE"),
-            images.load_image(content, argument="--content"),
-            [images.load_image(style, argument="--style") for style in styles],
+            inputs.content.pixels,
+            [style.pixels for style in inputs.styles],
             recipe=recipe,
             network=network,
+            masks=inputs.arrays,
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None

@@ -24,6 +24,9 @@ OBJECTIVE = (
     "tv_weight",
     "style_blend",
     "style_scale",
+    "content_mask",
+    "mask",
+    "preserve_color",
     "style_loss",
     "gram_normalization",
     "style_reduction",
@@ -94,7 +97,7 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
     Raises:
       JaxstyleError: a value out of range, named by its flag.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value is not None and value != ()}
     try:
         recipe = base if isinstance(base, Recipe) else preset(base or "default")
         return dataclasses.replace(recipe, **given)
@@ -114,7 +117,10 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     default: Any = field.default
     settings: dict[str, Any] = {}
-    if field.name.endswith("_layers"):
+    if field.name == "mask":
+        settings.update(type=(str, str), multiple=True, metavar=field.metadata["metavar"])
+        default = None
+    elif field.name.endswith("_layers"):
         settings.update(type=str, metavar="LAYERS")
         default = None if default is None else format_layers(default)
     elif bool in kinds:

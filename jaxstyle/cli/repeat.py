@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxstyle.checkpoint import Checkpoint, read_checkpoint
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.inputs import named
 from jaxstyle.recipe import Recipe
 from jaxstyle.record import Record, read_record
 from jaxstyle.vgg import Network
@@ -57,17 +58,13 @@ class Repeated(NamedTuple):
                 f"{self.weights_name!r} ({self.record.weights_sha256[:12]}, now "
                 f"{network.digest[:12]}); choose some with --weights"
             )
-        recorded = [self.record.content, *self.record.styles]
-        today = [inputs["content"], *inputs["styles"]]
-        if self.record.init is not None and inputs["init"] is not None:
-            recorded.append(self.record.init)
-            today.append(inputs["init"])
-        digests = {str(file.path): file.sha256 for file in recorded}
+        digests = {str(file.path): file.sha256 for file in self.record.files.values() if file}
+        today = [file for _, file in named(inputs) if file]
         for file in today:
             if digests.get(file["path"], file["sha256"]) != file["sha256"]:
                 raise JaxstyleError(
                     f"--from: {file['path']} is no longer the picture that {self.file} was made "
-                    "from; name the pictures to use as CONTENT and STYLE"
+                    "from; name the pictures to use"
                 )
 
 

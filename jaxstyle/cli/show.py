@@ -23,8 +23,7 @@ def show(picture: Path, as_json: bool) -> int:
         click.echo(to_json(record.everything), nl=False)
         return 0
     rows = [
-        ("content", record.content.path),
-        *(("style", style.path) for style in record.styles),
+        *((name.rstrip(" 123456789"), file.path) for name, file in record.files.items() if file),
         ("weights", f"{record.weights}, {record.weights_sha256[:12]}"),
         ("loss", record.everything["loss"]),
         ("steps done", record.steps),
@@ -40,5 +39,5 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return ", ".join(k if v == 1 else f"{k}:{v:g}" for k, v in value.items())
     if isinstance(value, list):
-        return ", ".join(f"{v:g}" for v in value)
+        return ", ".join(" ".join(v) if isinstance(v, list) else f"{v:g}" for v in value) or None
     return value

@@ -5,45 +5,57 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxstyle import images
+from jaxstyle.files import StrPath
 from jaxstyle.images import Array
-from jaxstyle.recipe import INITS
-from jaxstyle.report import picture_report
+from jaxstyle.inputs import Inputs, Picture
+from jaxstyle.recipe import Recipe
+
+# How messages name a file that is no flag of the recipe.
+_ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
 
 
 class Sources(NamedTuple):
     """What a run reads."""
 
-    content: Array
+    inputs: Inputs
     alpha: Array | None
     """Opacity of the content picture `[h, w]`, if it has any to tell."""
-    styles: list[Array]
-    start: Any
-    """Initial picture, or the name of one (`prepare.initial_picture`)."""
-    inputs: dict[str, Any]
-    """Which files they were, as `report.record` wants it."""
+
+    @property
+    def content(self) -> Array:
+        """The content picture."""
+        return self.inputs.content.pixels
+
+    @property
+    def styles(self) -> list[Array]:
+        """The style pictures."""
+        return [style.pixels for style in self.inputs.styles]
+
+    def start(self, recipe: Recipe) -> Any:
+        """Give the initial picture, or the name of one (`prepare.initial_picture`)."""
+        return self.inputs.init.pixels if self.inputs.init else recipe.init
 
 
 def read_sources(
-    content: Path, styles: Sequence[Path], init: str, *, max_pixels: int | None, first_frame: bool
-) -> Sources:
-    """Read the content, the styles and the initial picture, if it is a file's.
+    content: Path, styles: Sequence[Path], recipe: Recipe, *, max_pixels: int | None,
+    first_frame: bool,
+) -> Sources:  # fmt: skip
+    """Read the content, the styles and every picture that the recipe names.
 
     Raises:
       JaxstyleError: one that cannot be read, named by its argument.
     """
-    bounds: dict[str, Any] = {
-        "max_pixels": max_pixels or images.MAX_PIXELS,
-        "first_frame": first_frame,
-    }
-    picture, alpha = images.load_with_alpha(content, argument="CONTENT", **bounds)
-    style_pictures = [images.load_image(style, argument="STYLE", **bounds) for style in styles]
-    start: Any = init
-    inputs: dict[str, Any] = {
-        "content": picture_report(content, picture),
-        "styles": [picture_report(*pair) for pair in zip(styles, style_pictures, strict=True)],
-        "init": None,
-    }
-    if init not in INITS:
-        start = images.load_image(init, argument="--init", **bounds)
-        inputs["init"] = picture_report(Path(init), start)
-    return Sources(picture, alpha, style_pictures, start, inputs)
+    alpha: Array | None = None
+
+    def load(key: str, file: StrPath) -> Picture:
+        nonlocal alpha
+        argument = _ARGUMENTS.get(key, "--" + key.replace("_", "-"))
+        pixels, opacity = images.load_with_alpha(
+            file, argument=argument, max_pixels=max_pixels or images.MAX_PIXELS,
+            first_frame=first_frame,
+        )  # fmt: skip
+        if key == "content":
+            alpha = opacity
+        return Picture.of(Path(file), pixels)
+
+    return Sources(Inputs.read(content, styles, recipe, load), alpha)

@@ -174,13 +174,12 @@ def stylize(
     enable_compilation_cache()
     notice = auto_notice() if weights_name == "auto" else None
     network = load_network(weights_name)
-    sources = read_sources(
-        content, styles, recipe.init, max_pixels=max_pixels, first_frame=first_frame
-    )
+    sources = read_sources(content, styles, recipe, max_pixels=max_pixels, first_frame=first_frame)
+    inputs = sources.inputs.report()
     if resumed is not None:
-        check_same_pictures(resumed, sources.inputs)
+        check_same_pictures(resumed, inputs)
     elif repeated is not None:
-        repeated.check(network, sources.inputs)
+        repeated.check(network, inputs)
     try:
         height, width = sources.content.shape[:2]
         if recipe.size:
@@ -191,8 +190,9 @@ def stylize(
             sources.styles,
             recipe=recipe,
             network=network,
-            start=sources.start,
-            lanes=[sources.start] * batch if batch > 1 else None,
+            start=sources.start(recipe),
+            lanes=[sources.start(recipe)] * batch if batch > 1 else None,
+            masks=sources.inputs.arrays,
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
@@ -211,10 +211,10 @@ def stylize(
     for line in (notice, small):
         if line and not quiet:
             print(f"jaxstyle: {line}", file=sys.stderr)
-    if batch > 1 and recipe.init != "noise" and not quiet:
+    if batch > 1 and recipe.init != "noise" and not recipe.noise_blend and not quiet:
         print(
             f"jaxstyle: all {batch} pictures start alike, as --init {recipe.init} has no noise; "
-            "use --init noise for different ones",
+            "use --init noise or --noise-blend for different ones",
             file=sys.stderr,
         )
 
@@ -228,13 +228,13 @@ def stylize(
         # The content's transparency is the output's, where its format has any.
         alpha = images.resize(alpha[..., None], *job.start.shape[-3:-1])[..., 0]
     outputs = Outputs.lanes(
-        output, batch, network=network, weights=weights_name, inputs=sources.inputs, alpha=alpha,
+        output, batch, network=network, weights=weights_name, inputs=inputs, alpha=alpha,
         bit_depth=bit_depth,
     )  # fmt: skip
     keep = None
     if checkpoint is not None:
         write_state = partial(
-            save_checkpoint, checkpoint, job=job, weights=weights_name, inputs=sources.inputs
+            save_checkpoint, checkpoint, job=job, weights=weights_name, inputs=inputs
         )
         keep = checkpoints(write_state, every=checkpoint_every)
     page = None

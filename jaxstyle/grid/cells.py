@@ -8,24 +8,16 @@ import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import StrPath
 from jaxstyle.grid.file import HINTS, GridFile, Settings
+from jaxstyle.inputs import Inputs, Picture, named
 from jaxstyle.peers import preset
-from jaxstyle.recipe import INITS, Recipe, format_layers
-from jaxstyle.report import picture_report
+from jaxstyle.recipe import Recipe, format_layers
 from jaxstyle.vgg import Network
-
-
-class Picture(NamedTuple):
-    """A picture that was read, with what the report says of it."""
-
-    pixels: np.ndarray
-    report: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,24 +31,18 @@ class Cell:
     recipe: Recipe
     """Resolved."""
     network: Network
-    content: Picture
-    styles: tuple[Picture, ...]
-    start: Picture | None
-    """The initial picture, if it is a file."""
+    inputs: Inputs
 
     @functools.cached_property
     def key(self) -> str:
         """Digest of all that the result depends on but the program: settings and inputs."""
         recipe = self.recipe.as_dict()
-        if self.start:
+        if self.inputs.init:
             recipe["init"] = None
-        inputs = {
-            "recipe": recipe,
-            "weights": self.network.digest,
-            "content": self.content.report["sha256"],
-            "styles": [style.report["sha256"] for style in self.styles],
-            "init": self.start and self.start.report["sha256"],
-        }
+        # Of files the digest counts and not the name.
+        recipe |= {"content_mask": None, "mask": None}
+        files = {name: file and file["sha256"] for name, file in named(self.inputs.report())}
+        inputs = {"recipe": recipe, "weights": self.network.digest, "files": files}
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -107,11 +93,12 @@ def cells(grid: GridFile, load_network: Callable[[str], Network]) -> list[Cell]:
     def where(key: str) -> str:
         return f"{grid.path}: [{'grid' if key in grid.axes else 'base'}] {key}"
 
-    def picture(key: str, text: str) -> Picture:
+    def picture(key: str, file: StrPath) -> Picture:
+        text = str(file)
         if (key, text) not in pictures:
             path = _located(text, grid.path.parent)
             pixels = images.load_image(path, argument=where(key))
-            pictures[key, text] = Picture(pixels, picture_report(path, pixels))
+            pictures[key, text] = Picture.of(path, pixels)
         return pictures[key, text]
 
     def network(text: str) -> Network:
@@ -143,11 +130,12 @@ def cells(grid: GridFile, load_network: Callable[[str], Network]) -> list[Cell]:
             axes=tuple(name for name, values in grid.axes.items() if len(values) > 1),
             recipe=recipe,
             network=weights,
-            content=picture("content", settings["content"]),
-            styles=tuple(
-                picture("style", s) for s in (several if isinstance(several, list) else [several])
+            inputs=Inputs.read(
+                settings["content"],
+                several if isinstance(several, list) else [several],
+                recipe,
+                picture,
             ),
-            start=None if recipe.init in INITS else picture("init", recipe.init),
         )
         found.setdefault(cell.key, cell)
     return list(found.values())

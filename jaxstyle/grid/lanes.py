@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxstyle import images, memory
 from jaxstyle.grid.cells import Cell
+from jaxstyle.inputs import named
 from jaxstyle.objective import Targets, compute_targets
 from jaxstyle.prepare import Job, prepare, stack, style_size
 from jaxstyle.run import default_every
@@ -57,9 +58,9 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
     members: dict[Any, list[Cell]] = {}
     for cell in cells:
         recipe = cell.recipe
-        fitted = (cell.content.report["sha256"], recipe.size, recipe.upscale)
+        fitted = (cell.inputs.content.report["sha256"], recipe.size, recipe.upscale)
         if fitted not in shapes:
-            height, width = cell.content.pixels.shape[:2]
+            height, width = cell.inputs.content.pixels.shape[:2]
             if recipe.size:
                 height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
             shapes[fitted] = (height, width, 3)
@@ -83,10 +84,12 @@ def check(groups: Sequence[Group]) -> None:
         checked = set()
         for cell in group.cells:
             shapes = _style_shapes(cell)
-            if shapes not in checked:
-                checked.add(shapes)
+            masks = tuple(pair for pair in named(cell.inputs.report()) if "mask" in pair[0])
+            known = (shapes, len(cell.recipe.style_blend or ()), str(masks))
+            if known not in checked:
+                checked.add(known)
                 jax.eval_shape(
-                    partial(compute_targets, recipe=cell.recipe),
+                    partial(compute_targets, recipe=cell.recipe, masks=cell.inputs.arrays),
                     cell.network,
                     jax.ShapeDtypeStruct(group.shape, jnp.float32),
                     [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
@@ -147,11 +150,12 @@ def job_of(cell: Cell, shared: dict[Any, Targets]) -> Job:
     """Prepare one cell; targets are taken from `shared`, or computed and put there."""
     known = (_of_targets(cell), cell.recipe.size, cell.recipe.upscale)
     job = prepare(
-        cell.content.pixels,
-        [style.pixels for style in cell.styles],
+        cell.inputs.content.pixels,
+        [style.pixels for style in cell.inputs.styles],
         recipe=cell.recipe,
         network=cell.network,
-        start=cell.start.pixels if cell.start else None,
+        start=cell.inputs.init.pixels if cell.inputs.init else None,
+        masks=cell.inputs.arrays,
         targets=shared.get(known),
     )
     shared[known] = job.targets
@@ -159,12 +163,12 @@ def job_of(cell: Cell, shared: dict[Any, Targets]) -> Job:
 
 
 def _style_shapes(cell: Cell) -> tuple[tuple[int, ...], ...]:
-    sizes = [style.pixels.shape for style in cell.styles]
+    sizes = [style.pixels.shape for style in cell.inputs.styles]
     return tuple((*style_size(height, width, cell.recipe), 3) for height, width, _ in sizes)
 
 
 def _of_targets(cell: Cell) -> tuple[Any, ...]:
     """What the targets of a group's cells may differ by."""
-    styles = tuple(style.report["sha256"] for style in cell.styles)
     recipe = cell.recipe
-    return (cell.content.report["sha256"], styles, recipe.style_blend, recipe.style_scale)
+    files = tuple(f and f["sha256"] for name, f in named(cell.inputs.report()) if name != "init")
+    return (files, recipe.style_blend, recipe.style_scale, recipe.preserve_color)

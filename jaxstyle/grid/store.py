@@ -82,11 +82,7 @@ class Store:
         """
         path = self.cells / f"{cell.name}.png"
         weights = cell.settings.get("weights", "auto")
-        inputs = {
-            "content": cell.content.report,
-            "styles": [style.report for style in cell.styles],
-            "init": cell.start and cell.start.report,
-        }
+        inputs = cell.inputs.report()
         made = record(result, network=cell.network, weights=weights, inputs=inputs)
         images.save_image(path, result.image, argument="-o", text=as_text(made))
         report = run_report(

@@ -1,0 +1,99 @@
+"""The pictures that a run reads from files, and how its record names them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle.files import StrPath
+from jaxstyle.images import Array
+from jaxstyle.masks import Masks
+from jaxstyle.recipe import INITS, WHOLE, Recipe
+from jaxstyle.report import picture_report
+
+
+class Picture(NamedTuple):
+    """A picture that was read, with what the report says of it."""
+
+    pixels: Array
+    report: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, pixels: Array) -> "Picture":
+        """Identify a picture that has just been read from `path`."""
+        return cls(pixels, picture_report(path, pixels))
+
+
+Load = Callable[[str, StrPath], Picture]
+"""`(setting that names the file, file) -> picture`; raises a `JaxstyleError`."""
+Pair = tuple[Picture | None, Picture | None]
+
+
+class Inputs(NamedTuple):
+    """Every picture that a run depends on."""
+
+    content: Picture
+    styles: tuple[Picture, ...]
+    init: Picture | None = None
+    """The initial picture, if it is a file's."""
+    content_mask: Picture | None = None
+    masks: tuple[Pair, ...] = ()
+
+    @classmethod
+    def read(
+        cls, content: StrPath, styles: Sequence[StrPath], recipe: Recipe, load: Load
+    ) -> "Inputs":
+        """Read content and styles, and whatever files the recipe names."""
+
+        def optional(key: str, file: str | None, absent: Sequence[str | None]) -> Picture | None:
+            return None if file in absent else load(key, file)  # type: ignore[arg-type]
+
+        return cls(
+            load("content", content),
+            tuple(load("style", style) for style in styles),
+            optional("init", recipe.init, INITS),
+            optional("content_mask", recipe.content_mask, (None,)),
+            tuple(
+                (optional("mask", region, (WHOLE,)), optional("mask", of_style, (WHOLE,)))
+                for region, of_style in recipe.mask
+            ),
+        )
+
+    @property
+    def arrays(self) -> Masks:
+        """The masks, as `prepare` wants them."""
+        return Masks(
+            _pixels(self.content_mask), tuple((_pixels(a), _pixels(b)) for a, b in self.masks)
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Identify the files, as `report.record` wants it; of masks only where there are any."""
+        found: dict[str, Any] = {
+            "content": self.content.report,
+            "styles": [style.report for style in self.styles],
+            "init": _report(self.init),
+        }
+        if self.content_mask:
+            found["content_mask"] = self.content_mask.report
+        if self.masks:
+            found["masks"] = [[_report(picture) for picture in pair] for pair in self.masks]
+        return found
+
+
+def named(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """List the pictures of an `Inputs.report`, each with the words that tell it from the others."""
+    yield "content", report["content"]
+    for number, style in enumerate(report["styles"], start=1):
+        yield f"style {number}", style
+    yield "init", report.get("init")
+    yield "content mask", report.get("content_mask")
+    for number, (region, of_style) in enumerate(report.get("masks", ()), start=1):
+        yield f"mask {number}", region
+        yield f"style mask {number}", of_style
+
+
+def _pixels(picture: Picture | None) -> Array | None:
+    return picture and picture.pixels
+
+
+def _report(picture: Picture | None) -> dict[str, Any] | None:
+    return picture and picture.report
