@@ -99,8 +99,8 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
         lanes, seconds, digest = found["lanes"], found["seconds"], found["digest"]
         if type(lanes) is not int or not 1 <= lanes < 2**31 or not isinstance(digest, str):
             raise ValueError(f"lanes are {lanes!r}, digest {digest!r}")
-        if record.steps > record.recipe.steps:
-            raise ValueError(f"step {record.steps} of {record.recipe.steps}")
+        if record.steps > record.recipe.total_steps:
+            raise ValueError(f"step {record.steps} of {record.recipe.total_steps}")
         return Checkpoint(
             path, record, lanes, _seconds(seconds["compile"]), _seconds(seconds["run"]), digest
         )
@@ -114,7 +114,7 @@ def load_state(checkpoint: Checkpoint, job: Job, *, argument: str = "--resume") 
     Raises:
       JaxstyleError: they are not, or the file is damaged.
     """
-    path, form = checkpoint.path, carry_form(job)
+    path, form = checkpoint.path, carry_form(job, step=checkpoint.record.steps)
     steps = checkpoint.record.steps + 1
     batch = job.start.shape[:1] if job.start.ndim == 4 else ()
     # Shapes and types in the place of arrays.
@@ -176,7 +176,8 @@ def check_same_run(checkpoint: Checkpoint, job: Job, *, argument: str = "--resum
         raise refuse("--batch", lanes, checkpoint.lanes)
     for field in dataclasses.fields(here):
         now, then = getattr(here, field.name), getattr(there, field.name)
-        if field.name == "steps" and here.schedule == "constant" and now >= record.steps:
+        free = here.schedule == "constant" and here.scales == 1
+        if field.name == "steps" and free and now >= record.steps:
             continue
         # A file's name is not what makes its picture: the digest is compared.
         if field.name in ("content_mask", "mask") or (field.name == "init" and record.init):

@@ -44,7 +44,7 @@ def watch(
     Returns:
       One `Result` a lane, in order.
     """
-    live = Live(job.recipe.steps, labels=labels)
+    live = Live(job.recipe.total_steps, labels=labels)
     canvas = _Canvas()
     seen: list[Iterate] = []
     stopped = False

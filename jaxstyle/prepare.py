@@ -31,6 +31,14 @@ class Job(NamedTuple):
     """Whether `targets` have a lane axis too, instead of one set for all lanes."""
     chroma: jax.Array | None = None
     """The picture whose colours the result takes, `[h, w, 3]`, or one a lane as with `targets`."""
+    coarser: tuple["Job", ...] = ()
+    """With several scales the jobs of the smaller ones, smallest first; the `start` of the first
+    is where the run starts."""
+
+    @property
+    def scales(self) -> tuple["Job", ...]:
+        """The jobs of all scales, smallest first."""
+        return (*self.coarser, self._replace(coarser=()))
 
 
 def prepare(
@@ -42,7 +50,7 @@ def prepare(
     start: ArrayLike | str | None = None,
     lanes: Sequence[ArrayLike | str] | None = None,
     masks: Masks | None = None,
-    targets: Targets | None = None,
+    targets: Targets | Sequence[Targets] | None = None,
 ) -> Job:
     """Size the pictures, compute the targets and paint the initial picture or pictures.
 
@@ -56,7 +64,8 @@ def prepare(
       lanes: a batch instead: one start a lane, pictures and names mixed as you like; lane i
         has seed `recipe.seed + i`.
       masks: see `compute_targets`.
-      targets: those of an earlier job with the same pictures, layers and sizes, to share them.
+      targets: those of an earlier job with the same pictures, layers and sizes, to share them; with
+        several scales one each, as in `Job.scales`.
 
     Returns:
       `Job`, to be given to `iterates`.
@@ -65,8 +74,36 @@ def prepare(
       JaxstyleError: what does not fit, by name.
     """
     recipe = recipe.resolved(network)
-    content = sized(picture(content, "content"), recipe, upscale=recipe.upscale)
-    shrunk = style_pictures(styles, recipe)
+    content = picture(content, "content")
+    several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
+    pictures = [picture(style, "style") for style in several]
+    shared = (targets,) if isinstance(targets, Targets) else targets
+    jobs = [
+        _at_scale(
+            content, pictures, recipe=recipe, network=network, start=start, lanes=lanes,
+            masks=masks, targets=None if shared is None else shared[number], level=level,
+        )
+        for number, level in enumerate(reversed(range(recipe.scales)))
+    ]  # fmt: skip
+    return jobs[-1]._replace(coarser=tuple(jobs[:-1]))
+
+
+def _at_scale(
+    original: np.ndarray,
+    styles: Sequence[np.ndarray],
+    *,
+    recipe: Recipe,
+    network: Network,
+    start: ArrayLike | str | None,
+    lanes: Sequence[ArrayLike | str] | None,
+    masks: Masks | None,
+    targets: Targets | None,
+    level: int,
+) -> Job:
+    """Prepare one scale of a job; `level` counts the scales above it."""
+    height, width = original.shape[:2]
+    content = images.resize(original, *output_size(height, width, recipe, level=level))
+    shrunk = style_pictures(styles, recipe, level=level)
     if targets is None:
         targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
 
@@ -135,7 +172,11 @@ def stack(jobs: Sequence[Job], *, own_targets: bool = True) -> Job:
         )
     start = jnp.stack([job.start for job in jobs])
     lanes = tuple(job.recipe for job in jobs)
-    return Job(first.network, targets, first.recipe, start, lanes, own_targets, chroma)
+    coarser = tuple(
+        stack(scales, own_targets=own_targets)
+        for scales in zip(*(job.coarser for job in jobs), strict=True)
+    )
+    return Job(first.network, targets, first.recipe, start, lanes, own_targets, chroma, coarser)
 
 
 def initial_picture(
@@ -192,18 +233,44 @@ def picture(image: ArrayLike, argument: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def style_pictures(styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe) -> list[jax.Array]:
+def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
+    """Give the height and width of a run's picture for a content picture's.
+
+    Args:
+      height: pixels of the content picture.
+      width: likewise.
+      recipe: its `size`, `upscale` and `scales` are used.
+      level: scales above the one that is asked for: each divides the sides by the root of 2.
+
+    Raises:
+      JaxstyleError: a side would be shorter than any picture's may be.
+    """
+    if recipe.size:
+        height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
+    small = tuple(max(1, round(side / 2 ** (level / 2))) for side in (height, width))
+    if level and min(small) < images.MIN_SIDE:
+        raise JaxstyleError(
+            f"scales: {recipe.scales} make the first picture {small[1]}x{small[0]}, and both sides "
+            f"need {images.MIN_SIDE} pixels; use fewer"
+        )
+    return small[0], small[1]
+
+
+def style_pictures(
+    styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe, *, level: int = 0
+) -> list[jax.Array]:
     """Give one or several style pictures as a list, of the sizes that `style_size` gives."""
     several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
     pictures = [picture(style, "style") for style in several]
-    sizes = [style_size(p.shape[0], p.shape[1], recipe) for p in pictures]
+    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in pictures]
     return [jnp.asarray(images.resize(p, *s)) for p, s in zip(pictures, sizes, strict=True)]
 
 
-def style_size(height: int, width: int, recipe: Recipe) -> tuple[int, int]:
+def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
     """Give a style picture's height and width in a run.
 
-    Its longest side is that of the picture, at most `recipe.size`, times `recipe.style_scale`.
+    Its longest side is that of the picture, at most `recipe.size`, times `recipe.style_scale`, at
+    smaller scales shrunk as the output is (`output_size`).
 
     Raises:
       JaxstyleError: a side would be shorter than any picture's may be.
@@ -211,15 +278,16 @@ def style_size(height: int, width: int, recipe: Recipe) -> tuple[int, int]:
     longest = max(height, width)
     if recipe.size:
         longest = min(longest, recipe.size)
-    wanted = max(1, round(longest * recipe.style_scale))
+    wanted = max(1, round(longest * recipe.style_scale / 2 ** (level / 2)))
     try:
         return images.fitted(height, width, wanted, upscale=True)
     except JaxstyleError as error:
-        if recipe.style_scale == 1:
+        if recipe.style_scale == 1 and not level:
             raise
+        name, value = ("scales", recipe.scales) if level else ("style_scale", recipe.style_scale)
         raise JaxstyleError(
-            f"style_scale: {recipe.style_scale:g} leaves too little of a style picture of "
-            f"{width}x{height} (both sides need {images.MIN_SIDE} pixels); give a larger one"
+            f"{name}: {value:g} leaves too little of a style picture of {width}x{height}, "
+            f"{wanted} pixels on its longer side (both need {images.MIN_SIDE}); give a larger one"
         ) from error
 
 
@@ -254,8 +322,3 @@ def small_style_notice(
 def _field(network: Network, layer: str) -> int:
     """Pixels a side that one position of a layer depends on."""
     return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])
-
-
-def sized(image: np.ndarray, recipe: Recipe, *, upscale: bool = False) -> np.ndarray:
-    """Fit a picture to the recipe's size; a size of 0 leaves it as it is."""
-    return images.fit(image, recipe.size, upscale=upscale) if recipe.size else image

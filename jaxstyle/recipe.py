@@ -187,7 +187,16 @@ class Recipe:
         512, "Longest side of the output in pixels; 0 keeps the content picture's."
     )
     upscale: bool = _setting(False, "Let --size enlarge a smaller content picture.")
-    steps: int = _setting(300, "Optimiser steps.")
+    steps: int = _setting(300, "Optimiser steps; of each scale.")
+    scales: int = _setting(
+        1,
+        "Sizes that are painted one after the other, each 1.41 times the one before, up to --size.",
+    )
+    average: float | None = _setting(
+        None,
+        "Give the mean of all steps' pictures instead of the best one, a step's share falling by "
+        "this factor with every later step.",
+    )
     optimizer: str = _setting("lbfgs", "How the picture descends.", choices=OPTIMIZERS)
     learning_rate: float | None = _setting(
         None,
@@ -224,6 +233,8 @@ class Recipe:
         for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=0, open=name == "learning_rate")
+        if self.average is not None:
+            _check_number("average", self.average, low=0, high=0.9999)
         if self.style_blend is not None:
             object.__setattr__(self, "style_blend", _blend(self.style_blend))
         _check_number("style_scale", self.style_scale, low=0, open=True, high=8)
@@ -235,7 +246,14 @@ class Recipe:
         _check_number("decay", self.decay, low=0, open=True, high=1)
         _check_number("momentum", self.momentum, low=0, high=1)
         _check_number("adam_b2", self.adam_b2, low=0, high=1)
-        for name, low in (("steps", 1), ("size", 0), ("history_size", 1), ("seed", 0), ("tile", 0)):
+        for name, low in (
+            ("steps", 1),
+            ("size", 0),
+            ("history_size", 1),
+            ("seed", 0),
+            ("tile", 0),
+            ("scales", 1),
+        ):
             _check_integer(name, getattr(self, name), low=low)
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
@@ -303,6 +321,11 @@ class Recipe:
             weights, layers = STYLE_DEFAULTS[self.style_loss]
             defaults |= {"style_weight": weights[normalised], "style_layers": layers}
         return defaults
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all scales together."""
+        return self.steps * self.scales
 
     def seen_by(self, network: Network) -> Network:
         """Give the network with the input convention that the recipe asks for."""
@@ -404,6 +427,7 @@ _NUMBERS = (
     "decay",
     "momentum",
     "adam_b2",
+    "average",
 )
 _STRUCTURE = tuple(
     field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS

@@ -43,7 +43,8 @@ class Iterate(NamedTuple):
 
     step: int
     image: jax.Array
-    """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved."""
+    """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved. The mean
+    so far where the recipe averages."""
     loss: np.ndarray
     """Of the best picture so far before clipping."""
     terms: Terms
@@ -98,9 +99,23 @@ class _Best(NamedTuple):
     terms: Terms
 
 
+class _Mean(NamedTuple):
+    """The mean of the pictures so far, each step's share falling by a factor with every later."""
+
+    total: jax.Array
+    weight: jax.Array
+
+    def add(self, image: jax.Array, decay: Any) -> "_Mean":
+        return _Mean(decay * self.total + (1 - decay) * image, decay * self.weight + (1 - decay))
+
+
 class _Carry(NamedTuple):
     state: Any
     best: _Best
+    """What the run gives: the best point, or, where it averages, the mean."""
+    spent: jax.Array
+    """Evaluations at smaller scales."""
+    mean: _Mean | None = None
 
 
 _Numbers = tuple[jax.Array, Terms]
@@ -113,7 +128,7 @@ def iterates(
     """Run the optimiser, yielding the initial picture and then one iterate a chunk.
 
     The loop may stop at any time; the last iterate holds the best picture. Everything stays
-    on the device but the numbers. It ends early when every lane has diverged.
+    on the device but the numbers. The last scale ends early when every lane has diverged.
 
     Args:
       job: from `prepare`.
@@ -122,10 +137,39 @@ def iterates(
       state: where an earlier run of this job stood (`run_state`): it goes on from there as if it
         had never stopped; the first iterate is then that of `state`, with all its history.
 
+    With several scales it goes through all of them, smallest first, and steps are counted on: the
+    pictures of iterates grow, and losses are each of their own scale's objective.
+
     Yields:
       `Iterate` at step 0 (or `state.step`) and at the multiples of `every` after it, and at
-      recipe.steps.
+      the end of each scale.
     """
+    latest: Iterate | None = None
+    level = 0 if state is None else _level(job, state.step)
+    for number, scale in list(enumerate(job.scales))[level:]:
+        last = number == len(job.coarser)
+        scale_run = _descend(scale, number, latest, every=every, state=state, last=last)
+        for iterate in scale_run:
+            latest = iterate
+            yield iterate
+        state = None
+
+
+def _level(job: Job, step: int) -> int:
+    """The scale that a step belongs to."""
+    return min(max(0, -(-step // job.recipe.steps) - 1), len(job.coarser))
+
+
+def _descend(
+    job: Job,
+    number: int,
+    latest: Iterate | None,
+    *,
+    every: int | None,
+    state: RunState | None,
+    last: bool,
+) -> Iterator[Iterate]:
+    """Run one scale: from `state`, from its start, or from the last iterate of the one before."""
     recipe = job.recipe
     usual = default_every(job.start)
     every = every or usual
@@ -133,6 +177,7 @@ def iterates(
     most = max(every, usual)
     arguments, axes = _program(job)
     clock = time.perf_counter()
+    begun = number * recipe.steps
 
     def lap() -> float:
         nonlocal clock
@@ -143,39 +188,52 @@ def iterates(
         compile_seconds = lap()
         # Read what donation will invalidate before the next chunk is queued.
         image = _as_saved(carry.best.image, job.chroma)
-        best, losses, terms, evaluations = jax.device_get(
-            (carry.best._replace(image=0), losses, terms, carry.state.evaluations)
+        best, losses, terms, evaluations, spent = jax.device_get(
+            (carry.best._replace(image=0), losses, terms, carry.state.evaluations, carry.spent)
         )
         if history is None:
             steps = np.arange(step + 1 - np.shape(losses)[-1], step + 1)
             history = History(steps, losses, *terms)
         return Iterate(
-            step, image, best.loss, best.terms, evaluations, history, compile_seconds, lap(), carry
-        )
+            step, image, best.loss, best.terms, evaluations + spent, history, compile_seconds,
+            lap(), carry,
+        )  # fmt: skip
 
     # A call returns when its program is traced, compiled and queued; waiting is running.
-    if state is None:
-        carry = _start(*arguments, job.start, axes=axes)
-        best = carry.best
-        first = iterate(0, None, best.loss[..., None], Terms(*(t[..., None] for t in best.terms)))
-    else:
+    initial, gone, done = None, np.zeros(job.start.shape[:-3], bool), begun
+    if state is not None:
         # Copies, as the carry is donated and the caller keeps the state.
         carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
         first = iterate(state.step, state.history, (), ())
-        first = first._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
-    yield first
-    initial = first.history.loss[..., 0]
-    gone, done, latest = diverged(initial, first.history.loss), first.step, first
-    while done < recipe.steps and not gone.all():
+        latest = first._replace(
+            compile_seconds=state.compile_seconds, run_seconds=state.run_seconds
+        )
+    elif latest is None:
+        carry = _start(*arguments, job.start, axes=axes)
+        best = carry.best
+        latest = iterate(0, None, best.loss[..., None], Terms(*(t[..., None] for t in best.terms)))
+    else:
+        spent = jnp.asarray(latest.evaluations, jnp.int32)
+        carry = _carried(
+            *arguments, latest.carry, latest.image, spent, shape=job.start.shape[-3:], axes=axes
+        )
+    if number == 0 or state is not None:
+        past = latest.history.loss[..., begun + min(number, 1) :]
+        initial, done = past[..., 0], latest.step
+        gone = diverged(initial, past)
+        yield latest
+    while done < begun + recipe.steps and not (last and gone.all()):
         # On multiples of `every`, also from a state that is not on one.
-        num_steps = min(every - done % every, recipe.steps - done)
+        num_steps = min(every - done % every, begun + recipe.steps - done)
         lap()
         carry, losses, terms = _advance(*arguments, carry, num_steps, axes=axes, most=most)
         done += num_steps
-        numbers = jax.tree.map(lambda steps: steps[..., :num_steps], (losses, terms))
+        numbers = jax.tree.map(lambda steps, n=num_steps: steps[..., :n], (losses, terms))
         before, latest = latest, iterate(done, None, *numbers)
         if gone.any():
             latest = _without(gone, before, latest)
+        # The start of a larger scale is no step: the first one stands for it.
+        initial = latest.history.loss[..., 0] if initial is None else initial
         gone = gone | diverged(initial, latest.history.loss)
         yield latest
 
@@ -211,14 +269,15 @@ def run_state(seen: Sequence[Iterate]) -> RunState:
     )
 
 
-def carry_form(job: Job) -> Any:
-    """Give the pytree of shapes and types that a `RunState.carry` of this job has."""
-    arguments, axes = _program(job)
-    return jax.eval_shape(partial(_start, axes=axes), *arguments, job.start)
+def carry_form(job: Job, *, step: int = 0) -> Any:
+    """Give the pytree of shapes and types that a `RunState.carry` of this job has at a step."""
+    scale = job.scales[_level(job, step)]
+    arguments, axes = _program(scale)
+    return jax.eval_shape(partial(_start, axes=axes), *arguments, scale.start)
 
 
 def lowered(job: Job, *, every: int = 1) -> jax.stages.Lowered:
-    """Lower the program that runs a chunk of a job, whose arrays may be mere shapes.
+    """Lower the program that runs a chunk of a job's last scale, whose arrays may be mere shapes.
 
     Args:
       job: leaves may be `jax.ShapeDtypeStruct`s.
@@ -228,7 +287,8 @@ def lowered(job: Job, *, every: int = 1) -> jax.stages.Lowered:
       What `compile()` turns into a program that tells its memory.
     """
     arguments, axes = _program(job)
-    return _advance.lower(*arguments, carry_form(job), every, axes=axes, most=every)
+    form = jax.eval_shape(partial(_start, axes=axes), *arguments, job.start)
+    return _advance.lower(*arguments, form, every, axes=axes, most=every)
 
 
 def default_every(start: ArrayLike) -> int:
@@ -250,7 +310,8 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     recipe, start = job.recipe, job.start
     batched = start.ndim == 4
     last = seen[-1]
-    arguments, axes = _program(job)
+    level = _level(job, last.step)
+    arguments, axes = _program(job.scales[level])
     final = jax.device_get(_start(*arguments, last.image, axes=axes).best)
 
     def lane(tree: Any, k: int) -> Any:
@@ -260,10 +321,7 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     for k in range(len(start) if batched else 1):
         best = lane(final, k)
         parts = [History(i.history.step, *(lane(h, k) for h in i.history[1:])) for i in seen]
-        # A lane ends with the chunk in which it diverges, however long the others go on.
-        ends = (diverged(parts[0].loss[0], part.loss) for part in parts)
-        count = next((n for n, gone in enumerate(ends, start=1) if gone), len(parts))
-        past = History(*map(np.concatenate, zip(*parts[:count], strict=True)))
+        past, gone = _until_divergence(parts, level * recipe.steps + min(level, 1))
         results.append(
             Result(
                 image=best.image,
@@ -279,10 +337,31 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
                 recipe=job.lanes[k]
                 if job.lanes
                 else dataclasses.replace(recipe, seed=recipe.seed + k),
-                diverged=bool(diverged(past.loss[0], past.loss)),
+                diverged=gone,
             )
         )
     return results
+
+
+def _until_divergence(parts: Sequence[History], first: int) -> tuple[History, bool]:
+    """Join a lane's history up to the chunk of its last scale in which it diverges.
+
+    However long the others of its batch go on.
+
+    Args:
+      parts: a chunk each, from step 0.
+      first: step whose loss is what the scale is measured by.
+    """
+    kept: list[History] = []
+    initial, gone = None, False
+    for part in parts:
+        kept.append(part)
+        losses = part.loss[part.step >= first]
+        if losses.size:
+            initial = losses[0] if initial is None else initial
+            if gone := bool(diverged(initial, losses)):
+                break
+    return History(*map(np.concatenate, zip(*kept, strict=True))), gone
 
 
 def stylize(
@@ -434,10 +513,42 @@ def _start(
         objective = make_objective(network, targets, recipe)
         # A copy, as the carry is donated and the caller keeps the start.
         state = make_optimiser(recipe).init(objective, jnp.copy(position))
-        point = state.point
-        return _Carry(state, _Best(point.position, point.value, point.aux))
+        return _begun(state, recipe, jnp.zeros((), jnp.int32))
 
     return _lanes(init, axes)(targets, recipe, start)
+
+
+def _begun(state: Any, recipe: Recipe, spent: jax.Array) -> _Carry:
+    """Give the carry of a state that has made no step."""
+    point, mean = state.point, None
+    if recipe.average is not None:
+        nothing = _Mean(jnp.zeros_like(point.position), jnp.zeros(()))
+        mean = nothing.add(point.position, recipe.average)
+    return _Carry(state, _Best(point.position, point.value, point.aux), spent, mean)
+
+
+@partial(jax.jit, static_argnames=("shape", "axes"))
+def _carried(
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    carry: _Carry,
+    image: jax.Array,
+    spent: jax.Array,
+    *,
+    shape: tuple[int, ...],
+    axes: _Axes | None,
+) -> _Carry:
+    """Begin the next scale: from the picture of the one before, with what its optimiser knows."""
+
+    def init(targets: Targets, recipe: Recipe, of: tuple[_Carry, jax.Array, jax.Array]) -> _Carry:
+        before, image, spent = of
+        start = jax.image.resize(image, shape, "lanczos3")
+        optimiser = make_optimiser(recipe)
+        state = optimiser.init(make_objective(network, targets, recipe), start)
+        return _begun(optimiser.carried(before.state, state), recipe, spent)
+
+    return _lanes(init, axes)(targets, recipe, (carry, image, spent))
 
 
 @partial(jax.jit, static_argnames=("axes", "most"), donate_argnums=(3,))
@@ -466,13 +577,22 @@ def _advance(
             better = point.value < best.loss
             candidate = _Best(point.position, point.value, point.aux)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
+            mean = carry.mean and carry.mean.add(point.position, recipe.average)
             found = info.value, info.aux
             numbers = jax.tree.map(lambda all, one: all.at[index].set(one), numbers, found)
-            return _Carry(state, best), numbers
+            return _Carry(state, best, carry.spent, mean), numbers
 
         one = carry.best.loss, carry.best.terms
         empty = jax.tree.map(lambda number: jnp.zeros(most, number.dtype), one)
-        return jax.lax.fori_loop(0, num_steps, step, (carry, empty))
+        after, numbers = jax.lax.fori_loop(0, num_steps, step, (carry, empty))
+        if after.mean is None:
+            return after, numbers
+        image = after.mean.total / after.mean.weight
+        loss, terms = objective(image)
+        # Of a run that diverged the last mean that was a picture.
+        finite, mean = jnp.isfinite(loss), _Best(image, loss, terms)
+        best = jax.tree.map(lambda new, old: jnp.where(finite, new, old), mean, carry.best)
+        return after._replace(best=best), numbers
 
     carry, (losses, terms) = _lanes(steps, axes)(targets, recipe, carry)
     return carry, losses, terms

@@ -302,8 +302,8 @@ class TestCells:
         monkeypatch.chdir(tmp_path)
         picture(tmp_path / "here.png", 24, 32, seed=9)
         found = cells(f"[base]\n{BASE}{OBJECTIVE}".replace("style.png", "here.png"))[0]
-        assert found.content.report["path"] == str(inputs / "content.png")
-        assert found.styles[0].report["path"] == "here.png"
+        assert found.inputs.content.report["path"] == str(inputs / "content.png")
+        assert found.inputs.styles[0].report["path"] == "here.png"
 
     def test_names_are_names_of_files(self, cells, inputs):
         axes = (

@@ -81,6 +81,8 @@ OUT_OF_RANGE = {
     "noise_std": [-1, NAN, None],
     "style_blend": ["", "1,x", (1, NAN), (1, INF), [0, 0], (-1, 2), 3, [[1]]],
     "style_scale": [0, -1, 8.1, NAN],
+    "scales": [0, -1, 1.5],
+    "average": [-0.1, 1, NAN, "x"],
     "noise_blend": [-0.1, 1.1, NAN],
     "content_mask": ["", 3, "a\0b"],
     "mask": ["a.png", 3, [("a", "")]],
@@ -201,6 +203,8 @@ NUMBERS = {
     "content_layers": "relu4_2:3",
 }
 STRUCTURE = {
+    "scales": 2,
+    "average": 0.9,
     "content_mask": "mask.png",
     "mask": [("-", "-")],
     "preserve_color": "luminance",

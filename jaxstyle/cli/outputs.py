@@ -68,7 +68,7 @@ class Outputs:
                 array=result.image,
                 argument="-o",
                 text=as_text(made),
-                alpha=self.alpha,
+                alpha=self._opacity(result.image),
                 bit_depth=self.bit_depth,
             )
             try:
@@ -77,6 +77,12 @@ class Outputs:
                 problems.append(str(error))
         if problems:
             raise JaxstyleError("; ".join(problems))
+
+    def _opacity(self, image: Array) -> Array | None:
+        """Give the opacity at a picture's size, which is smaller before the last scale."""
+        if self.alpha is None:
+            return None
+        return images.resize(self.alpha[..., None], *image.shape[:2])[..., 0]
 
     def report(self, file: Path, results: Sequence[Result]) -> None:
         """Write the report of pictures that have been saved."""

@@ -30,7 +30,9 @@ class Repeated(NamedTuple):
         """Read the record in `file`; a `weights_name` but `auto` replaces its weights."""
         record = read_record(file, argument="--from")
         # As far as it went: an interrupted run is repeated to where it was stopped.
-        recipe = dataclasses.replace(record.recipe, steps=max(1, record.steps))
+        # With several scales that is no number of steps of each, so all of them are done.
+        steps = record.steps if record.recipe.scales == 1 else record.recipe.steps
+        recipe = dataclasses.replace(record.recipe, steps=max(1, steps))
         return cls.of(file, record._replace(recipe=recipe), weights_name)
 
     @classmethod

@@ -156,7 +156,7 @@ def stylize(
     from jaxstyle.cli.sources import read_sources
     from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.peers import weights_notice
-    from jaxstyle.prepare import prepare, small_style_notice
+    from jaxstyle.prepare import output_size, prepare, small_style_notice
     from jaxstyle.progress import progress
     from jaxstyle.run import Iterate, default_every, finish, iterates
     from jaxstyle.weights import auto_notice, load_network
@@ -182,8 +182,7 @@ def stylize(
         repeated.check(network, inputs)
     try:
         height, width = sources.content.shape[:2]
-        if recipe.size:
-            height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
+        height, width = output_size(height, width, recipe)
         memory.check(height, width, recipe=recipe, network=network, batch=batch)
         job = prepare(
             sources.content,
@@ -242,13 +241,13 @@ def stylize(
         from jaxstyle.cli.page import open_page
 
         shown_content = images.resize(sources.content, *job.start.shape[-3:-1])
-        page = open_page(port, recipe.steps, shown_content, as_json=log_json)
+        page = open_page(port, recipe.total_steps, shown_content, as_json=log_json)
     seen: list[Iterate] = []
     code = 0
     stopped = False
     with interrupts() as check_interrupt:
         try:
-            with progress(recipe.steps, quiet=quiet, as_json=log_json) as show:
+            with progress(recipe.total_steps, quiet=quiet, as_json=log_json) as show:
                 for iterate in iterates(job, every=every, state=state):
                     # Kept before the one before it is dropped: Ctrl-C may come between the two.
                     seen.append(iterate)
@@ -256,7 +255,7 @@ def stylize(
                         seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
                     show(iterate)
                     if keep:
-                        keep(seen, iterate.step == recipe.steps)
+                        keep(seen, iterate.step == recipe.total_steps)
                     if save_every and iterate.step and iterate.step % save_every == 0:
                         try:
                             outputs.save(finish(job, seen), f"-step{iterate.step:04}")

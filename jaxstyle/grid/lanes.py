@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxstyle import images, memory
+from jaxstyle import memory
 from jaxstyle.grid.cells import Cell
 from jaxstyle.inputs import named
 from jaxstyle.objective import Targets, compute_targets
-from jaxstyle.prepare import Job, prepare, stack, style_size
+from jaxstyle.prepare import Job, output_size, prepare, stack, style_size
 from jaxstyle.run import default_every
 from jaxstyle.styles import STYLE_LOSSES
 
@@ -46,10 +46,13 @@ class Batch(NamedTuple):
     places: tuple[Cell | None, ...]
 
     @property
-    def work(self) -> int:
+    def work(self) -> float:
         """Picture elements times steps times lanes: what running takes, up to a factor."""
         height, width, channels = self.group.shape
-        return height * width * channels * self.group.cells[0].recipe.steps * len(self.places)
+        recipe = self.group.cells[0].recipe
+        # Each smaller scale has half the pixels of the next.
+        steps = recipe.steps * sum(0.5**level for level in range(recipe.scales))
+        return height * width * channels * steps * len(self.places)
 
 
 def grouped(cells: Sequence[Cell]) -> list[Group]:
@@ -61,9 +64,7 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
         fitted = (cell.inputs.content.report["sha256"], recipe.size, recipe.upscale)
         if fitted not in shapes:
             height, width = cell.inputs.content.pixels.shape[:2]
-            if recipe.size:
-                height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
-            shapes[fitted] = (height, width, 3)
+            shapes[fitted] = (*output_size(height, width, recipe), 3)
         structure = jax.tree.structure(recipe.for_program())
         # The statistics of losses that are no means have a size that depends on the style's.
         of_means = STYLE_LOSSES[recipe.style_loss].of_means
@@ -83,16 +84,22 @@ def check(groups: Sequence[Group]) -> None:
         memory.check(*group.shape[:2], recipe=first.recipe, network=first.network)
         checked = set()
         for cell in group.cells:
-            shapes = _style_shapes(cell)
             masks = tuple(pair for pair in named(cell.inputs.report()) if "mask" in pair[0])
-            known = (shapes, len(cell.recipe.style_blend or ()), str(masks))
-            if known not in checked:
-                checked.add(known)
+            known = (_style_shapes(cell), len(cell.recipe.style_blend or ()), str(masks))
+            if known in checked:
+                continue
+            checked.add(known)
+            content = cell.inputs.content.pixels
+            for level in {0, cell.recipe.scales - 1}:
+                size = output_size(content.shape[0], content.shape[1], cell.recipe, level=level)
                 jax.eval_shape(
                     partial(compute_targets, recipe=cell.recipe, masks=cell.inputs.arrays),
                     cell.network,
-                    jax.ShapeDtypeStruct(group.shape, jnp.float32),
-                    [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
+                    jax.ShapeDtypeStruct((*size, 3), jnp.float32),
+                    [
+                        jax.ShapeDtypeStruct(shape, jnp.float32)
+                        for shape in _style_shapes(cell, level=level)
+                    ],
                 )
 
 
@@ -139,14 +146,14 @@ def _even(cells: int, most: int) -> int:
 
 def batch_job(batch: Batch) -> Job:
     """Prepare a batch; a place without a cell runs a copy of one that has."""
-    shared: dict[Any, Targets] = {}
+    shared: dict[Any, Sequence[Targets]] = {}
     stand_in = next(cell for cell in batch.places if cell)
     jobs = {cell.key: job_of(cell, shared) for cell in batch.places if cell}
     lanes = [jobs[(cell or stand_in).key] for cell in batch.places]
     return stack(lanes, own_targets=batch.group.own_targets)
 
 
-def job_of(cell: Cell, shared: dict[Any, Targets]) -> Job:
+def job_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Job:
     """Prepare one cell; targets are taken from `shared`, or computed and put there."""
     known = (_of_targets(cell), cell.recipe.size, cell.recipe.upscale)
     job = prepare(
@@ -158,13 +165,13 @@ def job_of(cell: Cell, shared: dict[Any, Targets]) -> Job:
         masks=cell.inputs.arrays,
         targets=shared.get(known),
     )
-    shared[known] = job.targets
+    shared[known] = [scale.targets for scale in job.scales]
     return job
 
 
-def _style_shapes(cell: Cell) -> tuple[tuple[int, ...], ...]:
+def _style_shapes(cell: Cell, *, level: int = 0) -> tuple[tuple[int, ...], ...]:
     sizes = [style.pixels.shape for style in cell.inputs.styles]
-    return tuple((*style_size(height, width, cell.recipe), 3) for height, width, _ in sizes)
+    return tuple((*style_size(h, w, cell.recipe, level=level), 3) for h, w, _ in sizes)
 
 
 def _of_targets(cell: Cell) -> tuple[Any, ...]:

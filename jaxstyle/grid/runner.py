@@ -86,7 +86,7 @@ def run(
                 show(
                     Progress(
                         len(reports), len(cells), len(running), iterate.step,
-                        batch.group.cells[0].recipe.steps, *best(running), clock.left(number),
+                        batch.group.cells[0].recipe.total_steps, *best(running), clock.left(number),
                     )
                 )  # fmt: skip
 
@@ -155,7 +155,7 @@ class _Clock:
         self.groups_seen.add(id(batch.group.cells))
         self.run_seconds += iterate.run_seconds
         self.compile_seconds += iterate.compile_seconds
-        self.part = batch.work * iterate.step / batch.group.cells[0].recipe.steps
+        self.part = batch.work * iterate.step / batch.group.cells[0].recipe.total_steps
 
     def finish(self, batch: Batch) -> None:
         self.done += batch.work

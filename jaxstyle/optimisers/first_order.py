@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxstyle.optimisers.base import Objective, Optimiser, Point, StepInfo, evaluate
+from jaxstyle.optimisers.base import (
+    Objective,
+    Optimiser,
+    Point,
+    StepInfo,
+    evaluate,
+    resized,
+)
 from jaxstyle.recipe import Recipe
 
 
@@ -42,7 +49,30 @@ def first_order(
             point.value, point.aux, evaluations, rate, jnp.ones((), bool)
         )
 
-    return Optimiser(init, step)
+    def carried(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState:
+        # The gradient of a pixel is the smaller, the more pixels there are.
+        lengths = [jnp.sqrt(jnp.mean(jnp.square(state.point.grad))) for state in (old, new)]
+        ratio = lengths[1] / jnp.where(lengths[0] > 0, lengths[0], 1)
+        inner = _resized(old.inner, ratio, new.point.position.shape)
+        finite = jnp.stack(
+            [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(inner)] or [True]
+        )
+        inner = jax.tree.map(lambda a, b: jnp.where(jnp.all(finite), a, b), inner, new.inner)
+        return new._replace(inner=inner)
+
+    return Optimiser(init, step, carried)
+
+
+def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
+    """Resize optax's moments; those of squares go with the square of the gradients' ratio."""
+
+    def resize(path: Any, leaf: jax.Array) -> jax.Array:
+        if leaf.ndim < 2:
+            return leaf
+        power = 2 if getattr(path[-1], "name", "") == "nu" else 1
+        return resized(leaf, shape) * ratio**power
+
+    return jax.tree_util.tree_map_with_path(resize, inner)
 
 
 def schedule(recipe: Recipe) -> optax.Schedule:

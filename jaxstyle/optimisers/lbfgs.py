@@ -37,9 +37,11 @@ from jaxstyle.optimisers.pairs import (
     forget,
     inverse_hessian_product,
     no_pairs,
+    project,
     store,
     where,
 )
+from jaxstyle.optimisers.pairs import carried as resize_pairs
 
 
 class LbfgsState(NamedTuple):
@@ -203,7 +205,21 @@ def lbfgs(
             scaled_grad=scaled_grad,
         ), StepInfo(point.value, point.aux, state.evaluations + 1, t, accepted)
 
-    return Optimiser(init, step)
+    def carried(old: LbfgsState, new: LbfgsState) -> LbfgsState:
+        grad, scaled_grad = new.point.grad, new.scaled_grad
+        pairs = resize_pairs(old.pairs, old.point.grad.shape, grad.shape, scaled)
+        projected = project(pairs, grad, scaled_grad)
+        newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
+        slope = dot(newton, grad)
+        usable = any_held(pairs) & (slope < 0)
+        return new._replace(
+            direction=jnp.where(usable, newton, new.direction),
+            slope=jnp.where(usable, slope, new.slope),
+            step_size=jnp.where(usable, 1.0, new.step_size),
+            pairs=where(usable, pairs, new.pairs),
+        )
+
+    return Optimiser(init, step, carried)
 
 
 def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array:

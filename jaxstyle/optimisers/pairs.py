@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
+
+from jaxstyle.optimisers.base import resized
 
 
 class Pairs(NamedTuple):
@@ -84,6 +87,38 @@ def store(
     yy = yy.at[slot].set(jnp.where(keep, y_with_y, yy[slot]))
     cursor = jnp.where(keep, (slot + 1) % len(s_history), slot)
     return Pairs(s_history, y_history, sy, yy, cursor), Projected(s_with_grad, y_with_grad)
+
+
+def carried(
+    pairs: Pairs,
+    old: tuple[int, ...],
+    new: tuple[int, ...],
+    scaled: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> Pairs:
+    """Bring pairs of pictures of shape `old` to those of shape `new`.
+
+    Positions are interpolated, gradients too, and divided among the more pixels. A pair that is
+    not positive after that is dropped.
+    """
+    share = float(np.prod(old)) / float(np.prod(new))
+
+    def resize(history: jax.Array) -> jax.Array:
+        return resized(history.reshape(-1, *old), (len(history), *new)).reshape(len(history), -1)
+
+    s_history, y_history = resize(pairs.s_history), share * resize(pairs.y_history)
+    scaled_y = jax.vmap(lambda y: scaled(y.reshape(new)).reshape(-1))(y_history)
+    sy = jnp.matmul(s_history, y_history.T, precision=_EXACT)
+    yy = jnp.matmul(y_history, scaled_y.T, precision=_EXACT)
+    held = (jnp.diag(pairs.sy) > 0) & (jnp.diag(sy) > 0) & jnp.isfinite(sy).all(1)
+    both = held[:, None] & held
+    return Pairs(s_history, y_history, jnp.where(both, sy, 0), jnp.where(both, yy, 0), pairs.cursor)
+
+
+def project(pairs: Pairs, grad: jax.Array, scaled_grad: jax.Array) -> Projected:
+    """Multiply a gradient with all pairs."""
+    return Projected(
+        _dots(pairs.s_history, grad, grad)[0], _dots(pairs.y_history, scaled_grad, scaled_grad)[0]
+    )
 
 
 def forget(pairs: Pairs, when: jax.Array) -> Pairs:

@@ -1,0 +1,191 @@
+"""The gallery of the docs: a small picture for every control and every style loss.
+
+    python experiments/figures/gallery.py docs [--only NAME ...]
+
+Writes `gallery.md` and `gallery/*.jpg` into the folder, from the demo's photograph (CC0), the style
+that the project paints itself and that style in other colours. Some minutes on two cores.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from skimage import data
+
+import jaxstyle
+from jaxstyle import Masks, Recipe
+from jaxstyle.images import encode_image, fit
+from jaxstyle.styles import STYLE_LOSSES
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
+from paint import paint  # noqa: E402
+
+SIZE = 192
+BASE = Recipe(size=SIZE, steps=150, style_weight=3e4)
+Pictures = dict[str, np.ndarray]
+
+
+class Shown(NamedTuple):
+    """One picture of the gallery."""
+
+    name: str
+    flags: str
+    """As on the command line, after the two pictures."""
+    words: str
+    settings: dict[str, Any] = {}
+    styles: Sequence[str] = ("style",)
+    masks: tuple[str | None, Sequence[tuple[str | None, str | None]]] = (None, ())
+
+
+GIVEN = {
+    "photo": "The photograph.",
+    "style": "The style.",
+    "second": "The second style.",
+    "face": "A mask; `ground.png` is its opposite.",
+}
+SECTIONS: dict[str, list[Shown]] = {
+    "The pictures": [],
+    "Styles": [
+        Shown("plain", "", "The default recipe, but for `--style-weight 3e4`."),
+        Shown("blend", "second.png --style-blend 1,1", "Both styles, their Gram matrices averaged.",
+              {"style_blend": (1, 1)}, ("style", "second")),
+        Shown("blend31", "second.png --style-blend 3,1", "Three parts of the first.",
+              {"style_blend": (3, 1)}, ("style", "second")),
+        Shown("scale_half", "--style-scale 0.5", "Finer strokes.", {"style_scale": 0.5}),
+        Shown("scale_double", "--style-scale 2", "Larger ones.", {"style_scale": 2.0}),
+    ],
+    "Masks": [
+        Shown("content_mask", "--content-mask face.png", "The content is kept in the face only.",
+              {"content_weight": 3.0}, masks=("face", ())),
+        Shown("regions", "second.png --mask face.png - --mask ground.png -",
+              "One style in the face, the other around it.",
+              styles=("style", "second"), masks=(None, (("face", None), ("ground", None)))),
+        Shown("style_region", "--mask - corner.png", "Only the style's lower half, the hills.",
+              masks=(None, ((None, "hills"),))),
+    ],
+    "Colours": [
+        Shown("luminance", "--preserve-color luminance", "The luminance alone is painted.",
+              {"preserve_color": "luminance"}),
+        Shown("histogram", "--preserve-color histogram", "The style has its histograms.",
+              {"preserve_color": "histogram"}),
+        Shown("cholesky", "--preserve-color cholesky", "It has its mean and covariance.",
+              {"preserve_color": "cholesky"}),
+    ],
+    "Where it starts, how it goes": [
+        Shown("noise", "--init noise", "From noise: the style decides.", {"init": "noise"}),
+        Shown("noise_blend", "--noise-blend 0.5 --noise-std 60", "Half and half.",
+              {"noise_blend": 0.5, "noise_std": 60.0}),
+        Shown("scales", "--scales 4 --steps 60", "From small to large: broad strokes first.",
+              {"scales": 4, "steps": 60}),
+        Shown("average", "--optimizer adam --average 0.99", "The mean of its pictures: less grain.",
+              {"optimizer": "adam", "average": 0.99}),
+    ],
+    "Layers and weights": [
+        Shown("low", "--style-layers relu1_1,relu2_1", "Fine grain and colours.",
+              {"style_layers": "relu1_1,relu2_1:4"}),
+        Shown("high", "--style-layers relu3_1,relu4_1,relu5_1", "Large shapes.",
+              {"style_layers": "relu3_1:16,relu4_1:64,relu5_1:64"}),
+        Shown("weak", "--style-weight 1e3", "Less style.", {"style_weight": 1e3}),
+        Shown("strong", "--style-weight 1e6", "More.", {"style_weight": 1e6}),
+    ],
+    "Style losses": [
+        Shown(f"loss_{name}", f"--style-loss {name}", "Its own default weight and layers.",
+              {"style_loss": name, "style_weight": None})
+        for name in STYLE_LOSSES
+    ],
+}  # fmt: skip
+
+
+def pictures() -> Pictures:
+    """The photograph, two styles, and masks of them."""
+    photo = data.chelsea().astype(np.float32) / 255
+    style = paint(512, 512)
+    found = {"photo": fit(photo, SIZE), "style": style, "second": _warm(style)}
+    height, width = found["photo"].shape[:2]
+    y, x = np.mgrid[:height, :width]
+    across = ((x / width - 0.48) / 0.27) ** 2 + ((y / height - 0.5) / 0.48) ** 2
+    face = 1 / (1 + np.exp((across - 1) * 8))
+    hills = np.zeros(style.shape[:2], np.float32)
+    hills[int(0.62 * len(hills)) :] = 1
+    found |= {"face": face, "ground": 1 - face, "hills": hills}
+    return {name: np.asarray(picture, np.float32) for name, picture in found.items()}
+
+
+def _warm(style: np.ndarray) -> np.ndarray:
+    """Turn blue to red, and the strokes the other way round."""
+    return np.ascontiguousarray(style[::-1, :, ::-1])
+
+
+def render(shown: Shown, pictures: Pictures, network: jaxstyle.Network) -> np.ndarray:
+    content_mask, regions = shown.masks
+    masks = Masks(
+        None if content_mask is None else pictures[content_mask],
+        [tuple(None if name is None else pictures[name] for name in pair) for pair in regions],
+    )
+    result = jaxstyle.stylize(
+        pictures["photo"], [pictures[name] for name in shown.styles],
+        recipe=dataclasses.replace(BASE, **shown.settings), network=network, masks=masks,
+    )  # fmt: skip
+    print(f"{shown.name}: loss {result.initial_loss:.4g} to {result.loss:.4g}", flush=True)
+    return result.image
+
+
+def save(folder: Path, name: str, picture: np.ndarray) -> None:
+    """Write a small JPEG."""
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        file.write(encode_image(picture, "PNG"))
+        file.flush()
+        with Image.open(file.name) as image:
+            image.convert("RGB").save(folder / f"{name}.jpg", quality=82, optimize=True)
+
+
+def page() -> str:
+    """The page's text."""
+    lines = [
+        "# Gallery",
+        "",
+        "Every picture is 192 pixels wide, of 150 steps with the embedded network, made by",
+        "`experiments/figures/gallery.py`. The photograph is scikit-image's cat (Stéfan van der",
+        "Walt, CC0), the styles are the project's own. [Control the picture](howto/controls.md)",
+        "explains the flags.",
+        "",
+    ]
+    for title, several in SECTIONS.items():
+        lines += [f"## {title}", ""]
+        if not several:
+            lines += [_figure(name, f"{name}.png", words) for name, words in GIVEN.items()]
+        lines += [_figure(s.name, s.flags or "no flags", s.words) for s in several]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _figure(name: str, flags: str, words: str) -> str:
+    return f"![{words}](gallery/{name}.jpg) `{flags}`: {words}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    arguments = parser.parse_args()
+    folder = arguments.folder / "gallery"
+    folder.mkdir(exist_ok=True)
+    (arguments.folder / "gallery.md").write_text(page(), encoding="utf-8")
+    network = jaxstyle.load_network("compact")
+    found = pictures()
+    for name in GIVEN:
+        picture = found[name] if found[name].ndim == 3 else np.repeat(found[name][..., None], 3, -1)
+        save(folder, name, fit(picture, SIZE if name in ("photo", "face") else 128))
+    for shown in (s for several in SECTIONS.values() for s in several):
+        if not arguments.only or shown.name in arguments.only:
+            save(folder, shown.name, render(shown, found, network))
+
+
+if __name__ == "__main__":
+    main()
