@@ -26,8 +26,8 @@ from jaxstyle.styles import STYLE_LOSSES
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 from paint import paint  # noqa: E402
 
-SIZE = 192
-BASE = Recipe(size=SIZE, steps=150, style_weight=3e4)
+SIZE = 176
+BASE = Recipe(size=SIZE, steps=120, style_weight=3e4)
 Pictures = dict[str, np.ndarray]
 
 
@@ -47,7 +47,7 @@ GIVEN = {
     "photo": "The photograph.",
     "style": "The style.",
     "second": "The second style.",
-    "face": "A mask; `ground.png` is its opposite.",
+    "face": "A mask; `around.png` is its opposite.",
 }
 SECTIONS: dict[str, list[Shown]] = {
     "The pictures": [],
@@ -63,10 +63,10 @@ SECTIONS: dict[str, list[Shown]] = {
     "Masks": [
         Shown("content_mask", "--content-mask face.png", "The content is kept in the face only.",
               {"content_weight": 3.0}, masks=("face", ())),
-        Shown("regions", "second.png --mask face.png - --mask ground.png -",
+        Shown("regions", "second.png --mask face.png - --mask around.png -",
               "One style in the face, the other around it.",
-              styles=("style", "second"), masks=(None, (("face", None), ("ground", None)))),
-        Shown("style_region", "--mask - corner.png", "Only the style's lower half, the hills.",
+              styles=("style", "second"), masks=(None, (("face", None), ("around", None)))),
+        Shown("style_region", "--mask - hills.png", "Only the style's lower half, the hills.",
               masks=(None, ((None, "hills"),))),
     ],
     "Colours": [
@@ -113,7 +113,7 @@ def pictures() -> Pictures:
     face = 1 / (1 + np.exp((across - 1) * 8))
     hills = np.zeros(style.shape[:2], np.float32)
     hills[int(0.62 * len(hills)) :] = 1
-    found |= {"face": face, "ground": 1 - face, "hills": hills}
+    found |= {"face": face, "around": 1 - face, "hills": hills}
     return {name: np.asarray(picture, np.float32) for name, picture in found.items()}
 
 
@@ -150,7 +150,7 @@ def page() -> str:
     lines = [
         "# Gallery",
         "",
-        "Every picture is 192 pixels wide, of 150 steps with the embedded network, made by",
+        "Every picture is 176 pixels wide, of 120 steps with the embedded network, made by",
         "`experiments/figures/gallery.py`. The photograph is scikit-image's cat (Stéfan van der",
         "Walt, CC0), the styles are the project's own. [Control the picture](howto/controls.md)",
         "explains the flags.",
@@ -183,7 +183,7 @@ def main() -> None:
         picture = found[name] if found[name].ndim == 3 else np.repeat(found[name][..., None], 3, -1)
         save(folder, name, fit(picture, SIZE if name in ("photo", "face") else 128))
     for shown in (s for several in SECTIONS.values() for s in several):
-        if not arguments.only or shown.name in arguments.only:
+        if not arguments.only or any(shown.name.startswith(name) for name in arguments.only):
             save(folder, shown.name, render(shown, found, network))
 
 
