@@ -17,8 +17,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
+from jaxstyle.bounds import BOUNDS
 from jaxstyle.divergence import diverged
-from jaxstyle.objective import Targets, Terms, compute_targets, make_objective
+from jaxstyle.objective import Objective, Targets, Terms, compute_targets, make_objective
 from jaxstyle.optimisers import make_optimiser
 from jaxstyle.prepare import Job, picture, prepare, style_pictures
 from jaxstyle.recipe import Recipe
@@ -43,7 +44,7 @@ class Iterate(NamedTuple):
     image: jax.Array
     """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved."""
     loss: np.ndarray
-    """Of the best picture so far before clipping."""
+    """Of the best picture so far, before the clipping that `bounds` of "none" need."""
     terms: Terms
     evaluations: np.ndarray
     """Evaluations of the objective and its gradient so far."""
@@ -91,7 +92,7 @@ class Result(NamedTuple):
 
 
 class _Best(NamedTuple):
-    image: jax.Array
+    position: jax.Array
     loss: jax.Array
     terms: Terms
 
@@ -137,29 +138,30 @@ def iterates(
         elapsed, clock = time.perf_counter() - clock, time.perf_counter()
         return elapsed
 
-    def iterate(step: int, history: History | None, losses: Any, terms: Any) -> Iterate:
+    def iterate(step: int, past: History | int, losses: Any = (), terms: Any = ()) -> Iterate:
+        # `past`: how many of the numbers given are of the steps since the last iterate.
         compile_seconds = lap()
         # Read what donation will invalidate before the next chunk is queued.
-        image = _as_saved(carry.best.image)
+        image = _as_saved(carry.best.position, bounds=recipe.bounds)
         best, losses, terms, evaluations = jax.device_get(
-            (carry.best._replace(image=0), losses, terms, carry.state.evaluations)
+            (carry.best._replace(position=0), losses, terms, carry.state.evaluations)
         )
-        if history is None:
-            steps = np.arange(step + 1 - np.shape(losses)[-1], step + 1)
-            history = History(steps, losses, *terms)
+        if isinstance(past, int):
+            numbers = (of_steps[..., :past] for of_steps in (losses, *terms))
+            past = History(np.arange(step + 1 - past, step + 1), *numbers)
         return Iterate(
-            step, image, best.loss, best.terms, evaluations, history, compile_seconds, lap(), carry
+            step, image, best.loss, best.terms, evaluations, past, compile_seconds, lap(), carry
         )
 
     # A call returns when its program is traced, compiled and queued; waiting is running.
     if state is None:
         carry = _start(*arguments, job.start, axes=axes)
         best = carry.best
-        first = iterate(0, None, best.loss[..., None], Terms(*(t[..., None] for t in best.terms)))
+        first = iterate(0, 1, best.loss[..., None], [term[..., None] for term in best.terms])
     else:
         # Copies, as the carry is donated and the caller keeps the state.
         carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
-        first = iterate(state.step, state.history, (), ())
+        first = iterate(state.step, state.history)
         first = first._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
     yield first
     initial = first.history.loss[..., 0]
@@ -170,8 +172,7 @@ def iterates(
         lap()
         carry, losses, terms = _advance(*arguments, carry, num_steps, axes=axes, most=most)
         done += num_steps
-        numbers = jax.tree.map(lambda steps: steps[..., :num_steps], (losses, terms))
-        before, latest = latest, iterate(done, None, *numbers)
+        before, latest = latest, iterate(done, num_steps, losses, terms)
         if gone.any():
             latest = _without(gone, before, latest)
         gone = gone | diverged(initial, latest.history.loss)
@@ -249,14 +250,15 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     batched = start.ndim == 4
     last = seen[-1]
     arguments, axes = _program(job)
-    final = jax.device_get(_start(*arguments, last.image, axes=axes).best)
+    pictures, losses, terms = jax.device_get(
+        (last.image, *_values(*arguments, last.image, axes=axes))
+    )
 
     def lane(tree: Any, k: int) -> Any:
         return jax.tree.map(lambda x: x[k], tree) if batched else tree
 
     results = []
     for k in range(len(start) if batched else 1):
-        best = lane(final, k)
         parts = [History(i.history.step, *(lane(h, k) for h in i.history[1:])) for i in seen]
         # A lane ends with the chunk in which it diverges, however long the others go on.
         ends = (diverged(parts[0].loss[0], part.loss) for part in parts)
@@ -264,9 +266,9 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
         past = History(*map(np.concatenate, zip(*parts[:count], strict=True)))
         results.append(
             Result(
-                image=best.image,
-                loss=float(best.loss),
-                terms=Terms(*map(float, best.terms)),
+                image=lane(pictures, k),
+                loss=float(lane(losses, k)),
+                terms=Terms(*(float(lane(term, k)) for term in terms)),
                 initial_loss=float(past.loss[0]),
                 initial_terms=Terms(*(float(term[0]) for term in past[2:])),
                 history=past,
@@ -359,13 +361,6 @@ def stylize_batch(
     return finish(job, _seen(iterates(job)))
 
 
-@jax.jit
-def _value(
-    network: Network, targets: Targets, recipe: Recipe, image: jax.Array
-) -> tuple[jax.Array, Terms]:
-    return make_objective(network, targets, recipe)(image)
-
-
 def evaluate(
     image: ArrayLike,
     content: ArrayLike,
@@ -384,7 +379,9 @@ def evaluate(
     content = images.resize(picture(content, "content"), *image.shape[:2])
     shrunk = style_pictures(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
-    loss, terms = jax.device_get(_value(network, targets, recipe.for_program(), jnp.asarray(image)))
+    loss, terms = jax.device_get(
+        _values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None)
+    )
     return float(loss), Terms(*map(float, terms))
 
 
@@ -426,14 +423,30 @@ def _lanes(function: Any, axes: _Axes | None) -> Any:
     return function if axes is None else jax.vmap(function, in_axes=(*axes, 0))
 
 
+def _objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
+    """Give the objective of what the optimiser moves (`bounds`)."""
+    of_picture, bounds = make_objective(network, targets, recipe), BOUNDS[recipe.bounds]
+    return lambda position: of_picture(bounds.picture(position))
+
+
+@partial(jax.jit, static_argnames=("axes",))
+def _values(
+    network: Network, targets: Targets, recipe: Recipe, image: jax.Array, *, axes: _Axes | None
+) -> tuple[jax.Array, Terms]:
+    def value(targets: Targets, recipe: Recipe, image: jax.Array) -> tuple[jax.Array, Terms]:
+        return make_objective(network, targets, recipe)(image)
+
+    return _lanes(value, axes)(targets, recipe, image)
+
+
 @partial(jax.jit, static_argnames=("axes",))
 def _start(
     network: Network, targets: Targets, recipe: Recipe, start: jax.Array, *, axes: _Axes | None
 ) -> _Carry:
-    def init(targets: Targets, recipe: Recipe, position: jax.Array) -> _Carry:
-        objective = make_objective(network, targets, recipe)
+    def init(targets: Targets, recipe: Recipe, start: jax.Array) -> _Carry:
         # A copy, as the carry is donated and the caller keeps the start.
-        state = make_optimiser(recipe).init(objective, jnp.copy(position))
+        position = jnp.copy(BOUNDS[recipe.bounds].position(start))
+        state = make_optimiser(recipe).init(_objective(network, targets, recipe), position)
         point = state.point
         return _Carry(state, _Best(point.position, point.value, point.aux))
 
@@ -455,7 +468,7 @@ def _advance(
     nothing. The numbers of each step are in the first `num_steps` of `most` places."""
 
     def steps(targets: Targets, recipe: Recipe, carry: _Carry) -> tuple[_Carry, _Numbers]:
-        objective = make_objective(network, targets, recipe)
+        objective = _objective(network, targets, recipe)
         optimiser = make_optimiser(recipe)
 
         def step(index: jax.Array, so_far: tuple[_Carry, _Numbers]) -> tuple[_Carry, _Numbers]:
@@ -478,9 +491,9 @@ def _advance(
     return carry, losses, terms
 
 
-@jax.jit
-def _as_saved(image: jax.Array) -> jax.Array:
-    return jnp.clip(image, 0, 1)
+@partial(jax.jit, static_argnames=("bounds",))
+def _as_saved(position: jax.Array, *, bounds: str) -> jax.Array:
+    return jnp.clip(BOUNDS[bounds].picture(position), 0, 1)
 
 
 def _seen(run: Iterator[Iterate]) -> list[Iterate]:

@@ -12,7 +12,7 @@ import jaxstyle
 ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
-    {"errors", "interrupts", "curves"},
+    {"bounds", "errors", "interrupts", "curves"},
     {"convolution", "divergence", "files", "png16"},
     {"vgg"},
     {"losses", "variation", "images", "weights"},
@@ -33,6 +33,7 @@ FLOORS = (
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What is allowed to know almost nothing.
 ALONE = {
+    "bounds": set(),
     "errors": set(),
     "interrupts": set(),
     "curves": set(),
@@ -44,7 +45,7 @@ ALONE = {
     "variation": set(),
     "styles": {"errors", "losses"},
     "sheets": {"errors", "images"},
-    "recipe": {"errors", "styles", "variation", "vgg"},
+    "recipe": {"bounds", "errors", "styles", "variation", "vgg"},
     "peers": {"errors", "recipe"},
     "tiles": {"vgg"},
     "objective": {"errors", "losses", "recipe", "styles", "tiles", "variation", "vgg"},
