@@ -78,7 +78,7 @@ NO_BETTER = 3
     default=8,
     metavar="N",
     show_default=True,
-    help="Bits a colour channel of the output: 8, or 16 for .png.",
+    help="Bits a colour channel of the output: 8, or 16 for .png and .tiff.",
 )
 @click.option(
     "--max-pixels",
@@ -235,9 +235,11 @@ def stylize(
     page = None
     if port is not None:
         from jaxstyle.cli.page import open_page
+        from jaxstyle.live import Live
+        from jaxstyle.serve import RunView
 
         shown_content = images.resize(sources.content, *job.start.shape[-3:-1])
-        page = open_page(port, recipe.steps, shown_content, as_json=log_json)
+        page = open_page(port, RunView(Live(recipe.steps), shown_content), as_json=log_json)
     seen: list[Iterate] = []
     code = 0
     stopped = False
@@ -259,7 +261,7 @@ def stylize(
                             warn(f"{error}; the run goes on")
                     check_interrupt()
                     if page is not None:
-                        page.live.tick(iterate)
+                        page.view.live.tick(iterate)
                         if stopped := page.stopped:
                             break
         except KeyboardInterrupt as signal:
