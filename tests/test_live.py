@@ -455,3 +455,10 @@ def test_the_grid_command_shows_a_page_and_its_button_ends_it(run, painted, tmp_
     assert err.splitlines()[-1].startswith("jaxstyle: stopped with 0 of 4 cells done")
     monkeypatch.undo()
     assert run("grid", file, "-o", painted[0], "--serve", "--quiet")[2].count("\n") == 1
+    # For programs: every line is JSON, also while cells are running.
+    code, out, err = run("grid", file, "-o", tmp_path / "out", "--lanes", 2, "--log-json")
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert (code, out) == (0, "") and len(lines) == 4
+    assert (lines[-1]["cells"], lines[-1]["total"], lines[-1]["running"]) == (2, 4, 2)
+    assert lines[-1]["step"] == lines[-1]["steps"] == 2 and lines[-1]["loss"] > 0
+    assert {"cell", "style_weight", "init"} == lines[-1]["best"].keys()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from jaxstyle.cli.options import PICTURE, serve_option
+from jaxstyle.cli.options import PICTURE, bounds, bounds_options, serve_option
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 
@@ -24,9 +24,22 @@ class Enough(KeyboardInterrupt):
     metavar="N",
     help="Cells that run at a time in one program; default: what memory allows.",
 )
+@bounds_options
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--log-json", is_flag=True, help="Progress as JSON lines on standard error, for programs."
+)
 @serve_option
-def grid(file: Path, output: Path, lanes: int | None, quiet: bool, port: int | None) -> int:
+def grid(
+    file: Path,
+    output: Path,
+    lanes: int | None,
+    max_pixels: int | None,
+    first_frame: bool,
+    quiet: bool,
+    log_json: bool,
+    port: int | None,
+) -> int:
     """Run every combination of the settings in FILE.toml.
 
     FILE.toml has one value a flag in [base] (content and style among them) and a list a flag in
@@ -52,11 +65,11 @@ def grid(file: Path, output: Path, lanes: int | None, quiet: bool, port: int | N
 
         check_port(port)
     enable_compilation_cache()
-    cells = grids.cells(plan, load_network)
+    cells = grids.cells(plan, load_network, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
     grids.check(groups)
     automatic = any(cell.settings.get("weights", "auto") == "auto" for cell in cells)
-    if automatic and not quiet and (notice := auto_notice()):
+    if automatic and not (quiet or log_json) and (notice := auto_notice()):
         print(f"jaxstyle: {notice}", file=sys.stderr)
 
     store = grids.Store(output)
@@ -67,8 +80,9 @@ def grid(file: Path, output: Path, lanes: int | None, quiet: bool, port: int | N
             from jaxstyle.cli.page import open_page
             from jaxstyle.serve import GridView
 
-            page = open_page(port, GridView(output, cells, reports))
-        with grid_progress(len(cells), len(reports), quiet=quiet) as show, interrupts() as check:
+            page = open_page(port, GridView(output, cells, reports), as_json=log_json)
+        progress = grid_progress(len(cells), len(reports), quiet=quiet, as_json=log_json)
+        with progress as show, interrupts() as check:
 
             def shown(progress: grids.Progress) -> None:
                 show(progress)

@@ -174,7 +174,8 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
         )
     if min(width, height) < MIN_SIDE:
         raise JaxstyleError(
-            f"{named} is too small: {width}x{height} pixels, and both sides need {MIN_SIDE}"
+            f"{named} is too small: {width}x{height} pixels, and both sides need {MIN_SIDE}; "
+            "use a larger picture"
         )
     # MPO is a JPEG with previews or depth maps behind the picture.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.grid import Cell, Progress, Report
-from jaxstyle.grid.summary import picture_of
+from jaxstyle.grid.summary import load_reduced, picture_of
 from jaxstyle.serve.view import Answer, View, finite
 
 THUMBNAIL = 320
@@ -99,8 +99,7 @@ class GridView(View):
                 }
                 return Answer(json.dumps(found), "application/json")
             case "picture", int(cell):
-                picture = images.fit(self._picture(cell), THUMBNAIL, min_side=1)
-                return Answer(images.encode_image(picture, "JPEG"), "image/jpeg")
+                return Answer(images.encode_image(self._picture(cell), "JPEG"), "image/jpeg")
             case "whole", int(cell):
                 return Answer(self._file(cell).read_bytes(), "image/png")
         raise LookupError(name)
@@ -110,10 +109,12 @@ class GridView(View):
             running = self._running.get(cell)
         if running is not None:
             # On the host first: indexing on the device would compile a program for it.
-            picture: np.ndarray = np.asarray(running.image)[running.lane]
-            return picture
+            picture = np.asarray(running.image)[running.lane]
+            return images.fit(picture, THUMBNAIL, min_side=1)
+        with self._lock:
+            report = self._finished[cell]
         try:
-            return images.load_image(self._file(cell))
+            return load_reduced(self._folder, report, THUMBNAIL)
         except JaxstyleError as error:  # Somebody took it away.
             raise LookupError(str(error)) from None
 

@@ -54,7 +54,9 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
         with open(path, "rb") as file:
             head = file.read(520)
     except OSError as error:
-        raise JaxstyleError(f"source {path} cannot be read: {error.strerror or error}") from error
+        raise JaxstyleError(
+            f"source {path} cannot be read: {error.strerror or error}; check the path"
+        ) from error
     if head.startswith(b"PK\x03\x04"):
         return ("npz", _read_npz(path)) if _is_npz(path) else ("pth", _read_state(path))
     if head.startswith(b"\x80"):
@@ -99,7 +101,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except JaxstyleError:
         raise
     except _NPZ_ERRORS as error:
-        raise JaxstyleError(f"source {path} is a damaged .npz ({error})") from error
+        raise JaxstyleError(
+            f"source {path} is a damaged .npz ({_line(error)}); get a fresh copy"
+        ) from error
 
 
 def _read_npy(content: bytes) -> np.ndarray:
@@ -136,7 +140,10 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
             return
         # Data kept in other files would let a source read whatever its user may read.
         if item.external or item.is_virtual:
-            raise JaxstyleError(f"source {path}: {name!r} refers to another file, which is refused")
+            raise JaxstyleError(
+                f"source {path}: {name!r} refers to another file, which is refused; "
+                "use one that is complete in itself"
+            )
         total += int(item.nbytes)
         # What was never written takes no place and reads as zeros.
         _check_unpacked(int(item.nbytes), int(item.id.get_storage_size()), path)
@@ -150,7 +157,9 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
     except JaxstyleError:
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise JaxstyleError(f"source {path} is a damaged HDF5 file ({_line(error)})") from error
+        raise JaxstyleError(
+            f"source {path} is a damaged HDF5 file ({_line(error)}); get a fresh copy"
+        ) from error
     return arrays
 
 
@@ -162,7 +171,9 @@ def _read_mat(path: Path) -> dict[str, Any]:
         return scipy_io.loadmat(path, variable_names=["layers"])
     # SciPy's reader lets whatever comes up on damaged files escape.
     except Exception as error:
-        raise JaxstyleError(f"source {path} is a damaged .mat file ({_line(error)})") from error
+        raise JaxstyleError(
+            f"source {path} is a damaged .mat file ({_line(error)}); get a fresh copy"
+        ) from error
 
 
 def _check_mat(path: Path) -> None:
@@ -210,7 +221,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 if not name.startswith(("classifier.", "pre_logits.", "head."))
             }
     except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
-        raise JaxstyleError(f"source {path} is not safetensors ({_line(error)})") from error
+        raise JaxstyleError(
+            f"source {path} is not safetensors ({_line(error)}); get a fresh copy"
+        ) from error
 
 
 def _line(error: Exception) -> str:

@@ -114,7 +114,9 @@ def path(name: str) -> Path:
     if file.is_file():
         return file
     if isinstance(entry, Embedded):
-        raise JaxstyleError(f"weights {name!r} should come with jaxstyle but {file} is missing")
+        raise JaxstyleError(
+            f"weights {name!r} should come with jaxstyle but {file} is missing; install it again"
+        )
     if not entry.digest:
         raise JaxstyleError(
             f"weights {name!r} have no published digest, so they are not fetched; get "
