@@ -30,10 +30,10 @@ class Progress(NamedTuple):
     """Its loss."""
     seconds_left: float | None
     """Estimated from the steps done since the start; `None` before there are any."""
-    places: tuple[Cell | None, ...]
-    """Which cell runs in each lane."""
-    iterate: Iterate
-    """What the lanes have come to."""
+    places: tuple[Cell | None, ...] = ()
+    """Which cell runs in each lane of the batch that has just gone on."""
+    iterate: Iterate | None = None
+    """What its lanes have come to."""
 
 
 def run(

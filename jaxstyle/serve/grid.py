@@ -56,6 +56,8 @@ class GridView(View):
         iterate = progress.iterate
         with self._lock:
             self._seconds_left = progress.seconds_left
+            if iterate is None:
+                return
             for lane, cell in enumerate(progress.places):
                 if cell is not None:
                     self._running[self._index[cell.key]] = _Running(
