@@ -4,11 +4,13 @@ import hashlib
 import http.server
 import io
 import itertools
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -241,6 +243,16 @@ def test_two_at_once_both_have_it(place):
     assert [process.returncode for process in both] == [0, 0], errors
     assert weights.load_network("small").digest
     assert left(place) == ["small.safetensors"]
+
+
+def test_what_a_killed_download_left_is_swept_away(place):
+    for name, hours in ((".fetch-old", 25), (".fetch-new", 1)):
+        (place.cache / name).mkdir(parents=True)
+        (place.cache / name / "small").write_bytes(b"half")
+        then = time.time() - hours * 3600
+        os.utime(place.cache / name, (then, then))
+    weights.fetch("small")
+    assert left(place) == [".fetch-new", "small", "small.safetensors"]
 
 
 def test_server_without_the_file(place):
