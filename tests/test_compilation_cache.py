@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 SCRIPT = """
 import pathlib, sys
@@ -59,3 +60,40 @@ def test_a_cache_that_cannot_be_written_is_told_once(tmp_path, environment):
     assert done.returncode == 0, done.stderr
     [line] = done.stderr.splitlines()
     assert "cannot be kept" in line and "JAXSTYLE_CACHE" in line
+
+
+SAME = """
+import dataclasses, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import jax, numpy as np
+import conftest, jaxstyle
+from jaxstyle.cli.devices import enable_compilation_cache
+
+enable_compilation_cache()
+network = conftest._make_network(blocks=2)
+pictures = [conftest._make_picture(40, 36, seed=seed) for seed in (1, 2)]
+base = jaxstyle.Recipe(
+    content_layers="relu2_1", style_layers="relu1_1", steps=3, size=0, init="noise", noise_std=30
+)
+for changes, lanes in (
+    ({}, None), ({}, ["noise", "content"]), ({"tile": 32}, None), ({"optimizer": "adam"}, None)
+):
+    recipe = dataclasses.replace(base, **changes)
+    bytes_ = set()
+    for _ in range(2):
+        # Compiled the first time, read from the cache the second.
+        jax.clear_caches()
+        job = jaxstyle.prepare(*pictures, recipe=recipe, network=network, lanes=lanes)
+        results = jaxstyle.finish(job, list(jaxstyle.iterates(job, every=3)))
+        bytes_.add(b"".join(np.asarray(result.image).tobytes() for result in results))
+    assert len(bytes_) == 1, changes
+"""
+
+
+def test_a_program_from_the_cache_gives_the_same_bytes(tmp_path, environment):
+    done = subprocess.run(
+        [sys.executable, "-c", SAME, str(Path(__file__).parent)],
+        env={**environment, "JAXSTYLE_CACHE": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("programs/*-cache"))
