@@ -410,7 +410,7 @@ def _check_number(
         # JSON, jit and float32 all want a plain finite number.
         number = float(value)
     except (TypeError, ValueError):
-        raise JaxstyleError(f"{name}: {value!r} is not a number") from None
+        raise JaxstyleError(f"{name}: {value!r} is not a number; give one") from None
     # Beyond float32 a number would be infinite on the device.
     inside = (low < number if open else low <= number) and number <= min(high, _LARGEST)
     if not (inside and math.isfinite(number)):

@@ -13,7 +13,7 @@ ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
     {"bounds", "errors", "interrupts", "curves"},
-    {"convolution", "divergence", "files", "png16"},
+    {"convolution", "divergence", "files"},
     {"vgg"},
     {"losses", "variation", "images", "weights"},
     {"styles"},
@@ -25,7 +25,8 @@ FLOORS = (
     {"memory", "report"},
     {"pace"},
     {"progress", "record", "live"},
-    {"checkpoint", "serve", "grid"},
+    {"checkpoint", "grid"},
+    {"serve"},
     {"notebook"},
     {"cli"},
     {"__main__"},
@@ -38,7 +39,7 @@ ALONE = {
     "interrupts": set(),
     "curves": set(),
     "files": {"errors"},
-    "images": {"errors", "files", "png16"},
+    "images": {"errors", "files"},
     "convolution": set(),
     "vgg": {"convolution", "errors"},
     "losses": set(),

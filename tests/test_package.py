@@ -34,6 +34,9 @@ def test_wheel_and_sdist_hold_the_weights(built):
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"jaxstyle/data/{name}" for name in DATA} <= set(names)
     assert "jaxstyle/py.typed" in names
+    # Pages, scripts and styles too.
+    others = [p for p in (ROOT / "jaxstyle").rglob("*.*") if p.suffix in (".html", ".js", ".css")]
+    assert others and {p.relative_to(ROOT).as_posix() for p in others} <= set(names)
     with tarfile.open(sdist) as archive:
         kept = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"weights/{name}" for name in DATA} <= kept

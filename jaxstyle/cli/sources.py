@@ -24,17 +24,14 @@ class Sources(NamedTuple):
 
 
 def read_sources(
-    content: Path, styles: Sequence[Path], init: str, *, max_pixels: int | None, first_frame: bool
+    content: Path, styles: Sequence[Path], init: str, *, max_pixels: int, first_frame: bool
 ) -> Sources:
     """Read the content, the styles and the initial picture, if it is a file's.
 
     Raises:
       JaxstyleError: one that cannot be read, named by its argument.
     """
-    bounds: dict[str, Any] = {
-        "max_pixels": max_pixels or images.MAX_PIXELS,
-        "first_frame": first_frame,
-    }
+    bounds: dict[str, Any] = {"max_pixels": max_pixels, "first_frame": first_frame}
     picture, alpha = images.load_with_alpha(content, argument="CONTENT", **bounds)
     style_pictures = [images.load_image(style, argument="STYLE", **bounds) for style in styles]
     start: Any = init
