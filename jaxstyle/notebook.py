@@ -126,7 +126,9 @@ def watch_grid(file: StrPath, folder: StrPath, *, lanes: int | None = None) -> l
         if not place.notebook:
             print(words)
             return
-        pictures = [_encoded(images.load_image(cell.picture)) for cell in done]
+        pictures = [
+            _encoded(images.load_image(cell.picture, max_pixels=sys.maxsize)) for cell in done
+        ]
         place.put(f"<p>{html.escape(words)}</p>{_row(pictures, captions)}")
 
     with store.open():

@@ -17,10 +17,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
+from jaxstyle.bounds import BOUNDS
 from jaxstyle.colours import with_chroma
 from jaxstyle.divergence import diverged
 from jaxstyle.masks import Masks
-from jaxstyle.objective import Targets, Terms, compute_targets, make_objective
+from jaxstyle.objective import Objective, Targets, Terms, compute_targets, make_objective
 from jaxstyle.optimisers import make_optimiser
 from jaxstyle.prepare import Job, picture, prepare, style_pictures
 from jaxstyle.recipe import Recipe
@@ -46,7 +47,7 @@ class Iterate(NamedTuple):
     """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved. The mean
     so far where the recipe averages."""
     loss: np.ndarray
-    """Of the best picture so far before clipping."""
+    """Of the best picture so far, before the clipping that `bounds` of "none" need."""
     terms: Terms
     evaluations: np.ndarray
     """Evaluations of the objective and its gradient so far."""
@@ -94,7 +95,7 @@ class Result(NamedTuple):
 
 
 class _Best(NamedTuple):
-    image: jax.Array
+    position: jax.Array
     loss: jax.Array
     terms: Terms
 
@@ -184,18 +185,19 @@ def _descend(
         elapsed, clock = time.perf_counter() - clock, time.perf_counter()
         return elapsed
 
-    def iterate(step: int, history: History | None, losses: Any, terms: Any) -> Iterate:
+    def iterate(step: int, past: History | int, losses: Any = (), terms: Any = ()) -> Iterate:
+        # `past`: how many of the numbers given are of the steps since the last iterate.
         compile_seconds = lap()
         # Read what donation will invalidate before the next chunk is queued.
-        image = _as_saved(carry.best.image, job.chroma)
+        image = _as_saved(carry.best.position, job.chroma, bounds=recipe.bounds)
         best, losses, terms, evaluations, spent = jax.device_get(
-            (carry.best._replace(image=0), losses, terms, carry.state.evaluations, carry.spent)
+            (carry.best._replace(position=0), losses, terms, carry.state.evaluations, carry.spent)
         )
-        if history is None:
-            steps = np.arange(step + 1 - np.shape(losses)[-1], step + 1)
-            history = History(steps, losses, *terms)
+        if isinstance(past, int):
+            numbers = (of_steps[..., :past] for of_steps in (losses, *terms))
+            past = History(np.arange(step + 1 - past, step + 1), *numbers)
         return Iterate(
-            step, image, best.loss, best.terms, evaluations + spent, history, compile_seconds,
+            step, image, best.loss, best.terms, evaluations + spent, past, compile_seconds,
             lap(), carry,
         )  # fmt: skip
 
@@ -204,23 +206,23 @@ def _descend(
     if state is not None:
         # Copies, as the carry is donated and the caller keeps the state.
         carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
-        first = iterate(state.step, state.history, (), ())
+        first = iterate(state.step, state.history)
         latest = first._replace(
             compile_seconds=state.compile_seconds, run_seconds=state.run_seconds
         )
     elif latest is None:
         carry = _start(*arguments, job.start, axes=axes)
         best = carry.best
-        latest = iterate(0, None, best.loss[..., None], Terms(*(t[..., None] for t in best.terms)))
+        latest = iterate(0, 1, best.loss[..., None], [term[..., None] for term in best.terms])
     else:
         spent = jnp.asarray(latest.evaluations, jnp.int32)
         carry = _carried(
             *arguments, latest.carry, latest.image, spent, shape=job.start.shape[-3:], axes=axes
         )
     if number == 0 or state is not None:
-        past = latest.history.loss[..., begun + min(number, 1) :]
-        initial, done = past[..., 0], latest.step
-        gone = diverged(initial, past)
+        so_far = latest.history.loss[..., begun + min(number, 1) :]
+        initial, done = so_far[..., 0], latest.step
+        gone = diverged(initial, so_far)
         yield latest
     while done < begun + recipe.steps and not (last and gone.all()):
         # On multiples of `every`, also from a state that is not on one.
@@ -228,8 +230,7 @@ def _descend(
         lap()
         carry, losses, terms = _advance(*arguments, carry, num_steps, axes=axes, most=most)
         done += num_steps
-        numbers = jax.tree.map(lambda steps, n=num_steps: steps[..., :n], (losses, terms))
-        before, latest = latest, iterate(done, None, *numbers)
+        before, latest = latest, iterate(done, num_steps, losses, terms)
         if gone.any():
             latest = _without(gone, before, latest)
         # The start of a larger scale is no step: the first one stands for it.
@@ -312,21 +313,22 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     last = seen[-1]
     level = _level(job, last.step)
     arguments, axes = _program(job.scales[level])
-    final = jax.device_get(_start(*arguments, last.image, axes=axes).best)
+    pictures, losses, terms = jax.device_get(
+        (last.image, *_values(*arguments, last.image, axes=axes))
+    )
 
     def lane(tree: Any, k: int) -> Any:
         return jax.tree.map(lambda x: x[k], tree) if batched else tree
 
     results = []
     for k in range(len(start) if batched else 1):
-        best = lane(final, k)
         parts = [History(i.history.step, *(lane(h, k) for h in i.history[1:])) for i in seen]
         past, gone = _until_divergence(parts, level * recipe.steps + min(level, 1))
         results.append(
             Result(
-                image=best.image,
-                loss=float(best.loss),
-                terms=Terms(*map(float, best.terms)),
+                image=lane(pictures, k),
+                loss=float(lane(losses, k)),
+                terms=Terms(*(float(lane(term, k)) for term in terms)),
                 initial_loss=float(past.loss[0]),
                 initial_terms=Terms(*(float(term[0]) for term in past[2:])),
                 history=past,
@@ -437,13 +439,6 @@ def stylize_batch(
     return finish(job, _seen(iterates(job)))
 
 
-@jax.jit
-def _value(
-    network: Network, targets: Targets, recipe: Recipe, image: jax.Array
-) -> tuple[jax.Array, Terms]:
-    return make_objective(network, targets, recipe)(image)
-
-
 def evaluate(
     image: ArrayLike,
     content: ArrayLike,
@@ -463,7 +458,9 @@ def evaluate(
     content = images.resize(picture(content, "content"), *image.shape[:2])
     shrunk = style_pictures(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
-    loss, terms = jax.device_get(_value(network, targets, recipe.for_program(), jnp.asarray(image)))
+    loss, terms = jax.device_get(
+        _values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None)
+    )
     return float(loss), Terms(*map(float, terms))
 
 
@@ -505,14 +502,30 @@ def _lanes(function: Any, axes: _Axes | None) -> Any:
     return function if axes is None else jax.vmap(function, in_axes=(*axes, 0))
 
 
+def _objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
+    """Give the objective of what the optimiser moves (`bounds`)."""
+    of_picture, bounds = make_objective(network, targets, recipe), BOUNDS[recipe.bounds]
+    return lambda position: of_picture(bounds.picture(position))
+
+
+@partial(jax.jit, static_argnames=("axes",))
+def _values(
+    network: Network, targets: Targets, recipe: Recipe, image: jax.Array, *, axes: _Axes | None
+) -> tuple[jax.Array, Terms]:
+    def value(targets: Targets, recipe: Recipe, image: jax.Array) -> tuple[jax.Array, Terms]:
+        return make_objective(network, targets, recipe)(image)
+
+    return _lanes(value, axes)(targets, recipe, image)
+
+
 @partial(jax.jit, static_argnames=("axes",))
 def _start(
     network: Network, targets: Targets, recipe: Recipe, start: jax.Array, *, axes: _Axes | None
 ) -> _Carry:
-    def init(targets: Targets, recipe: Recipe, position: jax.Array) -> _Carry:
-        objective = make_objective(network, targets, recipe)
+    def init(targets: Targets, recipe: Recipe, start: jax.Array) -> _Carry:
         # A copy, as the carry is donated and the caller keeps the start.
-        state = make_optimiser(recipe).init(objective, jnp.copy(position))
+        position = jnp.copy(BOUNDS[recipe.bounds].position(start))
+        state = make_optimiser(recipe).init(_objective(network, targets, recipe), position)
         return _begun(state, recipe, jnp.zeros((), jnp.int32))
 
     return _lanes(init, axes)(targets, recipe, start)
@@ -523,7 +536,7 @@ def _begun(state: Any, recipe: Recipe, spent: jax.Array) -> _Carry:
     point, mean = state.point, None
     if recipe.average is not None:
         nothing = _Mean(jnp.zeros_like(point.position), jnp.zeros(()))
-        mean = nothing.add(point.position, recipe.average)
+        mean = nothing.add(BOUNDS[recipe.bounds].picture(point.position), recipe.average)
     return _Carry(state, _Best(point.position, point.value, point.aux), spent, mean)
 
 
@@ -545,7 +558,8 @@ def _carried(
         before, image, spent = of
         start = jax.image.resize(image, shape, "lanczos3")
         optimiser = make_optimiser(recipe)
-        state = optimiser.init(make_objective(network, targets, recipe), start)
+        position = BOUNDS[recipe.bounds].position(start)
+        state = optimiser.init(_objective(network, targets, recipe), position)
         return _begun(optimiser.carried(before.state, state), recipe, spent)
 
     return _lanes(init, axes)(targets, recipe, (carry, image, spent))
@@ -566,7 +580,7 @@ def _advance(
     nothing. The numbers of each step are in the first `num_steps` of `most` places."""
 
     def steps(targets: Targets, recipe: Recipe, carry: _Carry) -> tuple[_Carry, _Numbers]:
-        objective = make_objective(network, targets, recipe)
+        objective, bounds = _objective(network, targets, recipe), BOUNDS[recipe.bounds]
         optimiser = make_optimiser(recipe)
 
         def step(index: jax.Array, so_far: tuple[_Carry, _Numbers]) -> tuple[_Carry, _Numbers]:
@@ -577,7 +591,8 @@ def _advance(
             better = point.value < best.loss
             candidate = _Best(point.position, point.value, point.aux)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
-            mean = carry.mean and carry.mean.add(point.position, recipe.average)
+            image = bounds.picture(point.position)
+            mean = carry.mean and carry.mean.add(image, recipe.average)
             found = info.value, info.aux
             numbers = jax.tree.map(lambda all, one: all.at[index].set(one), numbers, found)
             return _Carry(state, best, carry.spent, mean), numbers
@@ -587,10 +602,10 @@ def _advance(
         after, numbers = jax.lax.fori_loop(0, num_steps, step, (carry, empty))
         if after.mean is None:
             return after, numbers
-        image = after.mean.total / after.mean.weight
-        loss, terms = objective(image)
+        position = bounds.position(after.mean.total / after.mean.weight)
+        loss, terms = objective(position)
         # Of a run that diverged the last mean that was a picture.
-        finite, mean = jnp.isfinite(loss), _Best(image, loss, terms)
+        finite, mean = jnp.isfinite(loss), _Best(position, loss, terms)
         best = jax.tree.map(lambda new, old: jnp.where(finite, new, old), mean, carry.best)
         return after._replace(best=best), numbers
 
@@ -598,8 +613,9 @@ def _advance(
     return carry, losses, terms
 
 
-@jax.jit
-def _as_saved(image: jax.Array, chroma: jax.Array | None) -> jax.Array:
+@partial(jax.jit, static_argnames=("bounds",))
+def _as_saved(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> jax.Array:
+    image = BOUNDS[bounds].picture(position)
     return jnp.clip(image, 0, 1) if chroma is None else with_chroma(image, chroma)
 
 

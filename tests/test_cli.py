@@ -117,6 +117,34 @@ class TestStylize:
         assert [line.split()[0] for line in out.splitlines()] == ["loss", "content", "style", "tv"]
         assert float(out.split()[1]) == pytest.approx(scored["loss"], rel=1e-4)
 
+    @pytest.mark.parametrize("command", ["stylize", "evaluate", "plan", "grid"])
+    def test_pictures_are_bounded_wherever_they_are_read(self, command, files, run, tmp_path):
+        frames = tmp_path / "frames.tiff"
+        pages = [Image.new("RGB", (40, 32), colour) for colour in ("red", "blue")]
+        pages[0].save(frames, save_all=True, append_images=pages[1:])
+
+        def read(picture, *flags):
+            (tmp_path / "grid.toml").write_text(
+                f"[base]\ncontent = '{picture}'\nstyle = '{picture}'\nsize = 2\n"
+            )
+            # Something else is wrong after the pictures have been read: nothing is to run here.
+            arguments = {
+                "stylize": (picture, picture, "-o", tmp_path / "o.png", "--size", 2),
+                "evaluate": (picture, "--content", picture, "--style", picture, "--size", 2),
+                "plan": ("--content", picture, "--size", 2),
+                "grid": (tmp_path / "grid.toml", "-o", tmp_path / "out"),
+            }[command]
+            weights = () if command == "grid" else ("--weights", files["weights"])
+            code, _, err = run(command, *arguments, *weights, *flags)
+            assert code == 2 and err.count("\n") == 1
+            return err
+
+        assert "--max-pixels" in read(files["content"], "--max-pixels", 1000)
+        assert "--max-pixels" not in read(files["content"], "--max-pixels", 2000)
+        assert "--first-frame" in read(frames)
+        assert "--first-frame" not in read(frames, "--first-frame")
+        assert "--max-pixels" in read(frames, "--max-pixels", 0)
+
     def test_evaluate_of_the_content_picture_itself(self, files, objective, run):
         arguments = ("--content", files["content"], "--style", files["style"], "--json")
         code, out, _ = run("evaluate", files["content"], *arguments, *objective)

@@ -163,8 +163,12 @@ class TestFile:
     def test_a_file_that_is_not_toml(self, grid_file):
         with pytest.raises(JaxstyleError, match="is not TOML.*line 1"):
             grids.read(grid_file("[base\n"))
-        with pytest.raises(JaxstyleError, match="cannot be read"):
+        with pytest.raises(JaxstyleError, match="does not exist"):
             grids.read(Path("none.toml"))
+        with pytest.raises(JaxstyleError, match="cannot be read.*UTF-8"):
+            path = grid_file("")
+            path.write_bytes(b"\xff")
+            grids.read(path)
 
     VALUES = st.recursive(
         st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(),

@@ -111,8 +111,27 @@ def test_16_bit_png_by_an_independent_reader(tmp_path: Path, with_alpha: bool) -
         np.testing.assert_allclose(np.asarray(image)[..., :3], rgb * 255, atol=1)
 
 
-def test_16_bit_is_for_png() -> None:
-    for format, depth in (("JPEG", 16), ("TIFF", 16), ("PNG", 12)):
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_16_bit_tiff_by_an_independent_reader(tmp_path: Path, with_alpha: bool) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="an independent reader of TIFF")
+    rng = np.random.default_rng(0)
+    # Several strips, the last one shorter.
+    rgb, alpha = rng.random((301, 201, 3)), rng.random((301, 201))
+    path = tmp_path / "deep.tiff"
+    images.save_image(path, rgb, alpha=alpha if with_alpha else None, bit_depth=16)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        assert page.dtype == np.uint16 and len(page.dataoffsets) > 1
+        expected = np.concatenate([rgb, alpha[..., None]], -1) if with_alpha else rgb
+        np.testing.assert_array_equal(page.asarray(), np.rint(expected * 65535))
+        assert page.tags["InterColorProfile"].value[36:40] == b"acsp"
+    with Image.open(path) as image:
+        assert image.mode == ("RGBA" if with_alpha else "RGB")
+        np.testing.assert_allclose(np.asarray(image)[..., :3], rgb * 255, atol=1)
+
+
+def test_16_bit_is_for_png_and_tiff() -> None:
+    for format, depth in (("JPEG", 16), ("AVIF", 16), ("PNG", 12)):
         with pytest.raises(JaxstyleError, match="bit_depth"):
             images.encode_image(np.zeros((16, 16, 3)), format, bit_depth=depth)
 
@@ -273,6 +292,70 @@ def test_16_bit_colour_and_alpha_are_read(tmp_path: Path, kind: int, channels: i
     value = 0x80 / 255
     expected = value if channels == 3 else value * value + 1 - value
     np.testing.assert_allclose(images.load_image(tmp_path / "deep.png"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_16_bit_colour_comes_back_exactly(tmp_path: Path, ending: str, with_alpha: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 65_536, (21, 17, 4)).astype(np.float32)
+    values[0, 0] = 0
+    values[0, 1] = 65_535
+    path = tmp_path / f"deep.{ending}"
+    unit = values / np.float32(65_535)
+    images.save_image(path, unit[..., :3], alpha=unit[..., 3] if with_alpha else None, bit_depth=16)
+    rgb, alpha = images.load_with_alpha(path)
+    if with_alpha:
+        np.testing.assert_array_equal(alpha, unit[..., 3])
+        over_white = (unit[..., :3] - 1) * unit[..., 3:] + 1
+        np.testing.assert_allclose(rgb, over_white, atol=2**-23)
+    else:
+        np.testing.assert_array_equal(rgb, unit[..., :3])
+        assert alpha is None
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"compression": "adobe_deflate"},
+        {"compression": "adobe_deflate", "predictor": True},
+        {"compression": "adobe_deflate", "tile": (16, 16)},
+        {"tile": (16, 16)},
+    ],
+    ids=["plain", "deflate", "predictor", "deflate tiles", "tiles"],
+)
+def test_16_bit_tiff_of_every_layout(tmp_path: Path, order: str, kind: dict[str, Any]) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="an independent writer of TIFF")
+    values = np.random.default_rng(0).integers(0, 65_536, (37, 50, 3), dtype=np.uint16)
+    path = tmp_path / "deep.tif"
+    tifffile.imwrite(path, values, photometric="rgb", byteorder=order, **kind)
+    np.testing.assert_array_equal(
+        images.load_image(path), values.astype(np.float32) / np.float32(65_535)
+    )
+
+
+def test_16_bit_colour_is_turned_and_converted(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65_536, (18, 25, 3), dtype=np.uint16)
+    unit = values.astype(np.float32) / np.float32(65_535)
+    data = images.encode_image(unit, "PNG", bit_depth=16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    body = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body
+    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    (tmp_path / "turned.png").write_bytes(data[:33] + chunk + data[33:])
+    turned = images.load_image(tmp_path / "turned.png")
+    np.testing.assert_array_equal(turned, np.rot90(unit, -1))
+    # Another profile than sRGB: at 8 bit, by the colour engine.
+    red_is_blue = zlib.compress(_swapped_profile())
+    row = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    profile = b"p\0\0" + red_is_blue
+    chunk = struct.pack(">I", len(profile)) + b"iCCP" + profile
+    chunk += struct.pack(">I", zlib.crc32(b"iCCP" + profile))
+    (tmp_path / "other.png").write_bytes(_png(25, 18, 16, 2, row, chunk))
+    converted = images.load_image(tmp_path / "other.png")
+    assert np.corrcoef(converted[..., 0].ravel(), unit[..., 2].ravel())[0, 1] > 0.95
 
 
 def test_float_pixels_need_a_known_range(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import jaxstyle
 ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
-    {"errors", "interrupts", "curves"},
-    {"colours", "convolution", "divergence", "files", "png16"},
+    {"bounds", "colours", "errors", "interrupts", "curves"},
+    {"convolution", "divergence", "files"},
     {"vgg"},
     {"losses", "variation", "images", "weights"},
     {"masks", "styles"},
@@ -25,7 +25,8 @@ FLOORS = (
     {"memory", "report"},
     {"inputs", "pace"},
     {"progress", "record", "live"},
-    {"checkpoint", "serve", "grid"},
+    {"checkpoint", "grid"},
+    {"serve"},
     {"notebook"},
     {"cli"},
     {"__main__"},
@@ -33,11 +34,12 @@ FLOORS = (
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # What is allowed to know almost nothing.
 ALONE = {
+    "bounds": set(),
     "errors": set(),
     "interrupts": set(),
     "curves": set(),
     "files": {"errors"},
-    "images": {"errors", "files", "png16"},
+    "images": {"errors", "files"},
     "colours": set(),
     "convolution": set(),
     "vgg": {"convolution", "errors"},
@@ -46,7 +48,7 @@ ALONE = {
     "masks": {"colours", "errors", "images", "vgg"},
     "styles": {"errors", "losses"},
     "sheets": {"errors", "images"},
-    "recipe": {"errors", "styles", "variation", "vgg"},
+    "recipe": {"bounds", "errors", "styles", "variation", "vgg"},
     "peers": {"errors", "recipe"},
     "tiles": {"vgg"},
     "objective": {

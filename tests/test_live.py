@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,10 +20,10 @@ import pytest
 from PIL import Image
 
 import jaxstyle
-from jaxstyle import JaxstyleError, Recipe, notebook
+from jaxstyle import JaxstyleError, Recipe, grid, notebook
 from jaxstyle.curves import MOST_POINTS, svg_curves
 from jaxstyle.live import Live
-from jaxstyle.serve import serve
+from jaxstyle.serve import GridView, RunView, serve
 from jaxstyle.serve.server import check_port
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
@@ -182,7 +183,7 @@ class TestNotebook:
 @pytest.fixture
 def page(iterates, make_picture):
     live = live_after(iterates[2][:2], labels=("a", "b"))
-    with serve(live, make_picture(24, 30, seed=1)) as page:
+    with serve(RunView(live, make_picture(24, 30, seed=1))) as page:
         yield page
 
 
@@ -195,7 +196,7 @@ class TestPage:
         assert (state["step"], state["steps"], state["labels"]) == (2, 4, ["a", "b"])
         assert state["losses"] == iterates[2][1].loss.astype(float).tolist()
         assert state["message"] == "" and not state["stopping"]
-        page.live.tick(iterates[2][2])
+        page.view.live.tick(iterates[2][2])
         assert self.get(page, "state").json()["step"] == 4
 
     def test_pictures_and_curves(self, page):
@@ -207,7 +208,7 @@ class TestPage:
         assert self.get(page, "picture/2").status_code == 404
 
     def test_nothing_comes_from_elsewhere(self, page):
-        text = "".join(self.get(page, name).text for name in ("", "page.js", "page.css"))
+        text = "".join(self.get(page, name).text for name in ("", "page.js", "run.js", "page.css"))
         assert not re.search(r"https?:|//[a-z]|@import", text.replace("  //", ""))
         policy = self.get(page).headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy
@@ -257,7 +258,8 @@ class TestPage:
 
     def test_numbers_that_are_not_finite(self, iterates, make_picture):
         bad = iterates[1][1]._replace(loss=np.float32(np.nan))
-        with serve(live_after([iterates[1][0], bad]), make_picture(16, 16)) as page:
+        live = live_after([iterates[1][0], bad])
+        with serve(RunView(live, make_picture(16, 16))) as page:
             assert self.get(page, "state").json()["losses"] == [None]
 
 
@@ -269,7 +271,9 @@ def test_the_command_shows_a_page_and_its_button_ends_it(files, objective, tmp_p
     with subprocess.Popen(
         [COMMAND, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
-        address = json.loads(process.stderr.readline())["page"]
+        # On a busy machine XLA may have something to say before.
+        lines = (line for line in process.stderr if line.startswith('{"page"'))
+        address = json.loads(next(lines))["page"]
         assert process.stderr.readline() and process.stderr.readline()
         assert httpx.get(address + "state", timeout=60).json()["steps"] == 500_000
         request = urllib.request.Request(address + "stop", method="POST")
@@ -290,36 +294,171 @@ def expect_property(expect, name, locator, value):
     expect(locator).to_have_js_property(name, value, timeout=PATIENCE)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_in_a_browser(iterates, make_picture):
+@contextmanager
+def in_browser(served):
+    """Open a served page in Chromium; in the end nothing was said or asked for elsewhere."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
     browsers = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    live = live_after(iterates[2][:2], labels=("a", "b"))
-    with serve(live, make_picture(24, 30, seed=1)) as served, browsers.sync_playwright() as play:
+    with browsers.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page, said, asked = browser.new_page(), [], []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(served.address)
+        yield page, browsers.expect
+        assert all(url.startswith(served.address) for url in asked)
+        assert said == []
+        browser.close()
+
+
+def test_a_run_in_a_browser(iterates, make_picture):
+    live = live_after(iterates[2][:2], labels=("a", "b"))
+    view = RunView(live, make_picture(24, 30, seed=1))
+    with serve(view) as served, in_browser(served) as (page, expect):
         # `expect` and not `wait_for_function`: the page's policy forbids evaluating strings.
-        loaded = partial(expect_property, browsers.expect, "naturalWidth")
+        loaded = partial(expect_property, expect, "naturalWidth")
         loaded(page.locator("#picture"), 30)
         loaded(page.locator("#content"), 30)
         loaded(page.locator("#curves"), 720)
-        status = browsers.expect(page.locator("#status"))
+        status = expect(page.locator("#status"))
         status.to_contain_text("step 2/4", timeout=PATIENCE)
         assert page.locator("#terms tr").count() == 3
         # The slider uncovers the content picture from the left.
         page.locator("#slider").fill("40")
-        browsers.expect(page.locator("#over")).to_have_css("clip-path", "inset(0px 0px 0px 40%)")
+        expect(page.locator("#over")).to_have_css("clip-path", "inset(0px 0px 0px 40%)")
         page.get_by_role("button", name="b", exact=True).click()
         source = re.compile("picture/1")
-        browsers.expect(page.locator("#picture")).to_have_attribute("src", source, timeout=PATIENCE)
+        expect(page.locator("#picture")).to_have_attribute("src", source, timeout=PATIENCE)
         live.tick(iterates[2][2])
         status.to_contain_text("step 4/4", timeout=PATIENCE)
         page.get_by_role("button", name="Stop and keep").click()
         status.to_contain_text("stopping", timeout=PATIENCE)
         assert served.stopped
-        assert all(url.startswith(served.address) for url in asked)
-        assert said == []
-        browser.close()
+
+
+@pytest.fixture(scope="module")
+def painted(files, tmp_path_factory):
+    """A grid of two times two cells, two at a time: folder, cells, what it told, reports."""
+    folder = tmp_path_factory.mktemp("grid")
+    base = {"content": files["content"], "style": files["style"], "weights": files["weights"]}
+    text = "[base]\n" + "".join(f'{name} = "{path}"\n' for name, path in base.items())
+    text += 'content_layers = "relu1_1"\nstyle_layers = "relu1_1"\nsteps = 2\n'
+    text += '[grid]\nstyle_weight = [1.0, 2.0]\ninit = ["content", "noise"]\n'
+    (folder / "grid.toml").write_text(text)
+    cells = grid.cells(grid.read(folder / "grid.toml"), jaxstyle.load_network)
+    store, told = grid.Store(folder / "out"), []
+    with store.open():
+        reports = grid.run(grid.grouped(cells), {}, store, lanes=2, show=told.append)
+    return folder / "out", cells, told, reports
+
+
+@pytest.fixture
+def grid_page(painted):
+    """The page when the first two cells are finished and the others have begun."""
+    folder, cells, told, reports = painted
+    second = next(progress for progress in told if progress.done == 2)
+    done = {c.key: reports[c.key] for c in cells if c not in second.places}
+    view = GridView(folder, cells, done)
+    view.tick(second)
+    with serve(view) as page:
+        yield page
+
+
+class TestGridPage:
+    def get(self, page, path=""):
+        return httpx.get(page.address + path)
+
+    def test_cells_fill_in(self, grid_page, painted):
+        _, cells, told, reports = painted
+        state = self.get(grid_page, "state").json()
+        done = [found["cell"] for found in state["finished"]]
+        assert (state["done"], state["total"], state["message"]) == (2, 4, "")
+        assert [found["loss"] for found in state["finished"]] == [
+            reports[cells[k].key]["loss"] for k in done
+        ]
+        running = {found["cell"]: found for found in state["running"]}
+        assert sorted([*running, *done]) == [0, 1, 2, 3]
+        begun = next(progress for progress in told if progress.done == 2)
+        for lane, cell in enumerate(begun.places):
+            found = running[cells.index(cell)]
+            assert found["loss"] == float(begun.iterate.loss[lane])
+            assert (found["step"], found["steps"]) == (0, 2)
+        grid_page.view.keep(reports)
+        rest = self.get(grid_page, "state?since=2").json()
+        assert rest["running"] == [] and {f["cell"] for f in rest["finished"]} == set(running)
+
+    def test_pictures_are_the_cells(self, grid_page, painted):
+        folder, cells, told, reports = painted
+        state = self.get(grid_page, "state").json()
+        finished, running = state["finished"][0]["cell"], state["running"][0]["cell"]
+        whole = (folder / "cells" / f"{cells[finished].name}.png").read_bytes()
+        assert self.get(grid_page, f"whole/{finished}").content == whole
+        begun = next(progress for progress in told if progress.done == 2)
+        lane = begun.places.index(cells[running])
+        expected = {
+            finished: np.asarray(Image.open(io.BytesIO(whole)), np.float32),
+            running: np.asarray(begun.iterate.image[lane]) * 255,
+        }
+        for cell, pixels in expected.items():
+            shown = Image.open(io.BytesIO(self.get(grid_page, f"picture/{cell}").content))
+            # As far as JPEG keeps them.
+            assert np.abs(np.asarray(shown, np.float32) - pixels).mean() < 4
+        for nothing in (
+            f"whole/{running}",
+            "picture/4",
+            "whole/99",
+            "picture",
+            "curves",
+            "cells/1",
+        ):
+            assert self.get(grid_page, nothing).status_code == 404, nothing
+
+    def test_a_picture_that_is_gone(self, grid_page, tmp_path, painted):
+        _, cells, _, reports = painted
+        with serve(GridView(tmp_path, cells, reports)) as page:
+            assert self.get(page, "picture/0").status_code == 404
+            assert self.get(page, "whole/0").status_code == 404
+
+    def test_in_a_browser(self, grid_page, painted):
+        *_, reports = painted
+        with in_browser(grid_page) as (page, expect):
+            expect(page.locator("figure.finished img")).to_have_count(2, timeout=PATIENCE)
+            expect(page.locator("figure.running img")).to_have_count(2)
+            expect(page.locator("#status")).to_contain_text("cells 2/4")
+            # Style weights down the side, initial pictures along the top.
+            expect(page.locator(".heading")).to_have_text(
+                ["init = content", "init = noise", "style_weight = 1", "style_weight = 2"]
+            )
+            columns = page.locator("#cells").evaluate(
+                "e => getComputedStyle(e).gridTemplateColumns"
+            )
+            assert len(columns.split()) == 3
+            grid_page.view.keep(reports)
+            expect(page.locator("figure.finished img")).to_have_count(4, timeout=PATIENCE)
+            for picture in page.locator("figure img").all():
+                expect_property(expect, "naturalWidth", picture, 40)
+            best = min(report["loss"] for report in reports.values())
+            expect(page.locator("figure[data-best]")).to_contain_text(f"loss {best:.4g}"[:8])
+            page.get_by_role("button", name="Stop and keep").click()
+            expect(page.locator("#status")).to_contain_text("stopping", timeout=PATIENCE)
+            assert grid_page.stopped
+
+
+def test_the_grid_command_shows_a_page_and_its_button_ends_it(run, painted, tmp_path, monkeypatch):
+    file = painted[0].parent / "grid.toml"
+    monkeypatch.setattr(GridView, "tick", lambda view, progress: view.stop.set())
+    code, out, err = run("grid", file, "-o", tmp_path / "out", "--lanes", 2, "--serve")
+    assert (code, out) == (0, "")
+    assert re.search(r"^jaxstyle: see http://127\.0\.0\.1:\d+/[\w-]{32}/$", err, re.M)
+    assert err.splitlines()[-1].startswith("jaxstyle: stopped with 0 of 4 cells done")
+    monkeypatch.undo()
+    assert run("grid", file, "-o", painted[0], "--serve", "--quiet")[2].count("\n") == 1
+    # For programs: every line is JSON, also while cells are running.
+    code, out, err = run("grid", file, "-o", tmp_path / "out", "--lanes", 2, "--log-json")
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert (code, out) == (0, "") and len(lines) == 4
+    assert (lines[-1]["cells"], lines[-1]["total"], lines[-1]["running"]) == (2, 4, 2)
+    assert lines[-1]["step"] == lines[-1]["steps"] == 2 and lines[-1]["loss"] > 0
+    assert {"cell", "style_weight", "init"} == lines[-1]["best"].keys()

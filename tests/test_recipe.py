@@ -221,6 +221,7 @@ STRUCTURE = {
     "optimizer": "adam",
     "history_size": 3,
     "preconditioner": "none",
+    "bounds": "none",
     "schedule": "cosine",
     "content_layers": "relu3_1",
     "style_layers": "relu1_1",

@@ -203,7 +203,7 @@ class TestCarried:
 
 class TestAverage:
     def test_it_is_the_debiased_mean_of_all_pictures(self, pictures, network):
-        settings = {"optimizer": "sgd", "learning_rate": 1e-4, "scales": 1}
+        settings = {"optimizer": "sgd", "learning_rate": 1e-4, "scales": 1, "bounds": "none"}
         job = job_of(pictures, network, average=0.8, **settings)
         positions, seen = [], []
         for iterate in iterates(job, every=1):

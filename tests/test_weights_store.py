@@ -4,10 +4,13 @@ import hashlib
 import http.server
 import io
 import itertools
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -167,12 +170,20 @@ def test_fetches_checks_and_converts(place):
     assert weights.load_network(path).digest == network.digest
 
 
-def test_is_fetched_once_unless_damaged(place):
+@pytest.mark.parametrize("damage", ["cut short", "a byte flipped", "empty"])
+def test_is_fetched_once_unless_damaged(place, damage):
     path = weights.fetch("small")
     whole = path.read_bytes()
     weights.fetch("small")
     assert len(place.requests) == 1
-    path.write_bytes(whole[:-10])
+    half = len(whole) // 2
+    path.write_bytes(
+        {
+            "cut short": whole[:half],
+            "a byte flipped": whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :],
+            "empty": b"",
+        }[damage]
+    )
     with pytest.raises(JaxstyleError, match="small"):
         weights.verify()
     with pytest.raises(JaxstyleError, match="again"):
@@ -226,11 +237,22 @@ def test_a_server_without_ranges_is_asked_from_the_start(place):
 
 def test_two_at_once_both_have_it(place):
     place.manifest("parts")
-    with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(lambda _: weights.fetch("small"), range(2)))
-    assert paths[0] == paths[1] and paths[0].exists()
+    command = [Path(sys.executable).with_name("jaxstyle"), "weights", "fetch", "small"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
     assert weights.load_network("small").digest
-    assert not [name for name in left(place) if name.endswith((".part", ".tmp"))]
+    assert left(place) == ["small.safetensors"]
+
+
+def test_what_a_killed_download_left_is_swept_away(place):
+    for name, hours in ((".fetch-old", 25), (".fetch-new", 1)):
+        (place.cache / name).mkdir(parents=True)
+        (place.cache / name / "small").write_bytes(b"half")
+        then = time.time() - hours * 3600
+        os.utime(place.cache / name, (then, then))
+    weights.fetch("small")
+    assert left(place) == [".fetch-new", "small", "small.safetensors"]
 
 
 def test_server_without_the_file(place):

@@ -69,6 +69,7 @@ def main() -> None:
     for init in ("content", "noise"):
         for name in ("lbfgs", "jaxopt-lbfgs", "optax-lbfgs", "torch", "torch strong_wolfe"):
             recipe = Recipe(
+                bounds="none",
                 size=arguments.size, init=init, steps=arguments.evaluations,
                 history_size=arguments.history_size,
                 optimizer="lbfgs" if name.startswith("torch") else name,

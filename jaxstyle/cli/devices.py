@@ -1,8 +1,18 @@
 """What the command line sets up in JAX before the first program is compiled."""
 
 import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 import jax
+
+# What JAX warns of; the name is that of the program, of which there may be several variants.
+_TROUBLE = re.compile(
+    r"Error (reading|writing) persistent compilation cache entry for '([\w<>-]+)': (.*)", re.DOTALL
+)
 
 
 def enable_compilation_cache() -> None:
@@ -17,3 +27,41 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # Old programs go when the folder reaches a gigabyte.
     jax.config.update("jax_compilation_cache_max_size", 2**30)
+    warnings.filterwarnings("always", "Error (reading|writing) persistent compilation cache entry")
+    if warnings.showwarning is not _show:
+        _show.others = warnings.showwarning
+        warnings.showwarning = _show
+
+
+class _Show:
+    """Shows warnings; mends the compilation cache where JAX only warns, at every command, of it."""
+
+    others: Any
+    """Shows all other warnings."""
+    told = False
+
+    def __call__(self, message: Warning | str, *arguments: Any, **options: Any) -> None:
+        found = _TROUBLE.match(str(message))
+        if found is None:
+            self.others(message, *arguments, **options)
+            return
+        doing, program, reason = found.groups()
+        folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+        damaged = list(Path(folder).glob(f"{program}-*-cache")) if doing == "reading" else []
+        # JAX leaves the damaged file where it is. Without it the program is kept again.
+        for path in damaged:
+            path.unlink(missing_ok=True)
+        if damaged:
+            text = f"a compiled program in {folder} was damaged; it is compiled and kept anew"
+        elif self.told:
+            return
+        else:
+            self.told = True
+            text = (
+                f"compiled programs cannot be kept in {folder} ({' '.join(reason.split())[:200]}), "
+                "so that every command compiles its own; make room there or set JAXSTYLE_CACHE"
+            )
+        print(f"jaxstyle: warning: {text}", file=sys.stderr)
+
+
+_show = _Show()

@@ -10,6 +10,8 @@ from jaxstyle.cli.options import (
     OBJECTIVE,
     PICTURE,
     as_flags,
+    bounds,
+    bounds_options,
     build_recipe,
     preset_option,
     recipe_options,
@@ -32,6 +34,7 @@ from jaxstyle.errors import JaxstyleError
 @preset_option
 @weights_option
 @recipe_options(OBJECTIVE)
+@bounds_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     image: Path,
@@ -39,6 +42,8 @@ def evaluate(
     styles: tuple[Path, ...],
     preset_name: str | None,
     weights_name: str,
+    max_pixels: int | None,
+    first_frame: bool,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -59,15 +64,16 @@ def evaluate(
 
     enable_compilation_cache()
     network = load_network(weights_name)
+    limits = bounds(max_pixels, first_frame)
 
     def load(key: str, file: StrPath) -> Picture:
-        pixels = images.load_image(file, argument="--" + key.replace("_", "-"))
+        pixels = images.load_image(file, argument="--" + key.replace("_", "-"), **limits)
         return Picture.of(Path(file), pixels)
 
     try:
         inputs = Inputs.read(content, styles, recipe, load)
         loss, terms = evaluate_picture(
-            images.load_image(image, argument="IMAGE"),
+            images.load_image(image, argument="IMAGE", **limits),
             inputs.content.pixels,
             [style.pixels for style in inputs.styles],
             recipe=recipe,

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import click
 
-from jaxstyle.cli.options import PICTURE
+from jaxstyle.cli.options import PICTURE, bounds, bounds_options, serve_option
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+
+
+class Enough(KeyboardInterrupt):
+    """Somebody pressed the page's button."""
 
 
 @click.command()
@@ -20,13 +24,28 @@ from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     metavar="N",
     help="Cells that run at a time in one program; default: what memory allows.",
 )
+@bounds_options
 @click.option("--quiet", is_flag=True, help="No progress.")
-def grid(file: Path, output: Path, lanes: int | None, quiet: bool) -> int:
+@click.option(
+    "--log-json", is_flag=True, help="Progress as JSON lines on standard error, for programs."
+)
+@serve_option
+def grid(
+    file: Path,
+    output: Path,
+    lanes: int | None,
+    max_pixels: int | None,
+    first_frame: bool,
+    quiet: bool,
+    log_json: bool,
+    port: int | None,
+) -> int:
     """Run every combination of the settings in FILE.toml.
 
     FILE.toml has one value a flag in [base] (content and style among them) and a list a flag in
     [grid]; flags are written with `_`. DIR receives results.csv, contact_sheet.png, index.html and
-    cells/. Run again, it goes on where it stopped: finished cells are kept.
+    cells/. Run again, it goes on where it stopped: finished cells are kept. Ctrl-C, SIGTERM and the
+    button of the page that --serve shows lose only the cells under way.
     """
     if lanes is not None and lanes < 1:
         raise JaxstyleError(f"--lanes: {lanes} is out of range; give a whole number from 1")
@@ -41,35 +60,58 @@ def grid(file: Path, output: Path, lanes: int | None, quiet: bool) -> int:
     plan = grids.read(file)
     if output.exists() and not output.is_dir():
         raise JaxstyleError(f"-o {str(output)!r} is a file; name a folder")
+    if port is not None:
+        from jaxstyle.serve.server import check_port
+
+        check_port(port)
     enable_compilation_cache()
-    cells = grids.cells(plan, load_network)
+    cells = grids.cells(plan, load_network, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
     grids.check(groups)
     automatic = any(cell.settings.get("weights", "auto") == "auto" for cell in cells)
-    if automatic and not quiet and (notice := auto_notice()):
+    if automatic and not (quiet or log_json) and (notice := auto_notice()):
         print(f"jaxstyle: {notice}", file=sys.stderr)
 
     store = grids.Store(output)
     with store.open():
         reports = {cell.key: report for cell in cells if (report := store.find(cell))}
-        with grid_progress(len(cells), len(reports), quiet=quiet) as show, interrupts() as check:
+        page = None
+        if port is not None:
+            from jaxstyle.cli.page import open_page
+            from jaxstyle.serve import GridView
+
+            page = open_page(port, GridView(output, cells, reports), as_json=log_json)
+        progress = grid_progress(len(cells), len(reports), quiet=quiet, as_json=log_json)
+        with progress as show, interrupts() as check:
 
             def shown(progress: grids.Progress) -> None:
                 show(progress)
                 check()
+                if page is not None:
+                    page.view.tick(progress)
+                    if page.stopped:
+                        raise Enough
 
             def kept(found: Mapping[str, grids.Report]) -> None:
                 reports.update(found)
                 write_table(output, cells, reports)
+                if page is not None:
+                    page.view.keep(found)
 
             try:
                 grids.run(groups, reports, store, lanes=lanes, show=shown, kept=kept)
+                code = 0
+            except Enough:
                 code = 0
             except KeyboardInterrupt as stopped:
                 code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
         write_table(output, cells, reports)
         write_overview(output, cells, reports)
-    if code:
+    missing = len(cells) - len(reports)
+    if page is not None:
+        made = f"see {output / 'index.html'}" if reports else "no cell is finished"
+        page.finish(f"{'stopped' if missing else 'done'}; {made}")
+    if missing:
         print(
             f"jaxstyle: stopped with {len(reports)} of {len(cells)} cells done; the same command "
             "goes on from there",

@@ -75,6 +75,27 @@ serve_option = click.option(
 )
 
 
+def bounds_options(command: Command) -> Command:
+    """Decorate a command with what bounds the pictures that it reads."""
+    first_frame = click.option(
+        "--first-frame", is_flag=True, help="Read the first picture of an animated file."
+    )
+    max_pixels = click.option(
+        "--max-pixels",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Largest width times height of a picture that is read.  [default: 40000000]",
+    )
+    return max_pixels(first_frame(command))
+
+
+def bounds(max_pixels: int | None, first_frame: bool) -> dict[str, Any]:
+    """Give the flags of `bounds_options` as `images.load_image` takes them."""
+    from jaxstyle.images import MAX_PIXELS
+
+    return {"max_pixels": max_pixels or MAX_PIXELS, "first_frame": first_frame}
+
+
 def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Command]:
     """Decorate a command with one flag a recipe field (all, or those named).
 

@@ -2,17 +2,18 @@
 
 import json
 import sys
+from typing import TypeVar
 
 import click
-import numpy as np
 
-from jaxstyle.live import Live
-from jaxstyle.serve import Page, serve
+from jaxstyle.serve import Page, View, serve
+
+Shown = TypeVar("Shown", bound=View)
 
 
-def open_page(port: int, steps: int, content: np.ndarray, *, as_json: bool) -> Page:
+def open_page(port: int, view: Shown, *, as_json: bool = False) -> Page[Shown]:
     """Serve a page until click's context closes, and say on standard error where it is."""
-    page = click.get_current_context().with_resource(serve(Live(steps), content, port=port))
+    page = click.get_current_context().with_resource(serve(view, port=port))
     said = json.dumps({"page": page.address}) if as_json else f"jaxstyle: see {page.address}"
     print(said, file=sys.stderr, flush=True)
     return page

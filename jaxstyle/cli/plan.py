@@ -8,6 +8,8 @@ import click
 from jaxstyle.cli.options import (
     PICTURE,
     as_flags,
+    bounds,
+    bounds_options,
     build_recipe,
     preset_option,
     recipe_options,
@@ -24,12 +26,15 @@ from jaxstyle.errors import JaxstyleError
 @click.option(
     "--batch", type=int, default=1, metavar="K", show_default=True, help="Pictures in one program."
 )
+@bounds_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     content: Path | None,
     preset_name: str,
     weights_name: str,
     batch: int,
+    max_pixels: int | None,
+    first_frame: bool,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -50,7 +55,9 @@ def plan(
     network = load_network(weights_name)
     height = width = recipe.size
     if content is not None:
-        height, width = images.load_image(content, argument="--content").shape[:2]
+        height, width = images.load_image(
+            content, argument="--content", **bounds(max_pixels, first_frame)
+        ).shape[:2]
         if recipe.size:
             height, width = images.fitted(height, width, recipe.size, upscale=True)
     elif not recipe.size:

@@ -37,9 +37,8 @@ class Sources(NamedTuple):
 
 
 def read_sources(
-    content: Path, styles: Sequence[Path], recipe: Recipe, *, max_pixels: int | None,
-    first_frame: bool,
-) -> Sources:  # fmt: skip
+    content: Path, styles: Sequence[Path], recipe: Recipe, *, max_pixels: int, first_frame: bool
+) -> Sources:
     """Read the content, the styles and every picture that the recipe names.
 
     Raises:
@@ -51,9 +50,8 @@ def read_sources(
         nonlocal alpha
         argument = _ARGUMENTS.get(key, "--" + key.replace("_", "-"))
         pixels, opacity = images.load_with_alpha(
-            file, argument=argument, max_pixels=max_pixels or images.MAX_PIXELS,
-            first_frame=first_frame,
-        )  # fmt: skip
+            file, argument=argument, max_pixels=max_pixels, first_frame=first_frame
+        )
         if key == "content":
             alpha = opacity
         return Picture.of(Path(file), pixels)

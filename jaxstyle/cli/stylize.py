@@ -11,6 +11,8 @@ import click
 from jaxstyle.cli.options import (
     PICTURE,
     as_flags,
+    bounds,
+    bounds_options,
     build_recipe,
     preset_option,
     recipe_options,
@@ -78,15 +80,9 @@ NO_BETTER = 3
     default=8,
     metavar="N",
     show_default=True,
-    help="Bits a colour channel of the output: 8, or 16 for .png.",
+    help="Bits a colour channel of the output: 8, or 16 for .png and .tiff.",
 )
-@click.option(
-    "--max-pixels",
-    type=int,
-    metavar="N",
-    help="Largest width times height of a picture that is read.  [default: 40000000]",
-)
-@click.option("--first-frame", is_flag=True, help="Read the first picture of an animated file.")
+@bounds_options
 @click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option(
@@ -136,7 +132,6 @@ def stylize(
         "--batch": batch,
         "--save-every": save_every,
         "--checkpoint-every": checkpoint_every,
-        "--max-pixels": max_pixels,
     }
     for flag, value in whole.items():
         if value is not None and value < 1:
@@ -174,7 +169,7 @@ def stylize(
     enable_compilation_cache()
     notice = auto_notice() if weights_name == "auto" else None
     network = load_network(weights_name)
-    sources = read_sources(content, styles, recipe, max_pixels=max_pixels, first_frame=first_frame)
+    sources = read_sources(content, styles, recipe, **bounds(max_pixels, first_frame))
     inputs = sources.inputs.report()
     if resumed is not None:
         check_same_pictures(resumed, inputs)
@@ -239,9 +234,12 @@ def stylize(
     page = None
     if port is not None:
         from jaxstyle.cli.page import open_page
+        from jaxstyle.live import Live
+        from jaxstyle.serve import RunView
 
         shown_content = images.resize(sources.content, *job.start.shape[-3:-1])
-        page = open_page(port, recipe.total_steps, shown_content, as_json=log_json)
+        live = Live(recipe.total_steps)
+        page = open_page(port, RunView(live, shown_content), as_json=log_json)
     seen: list[Iterate] = []
     code = 0
     stopped = False
@@ -263,7 +261,7 @@ def stylize(
                             warn(f"{error}; the run goes on")
                     check_interrupt()
                     if page is not None:
-                        page.live.tick(iterate)
+                        page.view.live.tick(iterate)
                         if stopped := page.stopped:
                             break
         except KeyboardInterrupt as signal:

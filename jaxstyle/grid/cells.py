@@ -72,7 +72,13 @@ def label(value: Any) -> str:
     return Path(text).stem if is_file else text
 
 
-def cells(grid: GridFile, load_network: Callable[[str], Network]) -> list[Cell]:
+def cells(
+    grid: GridFile,
+    load_network: Callable[[str], Network],
+    *,
+    max_pixels: int = images.MAX_PIXELS,
+    first_frame: bool = False,
+) -> list[Cell]:
     """Load what the grid needs and resolve every combination; nothing is written.
 
     Paths in the file are looked for in its folder, then in the current one.
@@ -80,6 +86,8 @@ def cells(grid: GridFile, load_network: Callable[[str], Network]) -> list[Cell]:
     Args:
       grid: from `read`.
       load_network: weights by name or file.
+      max_pixels: of a picture that is read, as in `images.load_image`.
+      first_frame: whether to read the first picture of an animated file.
 
     Returns:
       The cells in the file's order, without those that come to the same settings.
@@ -97,7 +105,9 @@ def cells(grid: GridFile, load_network: Callable[[str], Network]) -> list[Cell]:
         text = str(file)
         if (key, text) not in pictures:
             path = _located(text, grid.path.parent)
-            pixels = images.load_image(path, argument=where(key))
+            pixels = images.load_image(
+                path, argument=where(key), max_pixels=max_pixels, first_frame=first_frame
+            )
             pictures[key, text] = Picture.of(path, pixels)
         return pictures[key, text]
 

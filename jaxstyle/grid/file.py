@@ -17,14 +17,17 @@ import itertools
 import math
 import tomllib
 import typing
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.files import reason, shown
+from jaxstyle.files import check_readable, reason, shown
 from jaxstyle.recipe import Recipe
 
 MOST_CELLS = 100_000
+# A list for each of so many cells has less.
+MOST_BYTES = 1 << 22
 PICTURES = ("content", "style")
 HINTS = typing.get_type_hints(Recipe)
 KEYS = (*PICTURES, "weights", "preset", *HINTS)
@@ -56,8 +59,13 @@ def read(path: Path) -> GridFile:
       JaxstyleError: it cannot be read, is not TOML, or holds a key or a value that no flag has.
     """
     named = shown(path)
+    check_readable(path, f"FILE {named}", kind="grid file (TOML)")
     try:
-        text = path.read_bytes().decode()
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES} bytes")
+        text = data.decode()
     except (OSError, ValueError) as error:
         raise JaxstyleError(
             f"FILE {named} cannot be read: {reason(error)}; name a grid file (TOML, UTF-8)"
@@ -85,6 +93,12 @@ def parse(text: str, path: Path) -> GridFile:
     base, grid = tables.get("base", {}), tables.get("grid", {})
     for key, value in base.items():
         _check(f"[base] {key}", key, value)
+    # Before every value is looked at.
+    count = math.prod(len(values) for values in grid.values() if isinstance(values, list))
+    if count > MOST_CELLS:
+        raise JaxstyleError(
+            f"[grid] has {count} combinations; shorten its lists to {MOST_CELLS} at most"
+        )
     for key, values in grid.items():
         where = f"[grid] {key}"
         _check_key(where, key)
@@ -95,18 +109,15 @@ def parse(text: str, path: Path) -> GridFile:
             )
         if not values:
             raise JaxstyleError(f"{where}: the list is empty; give at least one value")
+        seen = set()
         for value in values:
             _check(where, key, value)
-            if sum(_same(value, other) for other in values) > 1:
+            if (identity := _identity(value)) in seen:
                 raise JaxstyleError(f"{where}: {_short(value)} is listed twice; list it once")
+            seen.add(identity)
     for key in PICTURES:
         if key not in base and key not in grid:
             raise JaxstyleError(f'{key}: no {key} picture is named; put {key} = "FILE" in [base]')
-    count = math.prod(map(len, grid.values()))
-    if count > MOST_CELLS:
-        raise JaxstyleError(
-            f"[grid] has {count} combinations; shorten its lists to {MOST_CELLS} at most"
-        )
     # A list wins over the one value, as flags win over a preset.
     return GridFile(path, {k: v for k, v in base.items() if k not in grid}, grid)
 
@@ -146,9 +157,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != "" and "\0" not in value
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Equal and of one kind: 1 and 1.0 are one number, but 1 and true are not one value."""
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+def _identity(value: Any) -> Hashable:
+    """Equal for equal values of one kind: 1 and 1.0 are one number, but 1 and true are not."""
+    if isinstance(value, list):
+        return ("list", *map(_identity, value))
+    if isinstance(value, dict):
+        return ("dict", *((key, _identity(value[key])) for key in sorted(value)))
+    return ("bool", value) if isinstance(value, bool) else value
 
 
 def _short(value: Any) -> str:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -11,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from jaxstyle.grid.runner import Progress
 from jaxstyle.pace import clock
+from jaxstyle.report import to_json
 
 # Seconds between plain lines, unless a batch is done.
 BETWEEN_LINES = 10.0
@@ -18,10 +20,23 @@ BETWEEN_LINES = 10.0
 
 @contextmanager
 def grid_progress(
-    total: int, done: int, *, quiet: bool = False
+    total: int, done: int, *, quiet: bool = False, as_json: bool = False
 ) -> Iterator[Callable[[Progress], None]]:
-    """Give a function to call with each `Progress`; all goes to standard error."""
-    if quiet:
+    """Give a function to call with each `Progress`; all goes to standard error.
+
+    Args:
+      total: cells of the grid.
+      done: those that were finished before.
+      quiet: show nothing.
+      as_json: write a JSON object a line and chunk of steps, for programs; also if `quiet`.
+    """
+    if as_json:
+
+        def log(progress: Progress) -> None:
+            print(to_json(log_line(progress), indent=None), end="", file=sys.stderr, flush=True)
+
+        yield log
+    elif quiet:
         yield lambda progress: None
     elif sys.stderr.isatty():
         with Bar(
@@ -57,6 +72,21 @@ def grid_progress(
                 print(f"cells {counted}/{progress.total}  {describe(progress)}", file=sys.stderr)
 
         yield line
+
+
+def log_line(progress: Progress) -> dict[str, Any]:
+    """Give a grid's numbers for a machine."""
+    best = progress.best
+    return {
+        "cells": progress.done,
+        "total": progress.total,
+        "running": progress.running,
+        "step": progress.step,
+        "steps": progress.steps,
+        "best": None if best is None else {"cell": best.name, **best.labels()},
+        "loss": progress.loss,
+        "seconds_left": progress.seconds_left,
+    }
 
 
 def describe(progress: Progress) -> str:

@@ -30,6 +30,10 @@ class Progress(NamedTuple):
     """Its loss."""
     seconds_left: float | None
     """Estimated from the steps done since the start; `None` before there are any."""
+    places: tuple[Cell | None, ...] = ()
+    """Which cell runs in each lane of the batch that has just gone on."""
+    iterate: Iterate | None = None
+    """What its lanes have come to."""
 
 
 def run(
@@ -87,6 +91,7 @@ def run(
                     Progress(
                         len(reports), len(cells), len(running), iterate.step,
                         batch.group.cells[0].recipe.total_steps, *best(running), clock.left(number),
+                        batch.places, iterate,
                     )
                 )  # fmt: skip
 

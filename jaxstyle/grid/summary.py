@@ -76,9 +76,7 @@ def write_overview(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Re
     columns = list(dict.fromkeys(_named(cell, along) for cell in cells))
     rows = list(dict.fromkeys(_named(cell, down) for cell in cells))
     side = max(48, min(THUMBNAIL, WIDEST // max(len(columns), len(rows)) - 8))
-    thumbnails = {
-        cell.key: _thumbnail(folder / picture_of(reports[cell.key]), side) for cell in finished
-    }
+    thumbnails = {cell.key: load_reduced(folder, reports[cell.key], side) for cell in finished}
     placed: dict[tuple[str, str], np.ndarray] = {
         (_named(cell, down), _named(cell, along)): thumbnails[cell.key] for cell in finished
     }
@@ -102,5 +100,9 @@ def _named(cell: Cell, axes: Sequence[str]) -> str:
     return "\n".join(f"{axis} = {labels[axis]}" for axis in axes)
 
 
-def _thumbnail(path: Path, side: int) -> np.ndarray:
-    return images.fit(images.load_image(path), side, min_side=1)
+def load_reduced(folder: Path, report: Report, side: int) -> np.ndarray:
+    """Read a finished cell's picture, its longer side reduced to `side` pixels at most."""
+    # The bound is on what others made: ours may be larger, and says how large it is.
+    width, height = report["images"]["output"]["size"]
+    picture = images.load_image(folder / picture_of(report), max_pixels=width * height)
+    return images.fit(picture, side, min_side=1)

@@ -6,44 +6,43 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
-import numpy as np
-
-from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.live import Live
-from jaxstyle.serve.page import Shared, make_app
+from jaxstyle.serve.app import make_app
+from jaxstyle.serve.view import View
 
 HOST = "127.0.0.1"
 # A page asks once a second; one that has not asked for so long is closed.
 WATCHED_WITHIN = 4.0
+# One that has asked for nothing for so long has all that it wants.
+QUIET = 0.5
+
+Shown = TypeVar("Shown", bound=View)
 
 
-class Page:
+class Page(Generic[Shown]):
     """A page that is being served."""
 
-    def __init__(self, address: str, shared: Shared):
+    def __init__(self, address: str, view: Shown):
         self.address = address
         """Where to look, with the token."""
-        self._shared = shared
-
-    @property
-    def live(self) -> Live:
-        """To be ticked by the run."""
-        return self._shared.live
+        self.view = view
+        """To be told how the run goes."""
 
     @property
     def stopped(self) -> bool:
         """Whether somebody pressed the button."""
-        return self._shared.stop.is_set()
+        return self.view.stop.is_set()
 
     def finish(self, message: str, *, wait: float = WATCHED_WITHIN) -> None:
         """Tell the page what became of the run; wait, if somebody looks, until it is told."""
-        self._shared.message = message
-        if time.monotonic() - self._shared.last_asked < WATCHED_WITHIN:
-            if self._shared.told.wait(wait):
-                # The page asks for the last picture and curve after that.
-                time.sleep(0.5)
+        self.view.message = message
+        if time.monotonic() - self.view.last_asked < WATCHED_WITHIN and self.view.told.wait(wait):
+            # The page asks for the last pictures after that.
+            end = time.monotonic() + wait
+            while time.monotonic() < min(self.view.last_asked + QUIET, end):
+                time.sleep(0.05)
 
 
 def check_port(port: int) -> None:
@@ -56,12 +55,11 @@ def check_port(port: int) -> None:
 
 
 @contextmanager
-def serve(live: Live, content: np.ndarray, *, port: int = 0) -> Iterator[Page]:
+def serve(view: Shown, *, port: int = 0) -> Iterator[Page[Shown]]:
     """Serve a live page while the block runs.
 
     Args:
-      live: to be ticked by the run.
-      content: the picture `[h, w, 3]` in [0, 1] to compare with.
+      view: what it shows.
       port: of 127.0.0.1; 0 takes a free one.
 
     Raises:
@@ -71,17 +69,16 @@ def serve(live: Live, content: np.ndarray, *, port: int = 0) -> Iterator[Page]:
     import uvicorn
 
     token = secrets.token_urlsafe(24)
-    shared = Shared(live, images.encode_image(content, "JPEG"))
     # The address holds the token: no access log.
     config = uvicorn.Config(
-        make_app(shared, token), log_config=None, access_log=False, lifespan="off",
+        make_app(view, token), log_config=None, access_log=False, lifespan="off",
         timeout_graceful_shutdown=1, server_header=False,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        yield Page(f"http://{HOST}:{listener.getsockname()[1]}/{token}/", shared)
+        yield Page(f"http://{HOST}:{listener.getsockname()[1]}/{token}/", view)
     finally:
         server.should_exit = True
         thread.join(3)

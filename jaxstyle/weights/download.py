@@ -53,12 +53,16 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise JaxstyleError(f"address {url!r} in the manifest is damaged ({error})") from error
+        raise JaxstyleError(
+            f"address {url!r} in the manifest is damaged ({error}); correct it there"
+        ) from error
     if parts.scheme == "https":
         return
     if parts.scheme == "http" and is_test_manifest() and _is_loopback(parts.hostname or ""):
         return
-    raise JaxstyleError(f"address {url} is refused: weights are fetched by https only")
+    raise JaxstyleError(
+        f"address {url} is refused: weights are fetched by https only; correct it in the manifest"
+    )
 
 
 class _Failure(Exception):

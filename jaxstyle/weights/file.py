@@ -22,7 +22,7 @@ import safetensors
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import write_atomically
 from jaxstyle.vgg import PADDINGS, InputConvention, Network
-from jaxstyle.weights.layers import Arrays, check_params, check_topology
+from jaxstyle.weights.layers import Arrays, check_params, check_topology, unfit
 
 FORMAT = "jaxstyle-network-1"
 
@@ -124,9 +124,7 @@ def _read(path: Path, where: str) -> tuple[dict[str, str], Arrays]:
     for name, array in flat.items():
         layer, _, part = name.partition(".")
         if array.dtype.name not in _CODES:
-            raise JaxstyleError(
-                f"{where}: {name!r} holds {array.dtype.name}, not {', '.join(_CODES)}"
-            )
+            raise unfit(f"{where}: {name!r} holds {array.dtype.name}, not {', '.join(_CODES)}")
         arrays.setdefault(layer, {})[part] = array
     return metadata, arrays
 
@@ -141,12 +139,12 @@ def _convention(metadata: Mapping[str, str], where: str) -> InputConvention:
         except (ValueError, TypeError, OverflowError, RecursionError):
             good = False
         if not good or (field != "mean" and min(values) <= 0):
-            raise JaxstyleError(f"{where}: the metadata {field!r} is {metadata[field][:60]!r}")
+            raise unfit(f"{where}: the metadata {field!r} is {metadata[field][:60]!r}")
         return [float(v) for v in values]
 
     for field, allowed in (("channel_order", ("rgb", "bgr")), ("padding", PADDINGS)):
         if metadata[field] not in allowed:
-            raise JaxstyleError(
+            raise unfit(
                 f"{where}: the metadata {field!r} is {metadata[field][:60]!r}, "
                 f"not {' or '.join(allowed)}"
             )

@@ -11,6 +11,11 @@ Arrays = dict[str, dict[str, np.ndarray]]
 """Flax params in NumPy: `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`."""
 
 
+def unfit(message: str) -> JaxstyleError:
+    """Make the error for a file whose content is not that of a network."""
+    return JaxstyleError(f"{message}; take a complete, unchanged file of such a network")
+
+
 def find_topology(layers: Collection[str], *, where: str) -> str:
     """Tell VGG-16 from VGG-19 by the convolutions that are there, never by their widths.
 
@@ -24,7 +29,7 @@ def find_topology(layers: Collection[str], *, where: str) -> str:
     fits = [name for name in TOPOLOGIES if set(layers) <= set(convolutions(name))]
     if not layers or not fits:
         unknown = sorted(set(layers) - set(convolutions("vgg19")))
-        raise JaxstyleError(
+        raise unfit(
             f"{where} is not a VGG-16 or VGG-19: "
             + (f"layer {unknown[0]!r} is in neither" if unknown else "it has no convolution")
         )
@@ -62,12 +67,12 @@ def check_params(
     known = convolutions(topology)
     unknown = sorted(set(params) - set(known))
     if unknown:
-        raise JaxstyleError(
+        raise unfit(
             f"{where}: layer {unknown[0]!r} is not in {topology}, "
             f"whose layers run from {known[0]!r} to {known[-1]!r}"
         )
     if not params:
-        raise JaxstyleError(f"{where} has no convolution of {topology}")
+        raise unfit(f"{where} has no convolution of {topology}")
     deepest = max(known.index(layer) for layer in params)
     channels = 3
     for layer in known[: deepest + 1]:
@@ -83,23 +88,21 @@ def _check_layer(arrays: Mapping[str, np.ndarray], channels: int, where: str) ->
     """Check one convolution that takes `channels` in; return how many it gives out."""
     for part in ("kernel", "bias"):
         if part not in arrays:
-            raise JaxstyleError(f"{where} has no {part}")
+            raise unfit(f"{where} has no {part}")
     if len(arrays) > 2:
-        raise JaxstyleError(
-            f"{where} has more than a kernel and a bias: {', '.join(map(repr, arrays))}"
-        )
+        raise unfit(f"{where} has more than a kernel and a bias: {', '.join(map(repr, arrays))}")
     kernel, bias = arrays["kernel"], arrays["bias"]
     if kernel.ndim != 4 or kernel.shape[:2] != (3, 3) or 0 in kernel.shape:
-        raise JaxstyleError(f"{where}: the kernel's shape is {kernel.shape}, not (3, 3, in, out)")
+        raise unfit(f"{where}: the kernel's shape is {kernel.shape}, not (3, 3, in, out)")
     if kernel.shape[2] != channels:
-        raise JaxstyleError(
+        raise unfit(
             f"{where} takes {kernel.shape[2]} channels where the layer before gives {channels}"
         )
     if bias.shape != kernel.shape[3:]:
-        raise JaxstyleError(
+        raise unfit(
             f"{where}: the bias's shape is {bias.shape}, not ({kernel.shape[3]},) as the kernel's"
         )
     for part, array in arrays.items():
         if not np.isfinite(array).all():
-            raise JaxstyleError(f"{where}: the {part} has numbers that are not finite")
+            raise unfit(f"{where}: the {part} has numbers that are not finite")
     return kernel.shape[3]

@@ -79,9 +79,11 @@ def read_manifest() -> Manifest:
             },
         )
     except KeyError as error:
-        raise JaxstyleError(f"manifest {path}: an entry has no {error}") from error
+        raise JaxstyleError(
+            f"manifest {path}: an entry has no {error}; correct it there"
+        ) from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise JaxstyleError(f"manifest {path} cannot be read: {error}") from error
+        raise JaxstyleError(f"manifest {path} cannot be read: {error}; correct it there") from error
 
 
 def is_test_manifest() -> bool:

@@ -60,7 +60,7 @@ def read_pth(path: str | os.PathLike, *, skip: tuple[str, ...] = ()) -> dict[str
         ) from error
     except OSError as error:
         raise JaxstyleError(
-            f"PyTorch file {path} cannot be read: {error.strerror or error}"
+            f"PyTorch file {path} cannot be read: {error.strerror or error}; check the path"
         ) from error
 
 

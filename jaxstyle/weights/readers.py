@@ -6,7 +6,10 @@ with the bytes that are there before memory is asked for.
 
 import io
 import math
+import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from jaxstyle.weights.pth import ZIP_ERRORS, read_pth
 
 # The largest VGG has 575 MB. Bounds what compressed files may unpack to.
 MAX_BYTES = 1 << 30
+# Weights hardly compress: what unpacks to so many times its bytes on disk is a bomb.
+MAX_RATIO = 64
+_SMALL = 1 << 20
 
 _NPZ_ERRORS: tuple[type[Exception], ...] = (
     *ZIP_ERRORS,
@@ -28,6 +34,8 @@ _NPZ_ERRORS: tuple[type[Exception], ...] = (
     RecursionError,
     MemoryError,
 )
+
+_MAT_COMPRESSED = 15
 
 FORMATS = "PyTorch .pth, Keras .h5, MatConvNet .mat, NumPy .npz and .safetensors"
 
@@ -46,7 +54,9 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
         with open(path, "rb") as file:
             head = file.read(520)
     except OSError as error:
-        raise JaxstyleError(f"source {path} cannot be read: {error.strerror or error}") from error
+        raise JaxstyleError(
+            f"source {path} cannot be read: {error.strerror or error}; check the path"
+        ) from error
     if head.startswith(b"PK\x03\x04"):
         return ("npz", _read_npz(path)) if _is_npz(path) else ("pth", _read_state(path))
     if head.startswith(b"\x80"):
@@ -81,8 +91,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-            if sum(info.file_size for info in infos) > MAX_BYTES:
-                raise JaxstyleError(f"source {path} unpacks to more than {MAX_BYTES} bytes")
+            unpacked = sum(info.file_size for info in infos)
+            _check_unpacked(unpacked, sum(info.compress_size for info in infos), path)
             return {
                 info.filename.removesuffix(".npy"): _read_npy(archive.read(info))
                 for info in infos
@@ -91,7 +101,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except JaxstyleError:
         raise
     except _NPZ_ERRORS as error:
-        raise JaxstyleError(f"source {path} is a damaged .npz ({error})") from error
+        raise JaxstyleError(
+            f"source {path} is a damaged .npz ({_line(error)}); get a fresh copy"
+        ) from error
 
 
 def _read_npy(content: bytes) -> np.ndarray:
@@ -103,7 +115,11 @@ def _read_npy(content: bytes) -> np.ndarray:
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, fortran, dtype = read_header(stream)
+    try:
+        shape, fortran, dtype = read_header(stream)
+    # NumPy's parser lets out what Python's tokenizer raises on a damaged header, and more.
+    except Exception as error:
+        raise ValueError(f"an array's header is damaged: {_line(error)}") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
     if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
@@ -124,10 +140,14 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
             return
         # Data kept in other files would let a source read whatever its user may read.
         if item.external or item.is_virtual:
-            raise JaxstyleError(f"source {path}: {name!r} refers to another file, which is refused")
+            raise JaxstyleError(
+                f"source {path}: {name!r} refers to another file, which is refused; "
+                "use one that is complete in itself"
+            )
         total += int(item.nbytes)
-        if total > MAX_BYTES:
-            raise JaxstyleError(f"source {path} unpacks to more than {MAX_BYTES} bytes")
+        # What was never written takes no place and reads as zeros.
+        _check_unpacked(int(item.nbytes), int(item.id.get_storage_size()), path)
+        _check_unpacked(total, total, path)
         if item.dtype.kind == "f":
             arrays[name] = item[()]
 
@@ -137,18 +157,55 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
     except JaxstyleError:
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise JaxstyleError(f"source {path} is a damaged HDF5 file ({_line(error)})") from error
+        raise JaxstyleError(
+            f"source {path} is a damaged HDF5 file ({_line(error)}); get a fresh copy"
+        ) from error
     return arrays
 
 
 def _read_mat(path: Path) -> dict[str, Any]:
     import scipy.io as scipy_io
 
+    _check_mat(path)
     try:
         return scipy_io.loadmat(path, variable_names=["layers"])
     # SciPy's reader lets whatever comes up on damaged files escape.
     except Exception as error:
-        raise JaxstyleError(f"source {path} is a damaged .mat file ({_line(error)})") from error
+        raise JaxstyleError(
+            f"source {path} is a damaged .mat file ({_line(error)}); get a fresh copy"
+        ) from error
+
+
+def _check_mat(path: Path) -> None:
+    """Unpack a file's compressed elements piece by piece: SciPy would all at once."""
+    unpacked = 0
+    with open(path, "rb") as file:
+        swapped = file.read(128)[126:128] == b"MI"
+        while len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(">II" if swapped else "<II", tag)
+            if kind != _MAT_COMPRESSED:
+                # The bytes on disk bound it.
+                file.seek(size, os.SEEK_CUR)
+                continue
+            element, left = zlib.decompressobj(), size
+            while left > 0 and (data := file.read(min(left, 1 << 16))):
+                left -= len(data)
+                while data:
+                    try:
+                        unpacked += len(element.decompress(data, 1 << 20))
+                    except zlib.error:
+                        return  # SciPy then says what is wrong with it.
+                    _check_unpacked(unpacked, file.tell(), path)
+                    data = element.unconsumed_tail
+
+
+def _check_unpacked(unpacked: int, on_disk: int, path: Path) -> None:
+    """Refuse decompression bombs."""
+    if unpacked > min(MAX_BYTES, MAX_RATIO * max(on_disk, _SMALL)):
+        raise JaxstyleError(
+            f"source {path} unpacks to more than {unpacked - 1} bytes, as no file of weights does; "
+            "get it from where it was published"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -164,7 +221,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 if not name.startswith(("classifier.", "pre_logits.", "head."))
             }
     except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
-        raise JaxstyleError(f"source {path} is not safetensors ({_line(error)})") from error
+        raise JaxstyleError(
+            f"source {path} is not safetensors ({_line(error)}); get a fresh copy"
+        ) from error
 
 
 def _line(error: Exception) -> str:

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxstyle.errors import JaxstyleError
 from jaxstyle.vgg import CONVENTIONS, TOPOLOGIES, InputConvention
-from jaxstyle.weights.layers import Arrays
+from jaxstyle.weights.layers import Arrays, unfit
 
 MATCONVNET = InputConvention("rgb", 255.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 """What MatConvNet's networks take: RGB, 0-255, minus the mean colour."""
@@ -45,7 +44,7 @@ def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
     """
     found = {match: array for key, array in state.items() if (match := _FEATURES.fullmatch(key))}
     if any(key.endswith(".running_mean") for key in state):
-        raise JaxstyleError(
+        raise unfit(
             "it has batch normalisation (vgg16_bn, vgg19_bn), which is not supported; "
             "use the plain vgg16 or vgg19"
         )
@@ -58,7 +57,7 @@ def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
                 _put(params, table[int(match[1])], match[2], array)
             return params
     odd = min(n for n in numbers if not all(n in table for table in tables.values()))
-    raise JaxstyleError(
+    raise unfit(
         f"features.{odd} is not where {' or '.join(tables)} has a convolution; "
         "use a file of that network or another --network"
     )
@@ -129,7 +128,7 @@ def matconvnet_to_flax(contents: Mapping[str, Any]) -> Arrays:
                 "bias": _float32(np.ravel(bias), name),
             }
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise JaxstyleError(f"its `layers` are not a MatConvNet network's ({error})") from error
+        raise unfit(f"its `layers` are not a MatConvNet network's ({error})") from error
     return params
 
 
@@ -153,7 +152,7 @@ def npz_to_flax(state: State) -> Arrays:
     if "conv0.weight" in state:
         first = params.get("conv1_1", {})
         if not {"kernel", "bias"} <= first.keys() or "conv0.bias" not in state:
-            raise JaxstyleError("it has a conv0 but not conv0.bias, conv11.weight and conv11.bias")
+            raise unfit("it has a conv0 but not conv0.bias, conv11.weight and conv11.bias")
         params["conv1_1"] = _fold(
             _float32(state["conv0.weight"], "conv0.weight"),
             _float32(state["conv0.bias"], "conv0.bias"),
@@ -172,14 +171,14 @@ def _fold(weight: np.ndarray, bias: np.ndarray, first: dict[str, np.ndarray]) ->
     """Fold a 1x1 layer from RGB 0-1 into the convolution after it, for the `"caffe"` input."""
     caffe = CONVENTIONS["caffe"]
     if weight.shape != (3, 3, 1, 1) or bias.shape != (3,) or first["kernel"].shape[2:3] != (3,):
-        raise JaxstyleError("its conv0 is not a 1x1 layer from 3 channels to 3 before conv11")
+        raise unfit("its conv0 is not a 1x1 layer from 3 channels to 3 before conv11")
     # conv0(rgb) = W·rgb + b, with rgb = reverse(x + mean) / 255 for the input x.
     mixing = weight[:, ::-1, 0, 0].astype(np.float64) / caffe.scale
     constant = mixing @ np.asarray(caffe.mean) + bias
     # Unchecked, a conv0 of another kind would be folded into a network that works
     # inside and not at all at the borders.
     if np.abs(mixing - np.eye(3)).max() > 0.01 or np.abs(constant).max() > 1.0:
-        raise JaxstyleError("its conv0 does not turn RGB 0-1 into BGR 0-255 minus the Caffe mean")
+        raise unfit("its conv0 does not turn RGB 0-1 into BGR 0-255 minus the Caffe mean")
     kernel = first["kernel"].astype(np.float64)
     shift = np.einsum("hwio,i->o", kernel, constant)
     return {
@@ -203,7 +202,7 @@ def _put(params: Arrays, layer: str, part: str, array: np.ndarray) -> None:
     array = _float32(array, f"{layer}.{part}")
     if part == "weight":
         if array.ndim != 4:
-            raise JaxstyleError(f"{layer}.weight has {array.ndim} axes, not 4 (out, in, 3, 3)")
+            raise unfit(f"{layer}.weight has {array.ndim} axes, not 4 (out, in, 3, 3)")
         array = array.transpose(2, 3, 1, 0)
     params.setdefault(layer, {})[_PARTS[part]] = array
 
@@ -212,6 +211,6 @@ def _float32(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
     # bfloat16 has NumPy's kind for «other».
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-        raise JaxstyleError(f"{name} holds {array.dtype.name} instead of floating-point numbers")
+        raise unfit(f"{name} holds {array.dtype.name} instead of floating-point numbers")
     with np.errstate(over="ignore"):  # an infinity is reported with its layer's name later
         return array.astype(np.float32)

@@ -1,7 +1,9 @@
 """Weights by name: which there are, where they lie, how to get and to load them."""
 
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ CACHE_ENVIRONMENT = "JAXSTYLE_CACHE"
 
 _PREFERRED = "vgg19"
 _FALLBACK = "compact"
+_STALE_SECONDS = 24 * 3600
 
 
 class Row(NamedTuple):
@@ -91,6 +94,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
             raw = Path(temporary) / name
             download(entry, raw, progress=progress)
@@ -101,6 +105,13 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             f"set {CACHE_ENVIRONMENT} to another folder"
         ) from error
     return target
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed downloads have left; one that goes on is not as old."""
+    for left in folder.glob(".fetch-*"):
+        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def path(name: str) -> Path:
@@ -114,7 +125,9 @@ def path(name: str) -> Path:
     if file.is_file():
         return file
     if isinstance(entry, Embedded):
-        raise JaxstyleError(f"weights {name!r} should come with jaxstyle but {file} is missing")
+        raise JaxstyleError(
+            f"weights {name!r} should come with jaxstyle but {file} is missing; install it again"
+        )
     if not entry.digest:
         raise JaxstyleError(
             f"weights {name!r} have no published digest, so they are not fetched; get "

@@ -1,0 +1,25 @@
+"""Picture files to and from arrays: RGB float32 in [0, 1], shape [height, width, 3].
+
+Only an allow-list of formats is ever opened, whatever a file's ending says, and
+the number of pixels is checked from the header before anything is decoded.
+Arrays hold sRGB values as files do (not linear light), as the networks expect.
+"""
+
+from jaxstyle.images.array import Array as Array
+from jaxstyle.images.reading import MAX_PIXELS as MAX_PIXELS
+from jaxstyle.images.reading import READ_FORMATS as READ_FORMATS
+from jaxstyle.images.reading import load_image as load_image
+from jaxstyle.images.reading import load_with_alpha as load_with_alpha
+from jaxstyle.images.reading import read_text as read_text
+from jaxstyle.images.sizes import MIN_SIDE as MIN_SIDE
+from jaxstyle.images.sizes import fit as fit
+from jaxstyle.images.sizes import fitted as fitted
+from jaxstyle.images.sizes import resize as resize
+from jaxstyle.images.writing import ALPHA_FORMATS as ALPHA_FORMATS
+from jaxstyle.images.writing import BIT_DEPTHS as BIT_DEPTHS
+from jaxstyle.images.writing import WRITE_FORMATS as WRITE_FORMATS
+from jaxstyle.images.writing import check_bit_depth as check_bit_depth
+from jaxstyle.images.writing import check_output as check_output
+from jaxstyle.images.writing import encode_image as encode_image
+from jaxstyle.images.writing import format_of as format_of
+from jaxstyle.images.writing import save_image as save_image

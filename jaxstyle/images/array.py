@@ -1,0 +1,7 @@
+"""The type of pictures in memory."""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+"""RGB in [0, 1], sRGB values as files hold them, [height, width, 3]; alpha [height, width]."""

@@ -1,0 +1,115 @@
+"""From an opened picture to arrays: orientation, colour modes, precision, alpha."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxstyle.images.array import Array
+from jaxstyle.images.colour import is_srgb, to_srgb
+from jaxstyle.images.deep import is_deep, take_low_bytes
+
+
+def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[Array, Array | None]:
+    """Decode to sRGB [h, w, 3] and, where the file has one, alpha [h, w], in [0, 1].
+
+    Args:
+      image: opened, not decoded.
+      open_again: opens the same picture once more, when `image` is decoded.
+    """
+    profile = image.info.get("icc_profile")
+    # The colour engine takes 8 bit, and a colour that stands for transparency has them too.
+    whole = is_deep(image) and is_srgb(profile) and "transparency" not in image.info
+    image = _upright(image)
+    if whole:
+        low = open_again()
+        take_low_bytes(low)
+        return _joined(image, _upright(low))
+    if image.mode.startswith(("I", "F")):
+        return _gray(image, profile), None
+
+    alpha: Array | None = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA")
+        alpha = _unit(image.getchannel("A"))
+        image = image.convert(image.mode.removesuffix("A"))
+    elif image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    converted = to_srgb(image, profile)
+    return _unit(converted or image.convert("RGB")), alpha
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Decode, and turn as EXIF says."""
+    with _quiet_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
+        image.load()
+    # Orientation is a hint in metadata that is often broken; the picture is what counts.
+    with contextlib.suppress(SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError):
+        image = ImageOps.exif_transpose(image)
+    return image
+
+
+def _joined(high: Image.Image, low: Image.Image) -> tuple[Array, Array | None]:
+    """Put 16-bit RGB or RGBA together from the bytes of its samples."""
+    values = np.asarray(high).astype(np.float32)
+    # In place: 40 megapixels are half a gigabyte. float32 holds 16 bit exactly.
+    values *= 256
+    values += np.asarray(low)
+    values /= 65_535
+    if values.shape[-1] == 3:
+        return values, None
+    return np.ascontiguousarray(values[..., :3]), np.ascontiguousarray(values[..., 3])
+
+
+def _gray(image: Image.Image, profile: bytes | None) -> Array:
+    """Grayscale of more than 8 bit, [h, w, 3] in [0, 1]."""
+    # float32 holds 16 bit exactly.
+    values = np.asarray(image).astype(np.float32)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        gray: Array = values / np.float32(65_535)
+    elif image.mode == "F" and values.min() >= 0 and values.max() <= 1:
+        gray = values
+    else:
+        raise ValueError("32-bit pixels have no fixed range, save it with 8 or 16 bit")
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    curve = to_srgb(ramp, profile)
+    if curve is None:
+        return np.repeat(gray[..., None], 3, axis=-1)
+    # The colour engine takes 8 bit here: convert a ramp and interpolate in it.
+    levels = _unit(curve)[0]
+    knots = np.linspace(0, 1, 256)
+    rgb = np.empty((*gray.shape, 3), np.float32)
+    for c in range(3):
+        rgb[..., c] = np.interp(gray, knots, levels[:, c])
+    return rgb
+
+
+@contextlib.contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """Drop what libtiff itself prints on standard error about a damaged file.
+
+    It has no switch in Pillow. The descriptor is the whole process's, so this
+    holds only while one TIFF decodes.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed, as under some servers: nothing to silence
+        yield
+        return
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 2)
+        os.close(sink)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _unit(image: Image.Image) -> Array:
+    """8-bit pixels as float32 in [0, 1]."""
+    values = np.asarray(image).astype(np.float32)
+    values /= 255
+    return values

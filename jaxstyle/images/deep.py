@@ -1,0 +1,40 @@
+"""Colour of 16 bits a channel, of which Pillow decodes eight: it is asked for the other eight too.
+
+Pillow's decoders hand every sample to an unpacker, chosen by a name in the picture's tiles, that
+keeps the high byte of its two. Named for the other byte order, the unpacker keeps the low byte.
+So a picture that is opened and decoded twice comes whole, by the decoders that read all others.
+"""
+
+import re
+import sys
+
+from PIL import Image, ImageFile
+
+# Premultiplied colours are divided while they are unpacked, and by the high byte only.
+_RAW = re.compile(r"(RGBA?);16([BLN])")
+_OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened picture, not decoded yet, is RGB or RGBA of 16 bits a channel."""
+    tiles = getattr(image, "tile", [])
+    return image.mode in ("RGB", "RGBA") and bool(tiles) and all(map(_raw_mode, tiles))
+
+
+def take_low_bytes(image: Image.Image) -> None:
+    """Make an opened picture for which `is_deep` holds decode to the low bytes of its samples."""
+    assert isinstance(image, ImageFile.ImageFile)
+    image.tile = [_other_byte(tile) for tile in image.tile]
+
+
+def _raw_mode(tile: ImageFile._Tile) -> re.Match[str] | None:
+    arguments = tile.args
+    name = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return _RAW.fullmatch(name) if isinstance(name, str) else None
+
+
+def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile:
+    found = _raw_mode(tile)
+    assert found is not None
+    name = f"{found[1]};16{_OTHER[found[2]]}"
+    return tile._replace(args=(name, *tile.args[1:]) if isinstance(tile.args, tuple) else name)

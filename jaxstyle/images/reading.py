@@ -1,0 +1,186 @@
+"""Reading: an allow-list of formats whatever a file's ending says, bounds before any decoding."""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+
+from PIL import Image, UnidentifiedImageError
+
+from jaxstyle import files
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import StrPath
+from jaxstyle.images.array import Array
+from jaxstyle.images.decoding import decode
+from jaxstyle.images.sizes import MIN_SIDE
+
+# 40 megapixels is twice an A3 scan at 300 dpi and more than most cameras write, and
+# decodes within 1.3 GB; a 50-megapixel bomb is refused.
+MAX_PIXELS = 40_000_000
+# Pillow reads forty more formats; some (EPS, FITS, WMF) start other programs or are rarely tested.
+READ_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP")
+
+# Pillow logs some oddities of a file as errors, which Python prints when nobody
+# has set up logging; a person gets one line from us instead.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def load_image(
+    path: StrPath,
+    *,
+    argument: str = "image",
+    max_pixels: int = MAX_PIXELS,
+    first_frame: bool = False,
+) -> Array:
+    """Read a picture file as sRGB.
+
+    EXIF orientation is applied. An embedded ICC profile is converted to sRGB; a
+    broken one, or one that does not fit the pixels, is ignored. CMYK, palette and
+    grayscale become RGB. Grayscale and RGB of 16 bit keep their precision, unless a
+    profile other than sRGB is converted, which happens at 8 bit. Transparent pixels are
+    laid over white, as on paper; see `load_with_alpha`.
+
+    Args:
+      path: a JPEG, PNG, TIFF, WebP, AVIF or BMP file.
+      argument: how messages name the file, as in `content`.
+      max_pixels: largest width × height accepted; checked before decoding.
+      first_frame: take the first picture of an animated or multi-page file instead
+        of refusing it. The further pictures some cameras append to a JPEG never count.
+
+    Returns:
+      Array [height, width, 3] float32 in [0, 1], both sides at least `MIN_SIDE`.
+
+    Raises:
+      JaxstyleError: missing, unreadable, not a picture of these formats, damaged,
+        too many pixels, too small, or several frames.
+    """
+    return load_with_alpha(path, argument=argument, max_pixels=max_pixels, first_frame=first_frame)[
+        0
+    ]
+
+
+def load_with_alpha(
+    path: StrPath,
+    *,
+    argument: str = "image",
+    max_pixels: int = MAX_PIXELS,
+    first_frame: bool = False,
+) -> tuple[Array, Array | None]:
+    """Read a picture as `load_image` does, and its alpha channel.
+
+    Returns:
+      The picture over white [height, width, 3], and alpha [height, width] in [0, 1] (0 is
+      transparent), None if the file has none or is opaque throughout.
+    """
+    named = f"{argument} {files.shown(path)}"
+    files.check_readable(path, named, kind="picture file")
+    with _quiet_pillow(max_pixels):
+        try:
+            with open(path, "rb") as stream:
+                image = _open(stream, named)
+                _check_header(image, named, max_pixels, first_frame)
+
+                def open_again() -> Image.Image:
+                    stream.seek(0)
+                    return _open(stream, named)
+
+                rgb, alpha = decode(image, open_again)
+        except (JaxstyleError, MemoryError):
+            raise
+        except Image.DecompressionBombError:
+            raise JaxstyleError(
+                f"{named} has far more than the {max_pixels} pixels accepted; make it smaller "
+                "or raise --max-pixels"
+            ) from None
+        except Exception as error:
+            # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
+            # struct.error, IndexError. All of them mean the same to the person.
+            reason = files.reason(error)
+            if not any(c.isalpha() for c in reason):  # libtiff's codes, as in OSError(-2)
+                reason = f"decoder error {reason}".strip()
+            raise JaxstyleError(
+                f"{named} is damaged or cut short and cannot be decoded ({reason}); "
+                f"get a fresh copy"
+            ) from error
+    if alpha is not None:
+        # In place: a copy of 40 megapixels is half a gigabyte. rgb·a + 1 − a = (rgb − 1)·a + 1.
+        rgb -= 1
+        rgb *= alpha[..., None]
+        rgb += 1
+        if (alpha == 1).all():
+            alpha = None
+    return rgb, alpha
+
+
+def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | None:
+    """Read what `save_image` wrote under a keyword of its `text`; None if there is no such thing.
+
+    Only the head of a PNG file is read, no pixel is decoded.
+
+    Raises:
+      JaxstyleError: the file cannot be read or is not a PNG.
+    """
+    named = f"{argument}: {path}"
+    files.check_readable(path, named, kind="picture file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG",)) as image:
+                text = image.info.get(keyword)
+    # The list of what Pillow raises on a damaged head.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise JaxstyleError(f"{named} is not a whole PNG file; name one") from error
+    return text if isinstance(text, str) else None
+
+
+@contextlib.contextmanager
+def _quiet_pillow(max_pixels: int) -> Iterator[None]:
+    """Silence Pillow's warnings, and let its own bomb check follow `max_pixels`.
+
+    Pillow's check stays on as a second one: it also covers what a decoder finds
+    to be larger than the header said.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _open(stream: io.BufferedReader, named: str) -> Image.Image:
+    """Read the header only."""
+    try:
+        return Image.open(stream, formats=READ_FORMATS)
+    except UnidentifiedImageError:
+        empty = os.fstat(stream.fileno()).st_size == 0
+        what = "is an empty file" if empty else "is not a picture that can be read"
+        raise JaxstyleError(
+            f"{named} {what}; give a JPEG, PNG, TIFF, WebP, AVIF or BMP file"
+        ) from None
+
+
+def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: bool) -> None:
+    """Refuse by size and number of frames, before any pixel is decoded."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise JaxstyleError(
+            f"{named} is {width}x{height}, {width * height / 1e6:.1f} megapixels, and at most "
+            f"{max_pixels / 1e6:g} are accepted; make it smaller or raise --max-pixels"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise JaxstyleError(
+            f"{named} is too small: {width}x{height} pixels, and both sides need {MIN_SIDE}; "
+            "use a larger picture"
+        )
+    # MPO is a JPEG with previews or depth maps behind the picture.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1 and not first_frame:
+        raise JaxstyleError(
+            f"{named} holds {frames} frames or pages; save the one you want as its own file "
+            "or take the first with --first-frame"
+        )

@@ -1,0 +1,168 @@
+"""Writing: the same array gives the same bytes, whole or not at all."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, PngImagePlugin
+
+from jaxstyle import files
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import StrPath
+from jaxstyle.images import png16, tiff16
+from jaxstyle.images.colour import srgb_bytes
+
+WRITE_FORMATS: dict[str, str] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".avif": "AVIF",
+}
+ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF")
+"""What keeps an alpha channel."""
+DEEP_FORMATS = ("PNG", "TIFF")
+"""What is written with 16 bits a channel on request."""
+BIT_DEPTHS = (8, 16)
+_LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
+_SAVE_OPTIONS: dict[str, dict[str, object]] = {
+    "PNG": {},
+    # 4:4:4: halving the colour's resolution blurs the edges of brush strokes.
+    "JPEG": {"quality": 95, "subsampling": 0, "optimize": True},
+    "WEBP": {"quality": 95, "method": 4},
+    "TIFF": {"compression": "tiff_deflate"},
+    "BMP": {},
+    # One thread: the bytes depend on how many there are.
+    "AVIF": {"quality": 95, "subsampling": "4:4:4", "max_threads": 1},
+}
+
+
+def encode_image(
+    array: npt.ArrayLike,
+    format: str,
+    *,
+    text: Mapping[str, str] | None = None,
+    alpha: npt.ArrayLike | None = None,
+    bit_depth: int = 8,
+) -> bytes:
+    """Turn an array into the bytes of a picture file; the same array gives the same bytes.
+
+    Values are clipped to [0, 1] and rounded to 8 bit, or 16 in a PNG or TIFF. An sRGB profile is
+    embedded except in BMP, which has no place for it. JPEG is written at quality 95 without
+    chroma subsampling, so is AVIF, WebP at quality 95.
+
+    Args:
+      array: [h, w, 3] floats.
+      format: a value of `WRITE_FORMATS`, as `format_of` returns it.
+      text: keywords and values kept in a PNG's text chunks; other formats leave it out.
+      alpha: [h, w] floats, 0 transparent and 1 opaque; formats outside `ALPHA_FORMATS` leave it
+        out.
+      bit_depth: bits a channel, 8 or 16.
+
+    Raises:
+      ValueError: the array has another shape or type, or holds NaN or infinity.
+      JaxstyleError: the format cannot hold a side as long as this, or 16 bit.
+    """
+    values = np.asarray(array)
+    if values.ndim != 3 or values.shape[-1] != 3 or 0 in values.shape:
+        raise ValueError(f"a picture has shape [h, w, 3], got {values.shape}")
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(f"a picture holds floats in [0, 1], got {values.dtype}")
+    if not np.isfinite(values).all():
+        raise ValueError("the picture holds NaN or infinity")
+    height, width = values.shape[:2]
+    longest = _LONGEST_SIDE.get(format)
+    if longest is not None and max(height, width) > longest:
+        raise JaxstyleError(
+            f"a {format} file holds at most {longest} pixels a side, this picture is "
+            f"{width}x{height}; write a .png"
+        )
+    options = dict(_SAVE_OPTIONS[format])
+    if format != "BMP":
+        options["icc_profile"] = srgb_bytes()
+    if format == "PNG" and text:
+        info = PngImagePlugin.PngInfo()
+        for keyword, value in text.items():
+            info.add_text(keyword, value)
+        options["pnginfo"] = info
+    check_bit_depth(bit_depth, format)
+    if alpha is not None and format in ALPHA_FORMATS:
+        values = np.concatenate([values, np.asarray(alpha, values.dtype)[..., None]], axis=-1)
+    values = np.clip(values, 0, 1)
+    if bit_depth == 16:
+        deep = np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
+        if format == "TIFF":
+            return tiff16.encode(deep, profile=srgb_bytes())
+        return png16.encode(deep, profile=srgb_bytes(), text=text or {})
+    pixels = np.rint(values * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def save_image(
+    path: StrPath,
+    array: npt.ArrayLike,
+    *,
+    argument: str = "output",
+    text: Mapping[str, str] | None = None,
+    alpha: npt.ArrayLike | None = None,
+    bit_depth: int = 8,
+) -> None:
+    """Write `array` ([h, w, 3] in [0, 1]) whole or not at all, in the format of the path's ending.
+
+    See `encode_image` for what is written and `files.write_atomically` for how.
+
+    Raises:
+      JaxstyleError: unknown ending, or the file cannot be written.
+      ValueError: the array is not a picture.
+    """
+    format = format_of(path, argument=argument)
+    data = encode_image(array, format, text=text, alpha=alpha, bit_depth=bit_depth)
+    files.write_atomically(path, data, argument=argument)
+
+
+def format_of(path: StrPath, *, argument: str = "output") -> str:
+    """Name the format that a path's ending stands for, as in `"PNG"`.
+
+    Raises:
+      JaxstyleError: the ending is not in `WRITE_FORMATS`.
+    """
+    ending = Path(path).suffix
+    try:
+        return WRITE_FORMATS[ending.lower()]
+    except KeyError:
+        found = f"the ending {ending!r}, which is not written" if ending else "no ending"
+        raise JaxstyleError(
+            f"{argument} {files.shown(path)} has {found}; choose one of {', '.join(WRITE_FORMATS)}"
+        ) from None
+
+
+def check_bit_depth(bit_depth: int, format: str, *, argument: str = "bit_depth") -> None:
+    """Raise if a format is not written with so many bits a channel.
+
+    Raises:
+      JaxstyleError: names `argument` and what is possible.
+    """
+    if bit_depth not in BIT_DEPTHS:
+        raise JaxstyleError(f"{argument}: {bit_depth} bits a channel are not written; give 8 or 16")
+    if bit_depth == 16 and format not in DEEP_FORMATS:
+        raise JaxstyleError(
+            f"{argument}: 16 bits a channel are not written as {format}; write a .png or .tiff"
+        )
+
+
+def check_output(path: StrPath, *, argument: str = "output") -> None:
+    """Raise, before any long work, if `save_image` could not write to `path`.
+
+    Raises:
+      JaxstyleError: unknown ending, missing or unwritable folder, or a folder itself.
+    """
+    # The folder first: of `-o results` the person wants to hear that it is a folder.
+    files.check_writable(path, argument=argument)
+    format_of(path, argument=argument)
