@@ -12,6 +12,7 @@ from jaxstyle.cli.options import (
     PICTURE,
     as_flags,
     build_recipe,
+    devices_option,
     preset_option,
     recipe_options,
     serve_option,
@@ -87,6 +88,7 @@ NO_BETTER = 3
     help="Largest width times height of a picture that is read.  [default: 40000000]",
 )
 @click.option("--first-frame", is_flag=True, help="Read the first picture of an animated file.")
+@devices_option
 @click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option(
@@ -108,6 +110,7 @@ def stylize(
     bit_depth: int,
     max_pixels: int | None,
     first_frame: bool,
+    devices: int | str | None,
     report: Path | None,
     quiet: bool,
     log_json: bool,
@@ -159,6 +162,7 @@ def stylize(
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
     from jaxstyle.run import Iterate, default_every, finish, iterates
+    from jaxstyle.sharding import shared_by
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before the long work.
@@ -185,7 +189,10 @@ def stylize(
         height, width = sources.content.shape[:2]
         if recipe.size:
             height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
-        memory.check(height, width, recipe=recipe, network=network, batch=batch)
+        sharing = shared_by(devices, batch)
+        memory.check(
+            height, width, recipe=recipe, network=network, batch=batch, devices=len(sharing)
+        )
         job = prepare(
             sources.content,
             sources.styles,
@@ -193,6 +200,7 @@ def stylize(
             network=network,
             start=sources.start,
             lanes=[sources.start] * batch if batch > 1 else None,
+            devices=sharing,
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
@@ -221,7 +229,7 @@ def stylize(
     alpha = sources.alpha
     if alpha is not None:
         # The content's transparency is the output's, where its format has any.
-        alpha = images.resize(alpha[..., None], *job.start.shape[-3:-1])[..., 0]
+        alpha = images.resize(alpha[..., None], *job.size)[..., 0]
     outputs = Outputs.lanes(
         output, batch, network=network, weights=weights_name, inputs=sources.inputs, alpha=alpha,
         bit_depth=bit_depth,
@@ -236,7 +244,7 @@ def stylize(
     if port is not None:
         from jaxstyle.cli.page import open_page
 
-        shown_content = images.resize(sources.content, *job.start.shape[-3:-1])
+        shown_content = images.resize(sources.content, *job.size)
         page = open_page(port, recipe.steps, shown_content, as_json=log_json)
     seen: list[Iterate] = []
     code = 0
