@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -179,7 +180,9 @@ def iterates(
             *arguments, carry, num_steps, axes=axes, layout=layout, most=most
         )
         done += num_steps
-        numbers = jax.tree.map(lambda steps: steps[..., :num_steps], readable((losses, terms)))
+        numbers = [
+            jax.tree.map(itemgetter((..., slice(num_steps))), x) for x in readable((losses, terms))
+        ]
         before, latest = latest, iterate(done, None, *numbers)
         if gone.any():
             latest = _without(gone, before, latest)

@@ -48,14 +48,12 @@ def chosen(devices: Devices) -> list[jax.Device]:
     present = jax.devices()
     if devices == "all":
         return list(present)
-    kinds = sorted({device.device_kind for device in present})
-    there = f"there are {len(present)} ({', '.join(kinds)})" if len(present) > 1 else (
-        f"there is 1 ({kinds[0]})"
-    )  # fmt: skip
     if isinstance(devices, str) or not 1 <= devices <= len(present):
+        there = "there is" if len(present) == 1 else "there are"
+        kinds = ", ".join(sorted({device.device_kind for device in present}))
         raise JaxstyleError(
-            f"devices: {devices} cannot be had, {there}; give a number from 1 to "
-            f"{len(present)}, or all"
+            f"devices: {devices} cannot be had, {there} {len(present)} ({kinds}); give a number "
+            f"from 1 to {len(present)}, or all"
         )
     return list(present[:devices])
 
@@ -156,7 +154,7 @@ class Lanes:
         return jax.shard_map(
             function,
             mesh=self.mesh,
-            in_specs=tuple(PartitionSpec(None if a is None else "lanes") for a in axes),
+            in_specs=tuple(PartitionSpec(*[] if a is None else ["lanes"]) for a in axes),
             out_specs=PartitionSpec("lanes"),
             # The loops of libraries' line searches do not say what varies over devices.
             check_vma=False,

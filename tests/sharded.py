@@ -32,8 +32,8 @@ SMALL = Recipe(
     steps=4,
     history_size=3,
     tv_weight=1e-3,
-    content_layers="relu2_2",
-    style_layers="relu1_1,relu3_1",
+    content_layers="relu2_1",
+    style_layers="relu1_1,relu2_1",
     style_weight=100,
 )
 STYLE = _make_picture(27, 18, seed=2)
@@ -46,11 +46,10 @@ def specs(tree):
 
 
 def collectives(job):
-    """Kinds and shapes of what the compiled step exchanges."""
-    text = runs.lowered(job).compile().as_text()
-    return [
-        [kind, re.sub(r"\{.*?\}|/\*.*?\*/", "", of)] for of, kind, _ in COLLECTIVE.findall(text)
-    ]
+    """Kinds and shapes of what the compiled chunk exchanges: the program that `iterates` runs."""
+    text = runs.lowered(job, every=runs.default_every(job.start)).compile().as_text()
+    found = COLLECTIVE.findall(text)
+    return [[kind, re.sub(r"\{.*?\}|/\*.*?\*/", "", shapes)] for shapes, kind, _ in found]
 
 
 def gradient(job):
@@ -70,57 +69,51 @@ def pair(name, recipe, height, network=network, devices=8):
     return alone, shared
 
 
-def whole_run(name, alone, shared):
-    for key, job in (("alone", alone), ("shared", shared)):
-        seen = list(runs.iterates(job, every=1))
-        results = runs.finish(job, seen)
-        np.savez(
-            FOLDER / f"{name}-{key}.npz",
-            images=[result.image for result in results],
-            losses=[result.history.loss for result in results],
-            last=[result.loss for result in results],
-        )
-    return specs(seen[-1].carry.state)
+def keep(name, results):
+    np.savez(
+        FOLDER / f"{name}.npz",
+        images=[result.image for result in results],
+        losses=[result.history.loss for result in results],
+        last=[result.loss for result in results],
+    )
 
 
 def rows():
-    # 45 rows do not divide by 8, nor by the cells of relu3_1.
+    # 45 rows do not divide by 8, nor by the cells of relu2_1.
     alone, shared = pair("odd", SMALL, 45)
-    state = whole_run("odd", alone, shared)
-    facts = {"state": state, "targets": specs(shared.targets), "collectives": collectives(shared)}
-    # A checkpoint of eight devices goes on with one, and with three.
-    seen = []
-    for iterate in runs.iterates(shared, every=1):
-        seen.append(iterate)
+    keep("odd-alone", runs.finish(alone, list(runs.iterates(alone))))
+    seen = list(runs.iterates(shared))
+    keep("odd-shared", runs.finish(shared, seen))
+    facts = {
+        "state": specs(seen[-1].carry.state),
+        "targets": specs(shared.targets),
+        "collectives": collectives(shared),
+    }
+    # A checkpoint of eight devices goes on with one and with eight.
+    for iterate in runs.iterates(shared, every=2):
+        seen = [*seen, iterate] if iterate.step else [iterate]
         if iterate.step == 2:
             break
     picture = {"path": "x", "sha256": "0" * 64, "size": [18, 45]}
     inputs = {"content": picture, "styles": [picture], "init": None}
     path = FOLDER / "run.checkpoint"
     save_checkpoint(path, runs.run_state(seen), job=shared, weights="x", inputs=inputs)
-    content = _make_picture(45, 18, seed=1)
-    three = prepare(content, STYLE, recipe=SMALL, network=network, devices=3)
-    for name, job in (("one", alone), ("three", three)):
+    for name, job in (("one", alone), ("eight", shared)):
         state = load_state(read_checkpoint(path), job)
-        last = runs.finish(job, list(runs.iterates(job, every=1, state=state)))[0]
-        np.savez(FOLDER / f"resumed-{name}.npz", losses=last.history.loss, image=last.image)
+        keep(f"resumed-{name}", runs.finish(job, list(runs.iterates(job, state=state))))
     return facts
 
 
 def other_objectives():
     short = dataclasses.replace(SMALL, steps=1, optimizer="adam")
+    deep = dataclasses.replace(short, style_layers="relu3_1")
+    pair("deep", deep, 45, devices=3)
     pair("tiles", dataclasses.replace(short, tile=8), 45, devices=3)
     reflect = _make_network(blocks=2, padding="reflect")
     peer = dataclasses.replace(
-        short, style_layers="relu1_1,relu2_1", variation="nine-point", content_reduction="sum",
-        gram_normalization="positions",
+        short, variation="nine-point", content_reduction="sum", gram_normalization="positions"
     )  # fmt: skip
     pair("reflect", peer, 21, network=reflect, devices=3)
-    for variation in ("squared", "mean-squared", "power"):
-        recipe = dataclasses.replace(
-            short, variation=variation, content_layers=(), style_layers="relu1_1"
-        )
-        pair(variation, recipe, 13, devices=3)
 
 
 def lanes():
@@ -132,17 +125,13 @@ def lanes():
         )
         for k in range(4)
     ]  # fmt: skip
-    alone = stack(jobs)
-    shared = spread(alone, jax.devices()[:4])
-    state = whole_run("lanes", alone, shared)
+    shared = spread(stack(jobs), jax.devices()[:4])
+    seen = list(runs.iterates(shared))
+    keep("lanes-shared", runs.finish(shared, seen))
     # What each device runs: its own lane, alone in a batch.
-    one = [runs.finish(job, list(runs.iterates(job, every=1)))[0] for job in map(single, jobs)]
-    np.savez(FOLDER / "lanes-one.npz", images=[r.image for r in one])
-    return {"state": state, "collectives": collectives(shared)}
-
-
-def single(job):
-    return stack([job])
+    alone = [stack([job]) for job in jobs]
+    keep("lanes-alone", [runs.finish(job, list(runs.iterates(job)))[0] for job in alone])
+    return {"state": specs(seen[-1].carry.state), "collectives": collectives(shared)}
 
 
 def command(*arguments):
@@ -162,20 +151,21 @@ def commands():
     grid = FOLDER / "grid.toml"
     grid.write_text(
         '[base]\ncontent = "content.png"\nstyle = "style.png"\nsteps = 2\n'
-        'weights = "narrow.safetensors"\ncontent_layers = "relu2_2"\nstyle_layers = "relu1_1"\n'
+        'weights = "narrow.safetensors"\ncontent_layers = "relu1_2"\nstyle_layers = "relu1_1"\n'
         "[grid]\nstyle_weight = [1.0, 10.0, 100.0]\n"
     )
     settings = (
         "--weights", FOLDER / "narrow.safetensors", "--steps", 2, "--quiet",
-        "--content-layers", "relu2_2", "--style-layers", "relu1_1",
+        "--content-layers", "relu1_2", "--style-layers", "relu1_1",
     )  # fmt: skip
     pictures = FOLDER / "content.png", FOLDER / "style.png"
     done = {
-        "grid": command("grid", grid, "-o", FOLDER / "grid", "--devices", 2, "--quiet"),
-        "grid-alone": command("grid", grid, "-o", FOLDER / "grid-alone", "--lanes", 1, "--quiet"),
+        "grid": command(
+            "grid", grid, "-o", FOLDER / "grid", "--devices", 2, "--lanes", 1, "--quiet"
+        ),
     }
     for name, flags in {
-        "one": (), "rows": ("--devices", 2), "lanes": ("--batch", 2, "--devices", "all"),
+        "one": (), "rows": ("--devices", 2),
         "uneven": ("--batch", 3, "--devices", 2), "many": ("--devices", 9),
     }.items():  # fmt: skip
         output = FOLDER / f"command-{name}.png"

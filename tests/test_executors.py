@@ -45,6 +45,13 @@ def groups(tmp_path_factory, make_network):
     return grids.grouped(grids.cells(grids.read(folder / "grid.toml"), load_network))
 
 
+@pytest.fixture(autouse=True)
+def programs(cache_folder, monkeypatch):
+    """Workers find compiled what has been compiled here."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache_folder / "programs"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
 def run(groups, folder, executor=None, show=lambda progress: None):
     """Run in two batches; the number of times that each cell was saved."""
     saved = []
@@ -92,7 +99,7 @@ def test_ray_loses_a_worker_and_no_cell(groups, at_home, tmp_path):
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        killer = Killer("ray::results_of")
+        killer = Killer("ray::outcome_of")
         saved = run(groups, tmp_path, on_ray({}), killer)
         assert ray.is_initialized(), "a cluster that was there before is left alone"
     finally:
@@ -121,7 +128,7 @@ def test_an_error_of_a_job_is_ours(groups, tmp_path):
     )
     batch = Batch(groups[0], (cell, dataclasses.replace(other, content=half)))
     with pytest.raises(JaxstyleError, match="lanes of one program"):
-        list(on_slurm(tmp_path, {"cluster": "debug"})([batch]))
+        list(on_slurm(tmp_path, {"cluster": "local"})([batch]))
 
 
 def test_batches_are_taken_one_by_one_at_home(groups):

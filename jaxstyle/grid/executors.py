@@ -94,7 +94,7 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
             gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
             asked = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, **options}
             try:
-                task = ray.remote(**asked)(results_of)
+                task = ray.remote(**asked)(outcome_of)
             except (TypeError, ValueError) as error:
                 raise JaxstyleError(f"--executor-option: {error}; see ray.remote") from None
             for batch in batches:
@@ -103,14 +103,12 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
                 ready, _ = ray.wait(list(pending), timeout=BETWEEN_LOOKS)
                 for reference in ready:
                     try:
-                        results = ray.get(reference)
-                    except ray.exceptions.RayTaskError as error:
-                        if isinstance(error.cause, JaxstyleError):
-                            raise error.cause from None
-                        raise
+                        outcome = ray.get(reference)
+                    except ray.exceptions.RayTaskError:
+                        raise  # A fault of ours, with the worker's traceback.
                     except ray.exceptions.RayError as error:
                         raise _died("ray", error) from None
-                    yield Finished(pending.pop(reference), results)
+                    yield Finished(pending.pop(reference), _results(outcome))
                 if not ready:
                     yield Waiting(tuple(pending.values()))
         finally:
@@ -159,15 +157,15 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
                 for job in ready:
                     batch, deaths = pending.pop(job)
                     try:
-                        results = job.result()
-                    except submitit.core.utils.FailedJobError as error:
-                        raise JaxstyleError(_last_line(error)) from None
+                        outcome = job.result()
+                    except submitit.core.utils.FailedJobError:
+                        raise  # A fault of ours, with the job's traceback.
                     except submitit.core.utils.UncompletedJobError as error:
                         if deaths == RETRIES:
                             raise _died("slurm", error) from None
                         submit(batch, deaths + 1)
                         continue
-                    yield Finished(batch, results)
+                    yield Finished(batch, _results(outcome))
                 if not ready:
                     yield Waiting(tuple(batch for batch, _ in pending.values()))
                     time.sleep(BETWEEN_LOOKS)
@@ -197,7 +195,11 @@ def executor_option(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def results_of(places: tuple[Cell | None, ...], own_targets: bool) -> list[Result]:
+Outcome = list[Result] | JaxstyleError
+"""An error of ours comes back like a result: engines wrap what is raised in errors of theirs."""
+
+
+def outcome_of(places: tuple[Cell | None, ...], own_targets: bool) -> Outcome:
     """Run the cells of a batch on the first device of whatever process this is."""
     running = _running(places, own_targets, jax.local_devices()[:1])
     while True:
@@ -205,13 +207,21 @@ def results_of(places: tuple[Cell | None, ...], own_targets: bool) -> list[Resul
             next(running)
         except StopIteration as end:
             return end.value
+        except JaxstyleError as error:
+            return error
+
+
+def _results(outcome: Outcome) -> list[Result]:
+    if isinstance(outcome, JaxstyleError):
+        raise outcome
+    return outcome
 
 
 class _Requeued:
-    """`results_of` for submitit, which asks `checkpoint` what to do after a preemption."""
+    """`outcome_of` for submitit, which asks `checkpoint` what to do after a preemption."""
 
-    def __call__(self, places: tuple[Cell | None, ...], own_targets: bool) -> list[Result]:
-        return results_of(places, own_targets)
+    def __call__(self, places: tuple[Cell | None, ...], own_targets: bool) -> Outcome:
+        return outcome_of(places, own_targets)
 
     def checkpoint(self, places: tuple[Cell | None, ...], own_targets: bool) -> Any:
         return import_module("submitit").helpers.DelayedSubmission(self, places, own_targets)
@@ -261,9 +271,3 @@ def _died(executor: str, error: Exception) -> JaxstyleError:
         f"--executor: {executor} lost a batch {RETRIES + 1} times ({reason}); cells that are done "
         "are kept, and the same command goes on from there"
     )
-
-
-def _last_line(error: Exception) -> str:
-    """What a job's traceback ends with; for an error of ours, its message."""
-    line = str(error).strip().splitlines()[-1]
-    return line.removeprefix("jaxstyle.errors.JaxstyleError: ")

@@ -109,7 +109,7 @@ def batches(group: Group, lanes: int, todo: Sequence[Cell]) -> list[Batch]:
     return found
 
 
-def lanes_of(group: Group, devices: int = 1) -> int:
+def lanes_of(group: Group, *, devices: int = 1) -> int:
     """Choose how many lanes of a group run at a time: as many as memory holds, evenly shared out.
 
     With several devices equally many run on each, copies where there are too few cells. The

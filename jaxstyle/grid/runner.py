@@ -78,7 +78,7 @@ def run(
                 continue
             # More places than the group has cells would run copies only.
             count = min(lanes, len(group.cells)) if lanes else _as_before(group, reports)
-            count = count or lanes_of(group, len(sharing))
+            count = count or lanes_of(group, devices=len(sharing))
             yield from batches(group, -(-count // len(sharing)) * len(sharing), todo)
 
     def progress(running: int, step: int, steps: int, seen: Mapping[Cell, float]) -> Progress:

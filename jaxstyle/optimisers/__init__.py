@@ -25,7 +25,7 @@ def make_optimiser(recipe: Recipe, *, rows: Rows | None = None) -> Optimiser:
     if recipe.optimizer == "lbfgs":
         return lbfgs(
             history_size=recipe.history_size,
-            preconditioner=preconditioner(recipe.preconditioner, rows),
+            preconditioner=preconditioner(recipe.preconditioner, rows=rows),
         )
     if recipe.optimizer == "lbfgs-fixed":
         # The programs that work so step on the scale of their picture.

@@ -71,7 +71,7 @@ def spectrum_of_rows(rows: Rows) -> Preconditioner:
     return weigh
 
 
-def preconditioner(name: str, rows: Rows | None = None) -> Preconditioner | None:
+def preconditioner(name: str, *, rows: Rows | None = None) -> Preconditioner | None:
     """Give a preconditioner by the name that a recipe has, for a position shared out as `rows`."""
     if name == "none":
         return None
