@@ -1,7 +1,7 @@
 """Several devices: the lanes of a batch, or the rows of one picture, shared out over a mesh.
 
-Lanes are independent: each device runs the very program that it would run for its share of them
-alone, and nothing is exchanged. Rows are not: the program is written for the whole picture, and
+Lanes are independent: each device runs what it would run for its share of them alone, and nothing
+is exchanged. Rows are not: the program is written for the whole picture, and
 XLA's partitioner gives each device its rows, exchanging one row with the neighbours for every
 convolution and summing what is summed over positions. For that the rows must divide evenly at
 every layer, so the picture is padded below with rows that nothing counts: whole cells of the

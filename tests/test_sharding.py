@@ -122,8 +122,10 @@ def test_lanes_exchange_nothing_and_are_those_of_one_device(folder, facts):
     assert all("lanes" in spec for _, spec in facts["lanes"]["state"].values())
     shared, alone = arrays(folder, "lanes-shared"), arrays(folder, "lanes-alone")
     assert len({losses[-1] for losses in alone["losses"]}) == 4
-    for name in ("images", "losses", "last"):
-        np.testing.assert_array_equal(shared[name], alone[name], name)
+    # Often to the bit, but XLA may fuse a program for several devices in another way.
+    np.testing.assert_allclose(shared["losses"], alone["losses"], rtol=1e-5)
+    np.testing.assert_allclose(shared["last"], alone["last"], rtol=1e-5)
+    np.testing.assert_allclose(shared["images"], alone["images"], atol=1e-4)
 
 
 def test_commands_share_out(folder, facts):

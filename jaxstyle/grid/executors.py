@@ -7,6 +7,7 @@ as its first worker died, is there once.
 """
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.grid.cells import Cell
 from jaxstyle.grid.lanes import Batch, job_of_places
 from jaxstyle.run import Iterate, Result, finish, iterates
+from jaxstyle.vgg import Network
+from jaxstyle.weights import load_network, save_network
 
 # Begun again as often when its worker or node dies.
 RETRIES = 3
@@ -97,8 +100,13 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
                 task = ray.remote(**asked)(outcome_of)
             except (TypeError, ValueError) as error:
                 raise JaxstyleError(f"--executor-option: {error}; see ray.remote") from None
+            stored: dict[int, Any] = {}
             for batch in batches:
-                pending[task.remote(batch.places, batch.group.own_targets)] = batch
+                network, places = _apart(batch)
+                if id(network) not in stored:
+                    stored[id(network)] = ray.put(network)
+                given = stored[id(network)], places, batch.group.own_targets
+                pending[task.remote(*given)] = batch
             while pending:
                 ready, _ = ray.wait(list(pending), timeout=BETWEEN_LOOKS)
                 for reference in ready:
@@ -139,6 +147,7 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
     def run(batches: Iterable[Batch]) -> Iterator[Event]:
         asked = {"name": "jaxstyle", "cluster": "slurm", **options}
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             executor = submitit.AutoExecutor(folder=folder, cluster=asked.pop("cluster"))
             executor.update_parameters(**asked)
         except (RuntimeError, ValueError, NameError, TypeError) as error:
@@ -146,7 +155,11 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
         pending: dict[Any, tuple[Batch, int]] = {}
 
         def submit(batch: Batch, deaths: int) -> None:
-            job = executor.submit(_Requeued(), batch.places, batch.group.own_targets)
+            network, places = _apart(batch)
+            weights = folder / f"{network.digest}.safetensors"
+            if not weights.exists():
+                save_network(network, weights)
+            job = executor.submit(_Requeued(), weights, places, batch.group.own_targets)
             pending[job] = batch, deaths
 
         try:
@@ -199,16 +212,36 @@ Outcome = list[Result] | JaxstyleError
 """An error of ours comes back like a result: engines wrap what is raised in errors of theirs."""
 
 
-def outcome_of(places: tuple[Cell | None, ...], own_targets: bool) -> Outcome:
-    """Run the cells of a batch on the first device of whatever process this is."""
-    running = _running(places, own_targets, jax.local_devices()[:1])
-    while True:
-        try:
+def outcome_of(
+    network: Network | Path, places: tuple[Cell | None, ...], own_targets: bool
+) -> Outcome:
+    """Run the cells of a batch on the first device of whatever process this is.
+
+    Args:
+      network: or a file of it.
+      places: without their network (`_apart`).
+      own_targets: as in `job_of_places`.
+    """
+    try:
+        if isinstance(network, Path):
+            network = load_network(str(network))
+        whole = tuple(cell and dataclasses.replace(cell, network=network) for cell in places)
+        running = _running(whole, own_targets, jax.local_devices()[:1])
+        while True:
             next(running)
-        except StopIteration as end:
-            return end.value
-        except JaxstyleError as error:
-            return error
+    except StopIteration as end:
+        return end.value
+    except JaxstyleError as error:
+        return error
+
+
+def _apart(batch: Batch) -> tuple[Network, tuple[Cell | None, ...]]:
+    """Part a batch's cells from their network, which is large and travels once for all batches."""
+    networks = [cell.network for cell in batch.places if cell]
+    bare: Any = None
+    return networks[0], tuple(
+        cell and dataclasses.replace(cell, network=bare) for cell in batch.places
+    )
 
 
 def _results(outcome: Outcome) -> list[Result]:
@@ -220,11 +253,11 @@ def _results(outcome: Outcome) -> list[Result]:
 class _Requeued:
     """`outcome_of` for submitit, which asks `checkpoint` what to do after a preemption."""
 
-    def __call__(self, places: tuple[Cell | None, ...], own_targets: bool) -> Outcome:
-        return outcome_of(places, own_targets)
+    def __call__(self, *arguments: Any) -> Outcome:
+        return outcome_of(*arguments)
 
-    def checkpoint(self, places: tuple[Cell | None, ...], own_targets: bool) -> Any:
-        return import_module("submitit").helpers.DelayedSubmission(self, places, own_targets)
+    def checkpoint(self, *arguments: Any) -> Any:
+        return import_module("submitit").helpers.DelayedSubmission(self, *arguments)
 
 
 def _running(
