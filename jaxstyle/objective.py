@@ -11,6 +11,7 @@ in the place of means, other divisors of G, other statistics than G (`styles`) a
 of TV (`variation`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from jax.typing import ArrayLike
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses import content_loss
 from jaxstyle.recipe import Recipe
+from jaxstyle.sharding import Rows
 from jaxstyle.styles import STYLE_LOSSES, StyleLoss
 from jaxstyle.tiles import feature_maps, means
 from jaxstyle.variation import VARIATIONS
@@ -55,6 +57,7 @@ def compute_targets(
     recipe: Recipe,
     *,
     style_blend: Sequence[float] | None = None,
+    rows: Rows | None = None,
 ) -> Targets:
     """Compute the content features and the style Gram matrices of a recipe.
 
@@ -64,6 +67,7 @@ def compute_targets(
       styles: one or more RGB pictures `[h', w', 3]` in [0, 1], each of any size.
       recipe: its layers and pooling are used.
       style_blend: one weight a style, at least 0, divided by their sum; equal if not given.
+      rows: how the content's rows are shared out over devices; the styles' are likewise.
 
     Returns:
       `Targets`; A_l is the weighted mean over the styles.
@@ -88,8 +92,9 @@ def compute_targets(
     total = sum(style_blend)
     found = [
         _style_statistics(
-            network, style, style_layers, style_loss=recipe.style_loss,
-            gram_normalization=recipe.gram_normalization, pooling=recipe.pooling, tile=recipe.tile,
+            network, rows.of(style.shape[0]).place(style) if rows else style, style_layers,
+            style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
+            pooling=recipe.pooling, tile=recipe.tile, height=style.shape[0] if rows else None,
         )
         for style in styles
     ]  # fmt: skip
@@ -99,20 +104,30 @@ def compute_targets(
         for layer in style_layers
     }
     maps = _content_features(
-        network, content, content_layers, pooling=recipe.pooling, tile=recipe.tile
-    )
+        network, rows.place(content) if rows else content, content_layers,
+        pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
+    )  # fmt: skip
     return Targets(content=maps, style=blended)
 
 
-@partial(jax.jit, static_argnames=("layers", "pooling", "tile"))
+@partial(jax.jit, static_argnames=("layers", "pooling", "tile", "height"))
 def _content_features(
-    network: Network, image: jax.Array, layers: tuple[str, ...], *, pooling: str, tile: int
+    network: Network,
+    image: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    pooling: str,
+    tile: int,
+    height: int | None,
 ) -> dict[str, jax.Array]:
     x = preprocess(network.convention, image)
-    return feature_maps(network, x, layers, pooling=pooling, tile=tile)
+    return feature_maps(network, x, layers, pooling=pooling, tile=tile, height=height)
 
 
-@partial(jax.jit, static_argnames=("layers", "style_loss", "gram_normalization", "pooling", "tile"))
+@partial(
+    jax.jit,
+    static_argnames=("layers", "style_loss", "gram_normalization", "pooling", "tile", "height"),
+)
 def _style_statistics(
     network: Network,
     image: jax.Array,
@@ -122,14 +137,16 @@ def _style_statistics(
     gram_normalization: str,
     pooling: str,
     tile: int,
+    height: int | None,
 ) -> dict[str, Any]:
     x = preprocess(network.convention, image)
     statistic = partial(_statistic, STYLE_LOSSES[style_loss], frozenset(layers))
-    found = means(network, x, layers, statistic, {}, pooling=pooling, tile=tile)
+    found = means(network, x, layers, statistic, {}, pooling=pooling, tile=tile, height=height)
+    shape = (height or image.shape[0], *image.shape[1:])
     return {
         layer: jax.tree.map(
             lambda leaf, layer=layer: (
-                leaf * _gram_factor(gram_normalization, leaf, layer, image.shape, pooling)
+                leaf * _gram_factor(gram_normalization, leaf, layer, shape, pooling)
             ),
             of_layer.style,
         )
@@ -170,7 +187,9 @@ def _statistic(
     )
 
 
-def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
+def make_objective(
+    network: Network, targets: Targets, recipe: Recipe, *, rows: Rows | None = None
+) -> Objective:
     """Bind weights, targets and recipe; return the pure function `image -> (loss, Terms)`.
 
     The function takes one RGB picture `[h, w, 3]` of the content picture's size in
@@ -185,6 +204,8 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
       network: weights.
       targets: of the same network and recipe (`compute_targets`).
       recipe: what shapes the objective is used: layers and weights, losses, pooling, tiles.
+      rows: how the picture's rows are shared out over devices; the function then takes
+        `[rows.padded, w, 3]`, of which the rows beyond the picture count for nothing.
     """
     recipe = recipe.resolved(network)
     network = recipe.seen_by(network)
@@ -198,21 +219,26 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
     variation = VARIATIONS[recipe.variation]
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
+        height = image.shape[0] if rows is None else rows.height
+        shape = (height, *image.shape[1:])
         x = preprocess(network.convention, image)
         found = means(
-            network, x, layers, statistic, targets.content, pooling=recipe.pooling, tile=recipe.tile
-        )
+            network, x, layers, statistic, targets.content,
+            pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
+        )  # fmt: skip
 
         def of_content(layer: str) -> jax.Array:
             sums = recipe.content_reduction == "sum"
-            return found[layer].content * (targets.content[layer].size if sums else 1)
+            channels = targets.content[layer].shape[-1]
+            size = math.prod(map_size(layer, *shape[:2], pooling=recipe.pooling)) * channels
+            return found[layer].content * (size if sums else 1)
 
         def of_style(layer: str) -> jax.Array:
             statistics, target = found[layer].style, targets.style[layer]
             if recipe.style_loss != "gram":
                 return style_loss.distance(statistics, target)
             statistics = statistics * _gram_factor(
-                recipe.gram_normalization, statistics, layer, image.shape, recipe.pooling
+                recipe.gram_normalization, statistics, layer, shape, recipe.pooling
             )
             sums = recipe.style_reduction == "sum"
             return style_loss.distance(statistics, target) * (target.size if sums else 1)
@@ -221,7 +247,7 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
         terms = Terms(
             content=alpha * sum((w * of_content(l) for l, w in recipe.content_layers), zero),
             style=beta * sum((w * of_style(l) for l, w in style_weights), zero),
-            tv=tv_weight * variation(image, x),
+            tv=tv_weight * variation(image, x, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

@@ -12,7 +12,8 @@ from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.objective import Targets, compute_targets
 from jaxstyle.recipe import INITS, Recipe
-from jaxstyle.vgg import InputConvention, Network
+from jaxstyle.sharding import Devices, Lanes, Layout, Rows, put, shared_by
+from jaxstyle.vgg import InputConvention, Network, smallest_side
 
 
 class Job(NamedTuple):
@@ -28,6 +29,14 @@ class Job(NamedTuple):
     """One recipe a lane if they differ in numbers (`stack`); `recipe` is that of the first."""
     own_targets: bool = False
     """Whether `targets` have a lane axis too, instead of one set for all lanes."""
+    layout: Layout | None = None
+    """How lanes, or the picture's rows, are shared out over several devices (`spread`)."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures, without the rows that a layout adds."""
+        height, width = self.start.shape[-3:-1]
+        return (self.layout.height if isinstance(self.layout, Rows) else height), width
 
 
 def prepare(
@@ -40,6 +49,7 @@ def prepare(
     lanes: Sequence[ArrayLike | str] | None = None,
     style_blend: Sequence[float] | None = None,
     targets: Targets | None = None,
+    devices: Devices = None,
 ) -> Job:
     """Size the pictures, compute the targets and paint the initial picture or pictures.
 
@@ -54,7 +64,10 @@ def prepare(
       lanes: a batch instead: one start a lane, pictures and names mixed as you like; lane i
         has seed `recipe.seed + i`.
       style_blend: see `compute_targets`.
-      targets: those of an earlier job with the same pictures, layers and sizes, to share them.
+      targets: those of an earlier job with the same pictures, layers and sizes, to share them;
+        on one device only.
+      devices: how many of `jax.devices()`, `"all"`, or a list of them: lanes are shared out
+        over them, or without lanes the rows of the one picture.
 
     Returns:
       `Job`, to be given to `iterates`.
@@ -65,9 +78,14 @@ def prepare(
     recipe = recipe.resolved(network)
     content = sized(picture(content, "content"), recipe, upscale=recipe.upscale)
     shrunk = style_pictures(styles, recipe)
+    several = shared_by(devices, 1 if lanes is None else len(lanes))
+    rows = None
+    if lanes is None and len(several) > 1:
+        rows = rows_over(several, content.shape[0], recipe)
+        network = put(network, rows.on_all)
     if targets is None:
         targets = compute_targets(
-            network, jnp.asarray(content), shrunk, recipe, style_blend=style_blend
+            network, jnp.asarray(content), shrunk, recipe, style_blend=style_blend, rows=rows
         )
 
     def started(start: ArrayLike | str, seed: int) -> jax.Array:
@@ -83,9 +101,8 @@ def prepare(
         return jnp.asarray(images.resize(picture(start, "start"), *content.shape[:2]))
 
     if lanes is None:
-        return Job(
-            network, targets, recipe, started(recipe.init if start is None else start, recipe.seed)
-        )
+        alone = started(recipe.init if start is None else start, recipe.seed)
+        return Job(network, targets, recipe, rows.place(alone) if rows else alone, layout=rows)
     if not lanes:
         raise JaxstyleError("lanes: no initial picture was given; give at least one")
     if recipe.seed + len(lanes) > 2**31:
@@ -95,7 +112,40 @@ def prepare(
         )
     seeds = range(recipe.seed, recipe.seed + len(lanes))
     batch = jnp.stack([started(lane, seed) for lane, seed in zip(lanes, seeds, strict=True)])
-    return Job(network, targets, recipe, batch)
+    return spread(Job(network, targets, recipe, batch), several)
+
+
+def spread(job: Job, devices: Sequence[jax.Device]) -> Job:
+    """Share out the lanes of a batched job over devices, one of them or as many as divide them.
+
+    Raises:
+      JaxstyleError: the lanes do not divide evenly.
+    """
+    if len(devices) == 1:
+        return job
+    layout = Lanes.over(devices, len(job.start))
+    return job._replace(
+        network=put(job.network, layout.on_all),
+        targets=put(job.targets, layout.by_lane if job.own_targets else layout.on_all),
+        start=layout.place(job.start),
+        layout=layout,
+    )  # fmt: skip
+
+
+def rows_over(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> Rows:
+    """Share out the rows of a picture over devices.
+
+    Raises:
+      JaxstyleError: the recipe's objective needs the whole of a map in one place.
+    """
+    if not recipe.in_parts:
+        raise JaxstyleError(
+            f"devices: the rows of one picture are not shared out with style_loss "
+            f"{recipe.style_loss!r} and pooling {recipe.pooling!r}, which need whole maps in one "
+            "place; use one device, or a batch"
+        )
+    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    return Rows.over(devices, height, smallest_side(names) if names else 1)
 
 
 def stack(jobs: Sequence[Job], *, own_targets: bool = True) -> Job:

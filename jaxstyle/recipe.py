@@ -218,7 +218,7 @@ class Recipe:
                 f"style_loss: {self.style_loss!r} has no Gram matrix; gram_normalization and "
                 "style_reduction belong to 'gram' and stay as they are"
             )
-        if self.tile and (not STYLE_LOSSES[self.style_loss].of_means or self.pooling == "max-ceil"):
+        if self.tile and not self.in_parts:
             raise JaxstyleError(
                 f"tile: {self.tile} does not work with style_loss {self.style_loss!r} and pooling "
                 f"{self.pooling!r}; tiles need a loss of means over positions and a pooling that "
@@ -229,6 +229,11 @@ class Recipe:
             raise JaxstyleError(
                 "content_layers and style_layers are both empty; name at least one layer"
             )
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the objective can be computed on parts of a picture, by summing up theirs."""
+        return STYLE_LOSSES[self.style_loss].of_means and self.pooling != "max-ceil"
 
     def resolved(self, network: Network) -> "Recipe":
         """Fill in what depends on the optimiser and the network, and check the layers.

@@ -23,6 +23,7 @@ from jaxstyle.objective import Objective, Targets, Terms, compute_targets, make_
 from jaxstyle.optimisers import make_optimiser
 from jaxstyle.prepare import Job, picture, prepare, style_pictures
 from jaxstyle.recipe import Recipe
+from jaxstyle.sharding import Devices, Lanes, Layout, Rows, readable
 from jaxstyle.vgg import Network
 
 
@@ -41,8 +42,9 @@ class Iterate(NamedTuple):
     """What `iterates` yields between chunks. In a batch every array has the lane axis first."""
 
     step: int
-    image: jax.Array
-    """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved."""
+    image: jax.Array | np.ndarray
+    """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved. On the
+    host where several devices share one picture."""
     loss: np.ndarray
     """Of the best picture so far, before the clipping that `bounds` of "none" need."""
     terms: Terms
@@ -131,6 +133,7 @@ def iterates(
     # One program for all chunks that are no longer than usual.
     most = max(every, usual)
     arguments, axes = _program(job)
+    layout = job.layout
     clock = time.perf_counter()
 
     def lap() -> float:
@@ -142,9 +145,10 @@ def iterates(
         # `past`: how many of the numbers given are of the steps since the last iterate.
         compile_seconds = lap()
         # Read what donation will invalidate before the next chunk is queued.
-        image = _as_saved(carry.best.position, bounds=recipe.bounds)
+        image: Any = _as_saved(carry.best.position, bounds=recipe.bounds)
+        image = layout.fetch(image) if isinstance(layout, Rows) else readable(image)
         best, losses, terms, evaluations = jax.device_get(
-            (carry.best._replace(position=0), losses, terms, carry.state.evaluations)
+            readable((carry.best._replace(position=0), losses, terms, carry.state.evaluations))
         )
         if isinstance(past, int):
             numbers = (of_steps[..., :past] for of_steps in (losses, *terms))
@@ -155,12 +159,15 @@ def iterates(
 
     # A call returns when its program is traced, compiled and queued; waiting is running.
     if state is None:
-        carry = _start(*arguments, job.start, axes=axes)
+        carry = _start(*arguments, job.start, axes=axes, layout=layout)
         best = carry.best
         first = iterate(0, 1, best.loss[..., None], [term[..., None] for term in best.terms])
     else:
         # Copies, as the carry is donated and the caller keeps the state.
-        carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
+        if layout is None:
+            carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
+        else:
+            carry = layout.place_state(jax.tree.map(np.array, state.carry), job.size[1])
         first = iterate(state.step, state.history)
         first = first._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
     yield first
@@ -170,7 +177,9 @@ def iterates(
         # On multiples of `every`, also from a state that is not on one.
         num_steps = min(every - done % every, recipe.steps - done)
         lap()
-        carry, losses, terms = _advance(*arguments, carry, num_steps, axes=axes, most=most)
+        carry, losses, terms = _advance(
+            *arguments, carry, num_steps, axes=axes, layout=layout, most=most
+        )
         done += num_steps
         before, latest = latest, iterate(done, num_steps, losses, terms)
         if gone.any():
@@ -213,7 +222,7 @@ def run_state(seen: Sequence[Iterate]) -> RunState:
 def carry_form(job: Job) -> Any:
     """Give the pytree of shapes and types that a `RunState.carry` of this job has."""
     arguments, axes = _program(job)
-    return jax.eval_shape(partial(_start, axes=axes), *arguments, job.start)
+    return jax.eval_shape(partial(_start, axes=axes, layout=job.layout), *arguments, job.start)
 
 
 def lowered(job: Job, *, every: int = 1) -> jax.stages.Lowered:
@@ -227,7 +236,10 @@ def lowered(job: Job, *, every: int = 1) -> jax.stages.Lowered:
       What `compile()` turns into a program that tells its memory.
     """
     arguments, axes = _program(job)
-    return _advance.lower(*arguments, carry_form(job), every, axes=axes, most=every)
+    form = carry_form(job)
+    if job.layout is not None:
+        form = job.layout.form(form, job.size[1])
+    return _advance.lower(*arguments, form, every, axes=axes, layout=job.layout, most=every)
 
 
 def default_every(start: ArrayLike) -> int:
@@ -250,9 +262,11 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     batched = start.ndim == 4
     last = seen[-1]
     arguments, axes = _program(job)
-    pictures, losses, terms = jax.device_get(
-        (last.image, *_values(*arguments, last.image, axes=axes))
+    image = job.layout.place(last.image) if job.layout else last.image
+    losses, terms = jax.device_get(
+        readable(_values(*arguments, image, axes=axes, layout=job.layout))
     )
+    pictures = np.asarray(last.image)
 
     def lane(tree: Any, k: int) -> Any:
         return jax.tree.map(lambda x: x[k], tree) if batched else tree
@@ -293,6 +307,7 @@ def stylize(
     network: Network,
     start: ArrayLike | str | None = None,
     style_blend: Sequence[float] | None = None,
+    devices: Devices = None,
 ) -> Result:
     """Paint the content picture in the style of another.
 
@@ -303,6 +318,7 @@ def stylize(
       network: weights, from `jaxstyle.load_network`.
       start: initial picture instead of the recipe's `init`.
       style_blend: one weight a style picture; equal if not given.
+      devices: how many of `jax.devices()` share the rows of the picture, `"all"`, or a list.
 
     Returns:
       `Result`; its `image` has the content's proportions and a longest side of at most
@@ -323,8 +339,9 @@ def stylize(
       (32, 32, 3)
     """
     job = prepare(
-        content, style, recipe=recipe, network=network, start=start, style_blend=style_blend
-    )
+        content, style, recipe=recipe, network=network, start=start, style_blend=style_blend,
+        devices=devices,
+    )  # fmt: skip
     return finish(job, _seen(iterates(job)))[0]
 
 
@@ -336,6 +353,7 @@ def stylize_batch(
     network: Network,
     starts: Sequence[ArrayLike | str] | int,
     style_blend: Sequence[float] | None = None,
+    devices: Devices = None,
 ) -> list[Result]:
     """Stylize from several initial pictures at once: one vmapped program, a lane each.
 
@@ -347,6 +365,8 @@ def stylize_batch(
       starts: the number of lanes that start after `recipe.init`; or one start a lane,
         each a picture or one of `"content"`, `"noise"`, `"style"`, mixed as you like.
       style_blend: as in `stylize`.
+      devices: how many of `jax.devices()` share the lanes, `"all"`, or a list; as many as divide
+        them.
 
     Returns:
       One `Result` a lane, in order.
@@ -356,8 +376,9 @@ def stylize_batch(
     """
     lanes = [recipe.init] * starts if isinstance(starts, int) else starts
     job = prepare(
-        content, style, recipe=recipe, network=network, lanes=lanes, style_blend=style_blend
-    )
+        content, style, recipe=recipe, network=network, lanes=lanes, style_blend=style_blend,
+        devices=devices,
+    )  # fmt: skip
     return finish(job, _seen(iterates(job)))
 
 
@@ -380,7 +401,7 @@ def evaluate(
     shrunk = style_pictures(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
     loss, terms = jax.device_get(
-        _values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None)
+        _values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None, layout=None)
     )
     return float(loss), Terms(*map(float, terms))
 
@@ -418,42 +439,69 @@ def _number(value: Any) -> np.ndarray:
     return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
 
 
-def _lanes(function: Any, axes: _Axes | None) -> Any:
-    """Map `function(targets, recipe, x)` over lanes."""
-    return function if axes is None else jax.vmap(function, in_axes=(*axes, 0))
+def _lanes(function: Any, axes: _Axes | None, layout: Layout | None) -> Any:
+    """Map `function(shared, targets, recipe, x)` over lanes."""
+    if axes is None:
+        return function
+    mapped = jax.vmap(function, in_axes=(None, *axes, 0))
+    return layout.mapped(mapped, (None, *axes, 0)) if isinstance(layout, Lanes) else mapped
 
 
-def _objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
+def _objective(network: Network, targets: Targets, recipe: Recipe, rows: Rows | None) -> Objective:
     """Give the objective of what the optimiser moves (`bounds`)."""
-    of_picture, bounds = make_objective(network, targets, recipe), BOUNDS[recipe.bounds]
-    return lambda position: of_picture(bounds.picture(position))
+    of_picture = make_objective(network, targets, recipe, rows=rows)
+    return lambda position: of_picture(BOUNDS[recipe.bounds].picture(position))
 
 
-@partial(jax.jit, static_argnames=("axes",))
+@partial(jax.jit, static_argnames=("axes", "layout"))
 def _values(
-    network: Network, targets: Targets, recipe: Recipe, image: jax.Array, *, axes: _Axes | None
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    image: jax.Array,
+    *,
+    axes: _Axes | None,
+    layout: Layout | None,
 ) -> tuple[jax.Array, Terms]:
-    def value(targets: Targets, recipe: Recipe, image: jax.Array) -> tuple[jax.Array, Terms]:
-        return make_objective(network, targets, recipe)(image)
+    rows = layout if isinstance(layout, Rows) else None
 
-    return _lanes(value, axes)(targets, recipe, image)
+    def value(
+        network: Network, targets: Targets, recipe: Recipe, image: jax.Array
+    ) -> tuple[jax.Array, Terms]:
+        return make_objective(network, targets, recipe, rows=rows)(image)
+
+    return _lanes(value, axes, layout)(network, targets, recipe, image)
 
 
-@partial(jax.jit, static_argnames=("axes",))
+def _kept(carry: _Carry, layout: Layout | None) -> _Carry:
+    """Keep the state where its picture is: nothing else says so of what starts as zeros."""
+    return layout.keep(carry, carry.best.position.shape[1]) if isinstance(layout, Rows) else carry
+
+
+@partial(jax.jit, static_argnames=("axes", "layout"))
 def _start(
-    network: Network, targets: Targets, recipe: Recipe, start: jax.Array, *, axes: _Axes | None
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    start: jax.Array,
+    *,
+    axes: _Axes | None,
+    layout: Layout | None,
 ) -> _Carry:
-    def init(targets: Targets, recipe: Recipe, start: jax.Array) -> _Carry:
+    rows = layout if isinstance(layout, Rows) else None
+
+    def init(network: Network, targets: Targets, recipe: Recipe, start: jax.Array) -> _Carry:
         # A copy, as the carry is donated and the caller keeps the start.
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
-        state = make_optimiser(recipe).init(_objective(network, targets, recipe), position)
+        objective = _objective(network, targets, recipe, rows)
+        state = make_optimiser(recipe, rows=rows).init(objective, position)
         point = state.point
         return _Carry(state, _Best(point.position, point.value, point.aux))
 
-    return _lanes(init, axes)(targets, recipe, start)
+    return _kept(_lanes(init, axes, layout)(network, targets, recipe, start), layout)
 
 
-@partial(jax.jit, static_argnames=("axes", "most"), donate_argnums=(3,))
+@partial(jax.jit, static_argnames=("axes", "layout", "most"), donate_argnums=(3,))
 def _advance(
     network: Network,
     targets: Targets,
@@ -462,14 +510,19 @@ def _advance(
     num_steps: ArrayLike,
     *,
     axes: _Axes | None,
+    layout: Layout | None,
     most: int,
 ) -> tuple[_Carry, jax.Array, Terms]:
     """Run `num_steps` steps, at most `most`: an argument, so that a last, shorter chunk compiles
     nothing. The numbers of each step are in the first `num_steps` of `most` places."""
+    rows = layout if isinstance(layout, Rows) else None
 
-    def steps(targets: Targets, recipe: Recipe, carry: _Carry) -> tuple[_Carry, _Numbers]:
-        objective = _objective(network, targets, recipe)
-        optimiser = make_optimiser(recipe)
+    def steps(
+        shared: tuple[Network, ArrayLike], targets: Targets, recipe: Recipe, carry: _Carry
+    ) -> tuple[_Carry, _Numbers]:
+        network, num_steps = shared
+        objective = _objective(network, targets, recipe, rows)
+        optimiser = make_optimiser(recipe, rows=rows)
 
         def step(index: jax.Array, so_far: tuple[_Carry, _Numbers]) -> tuple[_Carry, _Numbers]:
             carry, numbers = so_far
@@ -481,13 +534,15 @@ def _advance(
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
             found = info.value, info.aux
             numbers = jax.tree.map(lambda all, one: all.at[index].set(one), numbers, found)
-            return _Carry(state, best), numbers
+            return _kept(_Carry(state, best), layout), numbers
 
         one = carry.best.loss, carry.best.terms
         empty = jax.tree.map(lambda number: jnp.zeros(most, number.dtype), one)
         return jax.lax.fori_loop(0, num_steps, step, (carry, empty))
 
-    carry, (losses, terms) = _lanes(steps, axes)(targets, recipe, carry)
+    carry, (losses, terms) = _lanes(steps, axes, layout)(
+        (network, num_steps), targets, recipe, carry
+    )
     return carry, losses, terms
 
 

@@ -15,7 +15,7 @@ FLOORS = (
     {"bounds", "errors", "interrupts", "curves"},
     {"convolution", "divergence", "files"},
     {"vgg"},
-    {"losses", "variation", "images", "weights"},
+    {"losses", "variation", "images", "weights", "sharding"},
     {"styles"},
     {"recipe", "sheets", "tiles"},
     {"peers"},
@@ -49,8 +49,11 @@ ALONE = {
     "recipe": {"bounds", "errors", "styles", "variation", "vgg"},
     "peers": {"errors", "recipe"},
     "tiles": {"vgg"},
-    "objective": {"errors", "losses", "recipe", "styles", "tiles", "variation", "vgg"},
-    "optimisers": {"errors", "recipe", "vgg"},
+    "objective": {
+        *("errors", "losses", "recipe", "sharding", "styles", "tiles", "variation", "vgg")
+    },
+    "optimisers": {"errors", "recipe", "sharding", "vgg"},
+    "sharding": {"errors"},
     "weights": {"errors", "files", "vgg"},
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -14,6 +14,7 @@ from jaxstyle.cli.options import (
     bounds,
     bounds_options,
     build_recipe,
+    devices_option,
     preset_option,
     recipe_options,
     serve_option,
@@ -83,6 +84,7 @@ NO_BETTER = 3
     help="Bits a colour channel of the output: 8, or 16 for .png and .tiff.",
 )
 @bounds_options
+@devices_option
 @click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option(
@@ -104,6 +106,7 @@ def stylize(
     bit_depth: int,
     max_pixels: int | None,
     first_frame: bool,
+    devices: int | str | None,
     report: Path | None,
     quiet: bool,
     log_json: bool,
@@ -154,6 +157,7 @@ def stylize(
     from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
     from jaxstyle.run import Iterate, default_every, finish, iterates
+    from jaxstyle.sharding import shared_by
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before the long work.
@@ -178,7 +182,10 @@ def stylize(
         height, width = sources.content.shape[:2]
         if recipe.size:
             height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
-        memory.check(height, width, recipe=recipe, network=network, batch=batch)
+        sharing = shared_by(devices, batch)
+        memory.check(
+            height, width, recipe=recipe, network=network, batch=batch, devices=len(sharing)
+        )
         job = prepare(
             sources.content,
             sources.styles,
@@ -186,6 +193,7 @@ def stylize(
             network=network,
             start=sources.start,
             lanes=[sources.start] * batch if batch > 1 else None,
+            devices=sharing,
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
@@ -214,7 +222,7 @@ def stylize(
     alpha = sources.alpha
     if alpha is not None:
         # The content's transparency is the output's, where its format has any.
-        alpha = images.resize(alpha[..., None], *job.start.shape[-3:-1])[..., 0]
+        alpha = images.resize(alpha[..., None], *job.size)[..., 0]
     outputs = Outputs.lanes(
         output, batch, network=network, weights=weights_name, inputs=sources.inputs, alpha=alpha,
         bit_depth=bit_depth,
@@ -231,7 +239,7 @@ def stylize(
         from jaxstyle.live import Live
         from jaxstyle.serve import RunView
 
-        shown_content = images.resize(sources.content, *job.start.shape[-3:-1])
+        shown_content = images.resize(sources.content, *job.size)
         page = open_page(port, RunView(Live(recipe.steps), shown_content), as_json=log_json)
     seen: list[Iterate] = []
     code = 0
