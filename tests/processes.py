@@ -21,7 +21,7 @@ jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=numb
 
 network = _make_network(blocks=2)
 recipe = jaxstyle.Recipe(
-    steps=3, history_size=3, content_layers="relu2_2", style_layers="relu1_1", init="noise"
+    steps=3, history_size=3, content_layers="relu1_1", style_layers="relu1_1", init="noise"
 )
 pictures = _make_picture(21, 18, seed=1), _make_picture(16, 18, seed=2)
 given = dict(recipe=recipe, network=network)
