@@ -22,9 +22,10 @@ from safetensors.numpy import save
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import check_readable, shown, write_atomically
 from jaxstyle.prepare import Job
+from jaxstyle.programs import carry_form
 from jaxstyle.record import MALFORMED, Record, parse_record
 from jaxstyle.report import SCHEMA, environment_report, to_json, weights_report
-from jaxstyle.run import History, RunState, carry_form
+from jaxstyle.run import History, RunState
 from jaxstyle.sharding import Rows
 
 KEYWORD = "jaxstyle-checkpoint"

@@ -11,8 +11,8 @@ import psutil
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.objective import compute_targets
 from jaxstyle.prepare import Job, rows_over
+from jaxstyle.programs import lowered
 from jaxstyle.recipe import LBFGS_OPTIMIZERS, Recipe
-from jaxstyle.run import lowered
 from jaxstyle.vgg import Network, receptive_margin, smallest_side, split_layer
 
 # Of the free memory: the rest is for the system, the compiler and the pictures' files.

@@ -8,7 +8,6 @@ of the caller. `stylize` is that loop with nothing in it.
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +16,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
-from jaxstyle.bounds import BOUNDS
 from jaxstyle.divergence import diverged
-from jaxstyle.objective import Objective, Targets, Terms, compute_targets, make_objective
-from jaxstyle.optimisers import make_optimiser
+from jaxstyle.objective import Terms, compute_targets
 from jaxstyle.prepare import Job, picture, prepare, style_pictures
+from jaxstyle.programs import advance, as_saved, begin, common_arguments, values
 from jaxstyle.recipe import Recipe
-from jaxstyle.sharding import Devices, Lanes, Layout, Rows, readable
+from jaxstyle.sharding import Devices, Rows, readable
 from jaxstyle.vgg import Network
 
 
@@ -93,21 +91,6 @@ class Result(NamedTuple):
     """Whether the run was stopped as its loss exploded; `image` is still the best one seen."""
 
 
-class _Best(NamedTuple):
-    position: jax.Array
-    loss: jax.Array
-    terms: Terms
-
-
-class _Carry(NamedTuple):
-    state: Any
-    best: _Best
-
-
-_Numbers = tuple[jax.Array, Terms]
-"""Loss and terms after each step."""
-
-
 def iterates(
     job: Job, *, every: int | None = None, state: RunState | None = None
 ) -> Iterator[Iterate]:
@@ -132,7 +115,7 @@ def iterates(
     every = every or usual
     # One program for all chunks that are no longer than usual.
     most = max(every, usual)
-    arguments, axes = _program(job)
+    arguments, axes = common_arguments(job)
     layout = job.layout
     clock = time.perf_counter()
 
@@ -145,7 +128,7 @@ def iterates(
         # `past`: how many of the numbers given are of the steps since the last iterate.
         compile_seconds = lap()
         # Read what donation will invalidate before the next chunk is queued.
-        image: Any = _as_saved(carry.best.position, bounds=recipe.bounds)
+        image: Any = as_saved(carry.best.position, bounds=recipe.bounds)
         image = layout.fetch(image) if isinstance(layout, Rows) else readable(image)
         best, losses, terms, evaluations = jax.device_get(
             readable((carry.best._replace(position=0), losses, terms, carry.state.evaluations))
@@ -159,7 +142,7 @@ def iterates(
 
     # A call returns when its program is traced, compiled and queued; waiting is running.
     if state is None:
-        carry = _start(*arguments, job.start, axes=axes, layout=layout)
+        carry = begin(*arguments, job.start, axes=axes, layout=layout)
         best = carry.best
         first = iterate(0, 1, best.loss[..., None], [term[..., None] for term in best.terms])
     else:
@@ -177,7 +160,7 @@ def iterates(
         # On multiples of `every`, also from a state that is not on one.
         num_steps = min(every - done % every, recipe.steps - done)
         lap()
-        carry, losses, terms = _advance(
+        carry, losses, terms = advance(
             *arguments, carry, num_steps, axes=axes, layout=layout, most=most
         )
         done += num_steps
@@ -219,29 +202,6 @@ def run_state(seen: Sequence[Iterate]) -> RunState:
     )
 
 
-def carry_form(job: Job) -> Any:
-    """Give the pytree of shapes and types that a `RunState.carry` of this job has."""
-    arguments, axes = _program(job)
-    return jax.eval_shape(partial(_start, axes=axes, layout=job.layout), *arguments, job.start)
-
-
-def lowered(job: Job, *, every: int = 1) -> jax.stages.Lowered:
-    """Lower the program that runs a chunk of a job, whose arrays may be mere shapes.
-
-    Args:
-      job: leaves may be `jax.ShapeDtypeStruct`s.
-      every: most steps a chunk.
-
-    Returns:
-      What `compile()` turns into a program that tells its memory.
-    """
-    arguments, axes = _program(job)
-    form = carry_form(job)
-    if job.layout is not None:
-        form = job.layout.form(form, job.size[1])
-    return _advance.lower(*arguments, form, every, axes=axes, layout=job.layout, most=every)
-
-
 def default_every(start: ArrayLike) -> int:
     """Choose the steps a chunk: five, fewer for pictures so large that a person would wait."""
     pixels = int(np.prod(np.shape(start)[:-1]))
@@ -261,10 +221,10 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     recipe, start = job.recipe, job.start
     batched = start.ndim == 4
     last = seen[-1]
-    arguments, axes = _program(job)
+    arguments, axes = common_arguments(job)
     image = job.layout.place(last.image) if job.layout else last.image
     losses, terms = jax.device_get(
-        readable(_values(*arguments, image, axes=axes, layout=job.layout))
+        readable(values(*arguments, image, axes=axes, layout=job.layout))
     )
     pictures = np.asarray(last.image)
 
@@ -401,154 +361,9 @@ def evaluate(
     shrunk = style_pictures(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe)
     loss, terms = jax.device_get(
-        _values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None, layout=None)
+        values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None, layout=None)
     )
     return float(loss), Terms(*map(float, terms))
-
-
-# The two programs of a run. Weights, targets and the recipe's numbers are arguments:
-# closed over, they would be folded as constants for minutes.
-
-
-class _Axes(NamedTuple):
-    """What of a batch has a lane axis besides the pictures: 0, or None where lanes share it."""
-
-    targets: int | None
-    recipe: int | None
-
-
-_Arguments = tuple[Network, Targets, Recipe]
-
-
-def _program(job: Job) -> tuple[_Arguments, _Axes | None]:
-    """Give the programs' common arguments and, for a batch, their lane axes."""
-    if len(job.start.shape) == 3:
-        return (job.network, job.targets, job.recipe.for_program()), None
-    recipe = job.recipe.for_program()
-    if job.lanes:
-        # On the host: a number a lane is no work for the device.
-        recipe = jax.tree.map(
-            lambda *numbers: np.stack([_number(n) for n in numbers]),
-            *(lane.for_program() for lane in job.lanes),
-        )
-    axes = _Axes(0 if job.own_targets else None, 0 if job.lanes else None)
-    return (job.network, job.targets, recipe), axes
-
-
-def _number(value: Any) -> np.ndarray:
-    return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
-
-
-def _lanes(function: Any, axes: _Axes | None, layout: Layout | None) -> Any:
-    """Map `function(shared, targets, recipe, x)` over lanes."""
-    if axes is None:
-        return function
-    mapped = jax.vmap(function, in_axes=(None, *axes, 0))
-    return layout.mapped(mapped, (None, *axes, 0)) if isinstance(layout, Lanes) else mapped
-
-
-def _objective(network: Network, targets: Targets, recipe: Recipe, rows: Rows | None) -> Objective:
-    """Give the objective of what the optimiser moves (`bounds`)."""
-    of_picture = make_objective(network, targets, recipe, rows=rows)
-    return lambda position: of_picture(BOUNDS[recipe.bounds].picture(position))
-
-
-@partial(jax.jit, static_argnames=("axes", "layout"))
-def _values(
-    network: Network,
-    targets: Targets,
-    recipe: Recipe,
-    image: jax.Array,
-    *,
-    axes: _Axes | None,
-    layout: Layout | None,
-) -> tuple[jax.Array, Terms]:
-    rows = layout if isinstance(layout, Rows) else None
-
-    def value(
-        network: Network, targets: Targets, recipe: Recipe, image: jax.Array
-    ) -> tuple[jax.Array, Terms]:
-        return make_objective(network, targets, recipe, rows=rows)(image)
-
-    return _lanes(value, axes, layout)(network, targets, recipe, image)
-
-
-def _kept(carry: _Carry, layout: Layout | None) -> _Carry:
-    """Keep the state where its picture is: nothing else says so of what starts as zeros."""
-    return layout.keep(carry, carry.best.position.shape[1]) if isinstance(layout, Rows) else carry
-
-
-@partial(jax.jit, static_argnames=("axes", "layout"))
-def _start(
-    network: Network,
-    targets: Targets,
-    recipe: Recipe,
-    start: jax.Array,
-    *,
-    axes: _Axes | None,
-    layout: Layout | None,
-) -> _Carry:
-    rows = layout if isinstance(layout, Rows) else None
-
-    def init(network: Network, targets: Targets, recipe: Recipe, start: jax.Array) -> _Carry:
-        # A copy, as the carry is donated and the caller keeps the start.
-        position = jnp.copy(BOUNDS[recipe.bounds].position(start))
-        objective = _objective(network, targets, recipe, rows)
-        state = make_optimiser(recipe, rows=rows).init(objective, position)
-        point = state.point
-        return _Carry(state, _Best(point.position, point.value, point.aux))
-
-    return _kept(_lanes(init, axes, layout)(network, targets, recipe, start), layout)
-
-
-@partial(jax.jit, static_argnames=("axes", "layout", "most"), donate_argnums=(3,))
-def _advance(
-    network: Network,
-    targets: Targets,
-    recipe: Recipe,
-    carry: _Carry,
-    num_steps: ArrayLike,
-    *,
-    axes: _Axes | None,
-    layout: Layout | None,
-    most: int,
-) -> tuple[_Carry, jax.Array, Terms]:
-    """Run `num_steps` steps, at most `most`: an argument, so that a last, shorter chunk compiles
-    nothing. The numbers of each step are in the first `num_steps` of `most` places."""
-    rows = layout if isinstance(layout, Rows) else None
-
-    def steps(
-        shared: tuple[Network, ArrayLike], targets: Targets, recipe: Recipe, carry: _Carry
-    ) -> tuple[_Carry, _Numbers]:
-        network, num_steps = shared
-        objective = _objective(network, targets, recipe, rows)
-        optimiser = make_optimiser(recipe, rows=rows)
-
-        def step(index: jax.Array, so_far: tuple[_Carry, _Numbers]) -> tuple[_Carry, _Numbers]:
-            carry, numbers = so_far
-            state, info = optimiser.step(objective, carry.state)
-            point, best = state.point, carry.best
-            # A value that is not a number is never better, so a diverged run keeps its best.
-            better = point.value < best.loss
-            candidate = _Best(point.position, point.value, point.aux)
-            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
-            found = info.value, info.aux
-            numbers = jax.tree.map(lambda all, one: all.at[index].set(one), numbers, found)
-            return _kept(_Carry(state, best), layout), numbers
-
-        one = carry.best.loss, carry.best.terms
-        empty = jax.tree.map(lambda number: jnp.zeros(most, number.dtype), one)
-        return jax.lax.fori_loop(0, num_steps, step, (carry, empty))
-
-    carry, (losses, terms) = _lanes(steps, axes, layout)(
-        (network, num_steps), targets, recipe, carry
-    )
-    return carry, losses, terms
-
-
-@partial(jax.jit, static_argnames=("bounds",))
-def _as_saved(position: jax.Array, *, bounds: str) -> jax.Array:
-    return jnp.clip(BOUNDS[bounds].picture(position), 0, 1)
 
 
 def _seen(run: Iterator[Iterate]) -> list[Iterate]:

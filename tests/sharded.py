@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from conftest import _make_network, _make_picture
 
-from jaxstyle import Recipe
+from jaxstyle import Recipe, programs
 from jaxstyle import run as runs
 from jaxstyle.checkpoint import load_state, read_checkpoint, save_checkpoint
 from jaxstyle.cli import main
@@ -47,7 +47,7 @@ def specs(tree):
 
 def collectives(job):
     """Kinds and shapes of what the compiled chunk exchanges: the program that `iterates` runs."""
-    text = runs.lowered(job, every=runs.default_every(job.start)).compile().as_text()
+    text = programs.lowered(job, every=runs.default_every(job.start)).compile().as_text()
     found = COLLECTIVE.findall(text)
     return [[kind, re.sub(r"\{.*?\}|/\*.*?\*/", "", shapes)] for shapes, kind, _ in found]
 

@@ -24,8 +24,9 @@ from jaxstyle import JaxstyleError, Recipe, divergence
 from jaxstyle.checkpoint import KEYWORD, load_state, read_checkpoint
 from jaxstyle.divergence import diverged
 from jaxstyle.prepare import prepare
+from jaxstyle.programs import carry_form
 from jaxstyle.recipe import OPTIMIZERS
-from jaxstyle.run import carry_form, finish, iterates, run_state
+from jaxstyle.run import finish, iterates, run_state
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
 # More for a long run by hand.

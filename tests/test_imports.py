@@ -21,6 +21,7 @@ FLOORS = (
     {"peers"},
     {"objective", "optimisers"},
     {"prepare"},
+    {"programs"},
     {"run"},
     {"memory", "report"},
     {"pace"},

@@ -192,15 +192,15 @@ class TestOptimisers:
         assert result.loss == pytest.approx(result.initial_loss, rel=0.1)
 
     def test_other_numbers_use_the_same_program(self, pictures, network):
-        from jaxstyle import run
+        from jaxstyle import programs
 
         stylize_one(*pictures, recipe=RECIPE, network=network)
-        before = run._advance._cache_size(), run._start._cache_size()
+        before = programs.advance._cache_size(), programs.begin._cache_size()
         changed = dataclasses.replace(
             RECIPE, style_weight=5.0, content_layers="relu2_2:2", seed=9, init="noise"
         )
         stylize_one(*pictures, recipe=changed, network=network)
-        assert (run._advance._cache_size(), run._start._cache_size()) == before
+        assert (programs.advance._cache_size(), programs.begin._cache_size()) == before
 
 
 class TestBatch:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 import jaxstyle
 from jaxstyle.prepare import Job, rows_over
-from jaxstyle.run import lowered
+from jaxstyle.programs import lowered
 from jaxstyle.sharding import Lanes
 from jaxstyle.vgg import CONVENTIONS, Network, convolutions
 

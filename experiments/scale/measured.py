@@ -14,7 +14,7 @@ import numpy as np
 from costs import vgg19
 
 import jaxstyle
-from jaxstyle.run import lowered
+from jaxstyle.programs import lowered
 
 
 def peak() -> float:
