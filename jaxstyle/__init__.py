@@ -2,6 +2,8 @@
 
 from importlib.metadata import version as _version
 
+from jaxstyle.descent import Iterate as Iterate
+from jaxstyle.descent import iterates as iterates
 from jaxstyle.errors import JaxstyleError as JaxstyleError
 from jaxstyle.losses import content_loss as content_loss
 from jaxstyle.losses import gram_matrix as gram_matrix
@@ -11,7 +13,6 @@ from jaxstyle.memory import Plan as Plan
 from jaxstyle.memory import plan as plan
 from jaxstyle.objective import Targets as Targets
 from jaxstyle.objective import Terms as Terms
-from jaxstyle.objective import compute_targets as compute_targets
 from jaxstyle.objective import make_objective as make_objective
 from jaxstyle.optimisers import Optimiser as Optimiser
 from jaxstyle.optimisers import lbfgs as lbfgs
@@ -20,13 +21,12 @@ from jaxstyle.peers import presets as presets
 from jaxstyle.prepare import Job as Job
 from jaxstyle.prepare import prepare as prepare
 from jaxstyle.recipe import Recipe as Recipe
-from jaxstyle.run import Iterate as Iterate
 from jaxstyle.run import Result as Result
 from jaxstyle.run import evaluate as evaluate
 from jaxstyle.run import finish as finish
-from jaxstyle.run import iterates as iterates
 from jaxstyle.run import stylize as stylize
 from jaxstyle.run import stylize_batch as stylize_batch
+from jaxstyle.targets import compute_targets as compute_targets
 from jaxstyle.variation import total_variation as total_variation
 from jaxstyle.vgg import InputConvention as InputConvention
 from jaxstyle.vgg import Network as Network

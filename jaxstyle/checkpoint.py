@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +19,15 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
+from jaxstyle.descent import History, RunState, scale_at
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import check_readable, shown, write_atomically
 from jaxstyle.inputs import named
 from jaxstyle.prepare import Job
+from jaxstyle.programs import carry_form
 from jaxstyle.record import MALFORMED, Record, parse_record
 from jaxstyle.report import SCHEMA, environment_report, to_json, weights_report
-from jaxstyle.run import History, RunState, carry_form
+from jaxstyle.sharding import Rows
 
 KEYWORD = "jaxstyle-checkpoint"
 _CODES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "bool": "BOOL"}
@@ -58,7 +61,11 @@ def save_checkpoint(
     Raises:
       JaxstyleError: it cannot be written.
     """
-    arrays = _named(state.carry, state.history)
+    carry = state.carry
+    if isinstance(job.layout, Rows):
+        # What is kept is the same on any number of devices.
+        carry = jax.tree.map(partial(np.array, order="C"), job.layout.cut(carry, job.size[1]))
+    arrays = _named(carry, state.history)
     described = {
         "schema": SCHEMA,
         # Of the best lane; one that is not a number becomes null.
@@ -114,7 +121,9 @@ def load_state(checkpoint: Checkpoint, job: Job, *, argument: str = "--resume") 
     Raises:
       JaxstyleError: they are not, or the file is damaged.
     """
-    path, form = checkpoint.path, carry_form(job, step=checkpoint.record.steps)
+    path, form = checkpoint.path, carry_form(job.scales[scale_at(job, checkpoint.record.steps)])
+    if isinstance(job.layout, Rows):
+        form = jax.eval_shape(partial(job.layout.cut, width=job.size[1]), form)
     steps = checkpoint.record.steps + 1
     batch = job.start.shape[:1] if job.start.ndim == 4 else ()
     # Shapes and types in the place of arrays.

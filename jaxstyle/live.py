@@ -4,13 +4,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxstyle import images
 from jaxstyle.curves import svg_curves
+from jaxstyle.descent import Iterate
 from jaxstyle.pace import Pace
-from jaxstyle.run import Iterate
 
 
 class View(NamedTuple):
@@ -81,8 +80,8 @@ class Live:
         with self._lock:
             if self._last is None:
                 raise LookupError("no picture yet")
-            image: jax.Array = self._last.image
-        # On the host first: indexing on the device would compile a program for it.
+            # On the host first: indexing on the device would compile a program for it.
+            image = self._last.image
         batch = np.asarray(image)
         if batch.ndim == 3:
             batch = batch[None]

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import psutil
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.objective import compute_targets
-from jaxstyle.prepare import Job
+from jaxstyle.prepare import Job, rows_over
+from jaxstyle.programs import lowered
 from jaxstyle.recipe import LBFGS_OPTIMIZERS, Recipe
-from jaxstyle.run import lowered
+from jaxstyle.targets import compute_targets
 from jaxstyle.vgg import Network, receptive_margin, smallest_side, split_layer
 
 # Of the free memory: the rest is for the system, the compiler and the pictures' files.
@@ -74,20 +74,69 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
     return Plan(width, height, batch, needed, free, largest or None)
 
 
-def check(height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1) -> None:
+def check(
+    height: int,
+    width: int,
+    *,
+    recipe: Recipe,
+    network: Network,
+    batch: int = 1,
+    devices: int = 1,
+) -> None:
     """Raise before a run that would die for want of memory; quick where it is clear that it fits.
+
+    Args:
+      height: of the picture.
+      width: likewise.
+      recipe: the settings.
+      network: weights.
+      batch: initial pictures.
+      devices: how many share the batch, or the rows of one picture.
 
     Raises:
       JaxstyleError: it does not fit; the message has the largest size that does.
     """
     recipe = recipe.resolved(network)
     free = free_bytes()
+    if devices > 1:
+        _check_share(height, width, recipe, network, batch, devices, free)
+        return
     bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
     if free is None or bound < USABLE * free:
         return
     found = plan(height, width, recipe=recipe, network=network, batch=batch)
     if not found.fits:
         raise JaxstyleError(f"size: {advice(found, recipe)}")
+
+
+def _check_share(
+    height: int,
+    width: int,
+    recipe: Recipe,
+    network: Network,
+    batch: int,
+    devices: int,
+    free: int | None,
+) -> None:
+    if free is None:
+        return
+    if jax.devices()[0].platform == "cpu":
+        free //= devices  # They are one machine's.
+    if batch > 1:
+        batch = -(-batch // devices)
+    else:
+        # A device needs what a picture of its rows needs, up to the neighbours' few.
+        height = rows_over(jax.devices()[:devices], height, recipe).padded // devices
+    bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
+    if bound < USABLE * free:
+        return
+    needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
+    if needed > USABLE * free:
+        ways = ["a smaller --size", "more --devices", *([] if recipe.tile else ["--tile 512"])]
+        raise JaxstyleError(
+            f"size: each of {devices} devices needs {gigabytes(needed)} of memory and "
+            f"{gigabytes(free)} are free; use {', '.join(ways)} or several of them"
+        )
 
 
 def advice(plan: Plan, recipe: Recipe) -> str:

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxstyle import grid, images
+from jaxstyle.descent import Iterate, iterates
 from jaxstyle.files import StrPath
 from jaxstyle.interrupts import interrupts
 from jaxstyle.live import Live, View
 from jaxstyle.pace import clock
 from jaxstyle.prepare import Job
 from jaxstyle.recipe import Recipe
-from jaxstyle.run import Iterate, Result, finish, iterates
+from jaxstyle.run import Result, finish
 from jaxstyle.weights import load_network
 
 LONGEST_SHOWN = 384

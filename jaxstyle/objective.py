@@ -21,22 +21,21 @@ the style's blend weight over the mean of these (Gatys et al., Controlling Perce
 Neural Style Transfer, 2017, section 4, leaves the factor to the user).
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import colours
-from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses import content_loss
-from jaxstyle.masks import Masks, at_layers, fitted, normalised
-from jaxstyle.recipe import WHOLE, Recipe
+from jaxstyle.recipe import Recipe
+from jaxstyle.sharding import Rows
 from jaxstyle.styles import STYLE_LOSSES, StyleLoss
-from jaxstyle.tiles import feature_maps, means
+from jaxstyle.tiles import means
 from jaxstyle.variation import VARIATIONS
 from jaxstyle.vgg import Network, map_size, preprocess
 
@@ -68,171 +67,12 @@ class Terms(NamedTuple):
 Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
 
 
-def compute_targets(
-    network: Network,
-    content: jax.Array,
-    styles: Sequence[jax.Array],
-    recipe: Recipe,
-    *,
-    masks: Masks | None = None,
-) -> Targets:
-    """Compute the content features and the style Gram matrices of a recipe.
-
-    Args:
-      network: weights.
-      content: RGB `[h, w, 3]` in [0, 1], of the output's size.
-      styles: one or more RGB pictures `[h', w', 3]` in [0, 1], each of any size.
-      recipe: what shapes the objective is used, and the styles' blend and colours.
-      masks: concrete arrays, resized to their pictures; needed where the recipe names files.
-
-    Returns:
-      `Targets`; A_l is the weighted mean over the styles, or, with region masks, one a style.
-
-    Raises:
-      JaxstyleError: no style, blend weights or masks that do not fit, a mask that leaves nothing at
-        a layer, a picture too small for a layer.
-    """
-    recipe = recipe.resolved(network)
-    network = recipe.seen_by(network)
-    if not styles:
-        raise JaxstyleError("styles: no style picture was given; give at least one")
-    blend = recipe.style_blend or (1.0,) * len(styles)
-    if len(blend) != len(styles):
-        raise JaxstyleError(
-            f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
-            f"{len(styles)} style pictures; give one a style"
-        )
-    masks = _checked(masks or Masks(), recipe, len(styles))
-    content_layers = tuple(layer for layer, _ in recipe.content_layers)
-    style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
-    content_weights = regions = region_weights = None
-    if masks.content is not None:
-        mask = fitted(masks.content, *content.shape[:2], argument="content_mask")
-        content_weights = jax.tree.map(
-            jnp.asarray,
-            at_layers(mask, content_layers, pooling=recipe.pooling, argument="content_mask"),
-        )
-    if masks.regions:
-        regions, region_weights = _regions(masks, content, style_layers, recipe, blend)
-    match = colours.MATCHES[recipe.preserve_color]
-    found = [
-        _style_statistics(
-            network, match(style, content), style_layers, _style_region(masks, k, style, recipe),
-            style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
-            pooling=recipe.pooling, tile=recipe.tile,
-        )
-        for k, style in enumerate(styles)
-    ]  # fmt: skip
-    shares = [weight / sum(blend) for weight in blend]
-    if regions is not None:
-        style = {layer: tuple(of[layer] for of in found) for layer in style_layers}
-    else:
-        mix = STYLE_LOSSES[recipe.style_loss].blend
-        style = {layer: mix([of[layer] for of in found], shares) for layer in style_layers}
-    maps = _content_features(
-        network, _seen(content, recipe), content_layers, pooling=recipe.pooling, tile=recipe.tile
-    )
-    return Targets(maps, style, content_weights, regions, region_weights)
-
-
-def _seen(picture: jax.Array, recipe: Recipe) -> jax.Array:
+def seen(picture: jax.Array, recipe: Recipe) -> jax.Array:
     """Give what the network is shown of a picture."""
     return colours.grey(picture) if recipe.preserve_color == "luminance" else picture
 
 
-def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
-    for name, given in (("content_mask", masks.content is not None), ("mask", masks.regions)):
-        if getattr(recipe, name) and not given:
-            raise JaxstyleError(
-                f"{name}: {getattr(recipe, name)!r} names a file; load it and give it in `masks`"
-            )
-    if masks.regions and len(masks.regions) != styles:
-        raise JaxstyleError(
-            f"mask: {len(masks.regions)} pairs of masks for {styles} style pictures; give one pair "
-            f"a style, {WHOLE!r} for the whole picture"
-        )
-    if masks.regions and not STYLE_LOSSES[recipe.style_loss].of_means:
-        raise JaxstyleError(
-            f"mask: regions do not work with style_loss {recipe.style_loss!r}, which is no mean "
-            "over positions; choose another style loss"
-        )
-    return masks
-
-
-def _regions(
-    masks: Masks,
-    content: jax.Array,
-    layers: tuple[str, ...],
-    recipe: Recipe,
-    blend: Sequence[float],
-) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Give the regions' masks at the layers, and the weights of their terms."""
-    height, width = content.shape[:2]
-    found, shares = [], []
-    for number, (region, _) in enumerate(masks.regions, start=1):
-        mask = np.ones((height, width), np.float32)
-        if region is not None:
-            mask = fitted(region, height, width, argument=f"mask: region {number}")
-        levels = at_layers(mask, layers, pooling=recipe.pooling, argument=f"mask: region {number}")
-        found.append(normalised(levels))
-        shares.append(mask.mean())
-    weights = np.array(shares) * blend * len(blend) / sum(blend)
-    regions = {
-        layer: jnp.concatenate([jnp.asarray(of[layer]) for of in found], -1) for layer in layers
-    }
-    return regions, jnp.asarray(weights, jnp.float32)
-
-
-def _style_region(
-    masks: Masks, number: int, style: jax.Array, recipe: Recipe
-) -> dict[str, np.ndarray]:
-    """Give the weights of a style's positions at the layers; none for the whole picture."""
-    region = masks.regions[number][1] if masks.regions else None
-    if region is None:
-        return {}
-    argument = f"mask: style region {number + 1}"
-    layers = [layer for layer, _ in recipe.style_layers or ()]
-    mask = fitted(region, *style.shape[:2], argument=argument)
-    return normalised(at_layers(mask, layers, pooling=recipe.pooling, argument=argument))
-
-
-@partial(jax.jit, static_argnames=("layers", "pooling", "tile"))
-def _content_features(
-    network: Network, image: jax.Array, layers: tuple[str, ...], *, pooling: str, tile: int
-) -> dict[str, jax.Array]:
-    x = preprocess(network.convention, image)
-    return feature_maps(network, x, layers, pooling=pooling, tile=tile)
-
-
-@partial(jax.jit, static_argnames=("layers", "style_loss", "gram_normalization", "pooling", "tile"))
-def _style_statistics(
-    network: Network,
-    image: jax.Array,
-    layers: tuple[str, ...],
-    region: dict[str, jax.Array],
-    *,
-    style_loss: str,
-    gram_normalization: str,
-    pooling: str,
-    tile: int,
-) -> dict[str, Any]:
-    x = preprocess(network.convention, image)
-    statistic = partial(_statistic, STYLE_LOSSES[style_loss], frozenset(layers))
-    maps = {layer: _Maps(None, None, weights) for layer, weights in region.items()}
-    found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile)
-    return {
-        layer: jax.tree.map(
-            lambda leaf, layer=layer: (
-                leaf * _gram_factor(gram_normalization, leaf, layer, image.shape, pooling)
-            ),
-            # A style has one region.
-            of_layer.style[0],
-        )
-        for layer, of_layer in found.items()
-    }
-
-
-def _gram_factor(
+def gram_factor(
     normalization: str, gram: jax.Array, layer: str, shape: tuple[int, ...], pooling: str
 ) -> float:
     """Lead from `gram_matrix`, divided by the elements of the map, to another divisor."""
@@ -245,7 +85,7 @@ def _gram_factor(
     return channels * height * width / (shape[0] * shape[1])
 
 
-class _Maps(NamedTuple):
+class Maps(NamedTuple):
     """What belongs to the positions of a layer."""
 
     content: jax.Array | None
@@ -261,14 +101,14 @@ class _Means(NamedTuple):
     """One a region; one if there are none."""
 
 
-def _statistic(
+def statistic_of(
     style_loss: StyleLoss,
     style_layers: frozenset[str],
     layer: str,
     act: jax.Array,
-    maps: _Maps | None,
+    maps: Maps | None,
 ) -> _Means:
-    target, weights, regions = maps or _Maps(None, None, None)
+    target, weights, regions = maps or Maps(None, None, None)
     style: tuple[Any, ...] = ()
     if layer in style_layers:
         style = (
@@ -282,7 +122,9 @@ def _statistic(
     return _Means(None if target is None else content_loss(act, target, weights=weights), style)
 
 
-def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Objective:
+def make_objective(
+    network: Network, targets: Targets, recipe: Recipe, *, rows: Rows | None = None
+) -> Objective:
     """Bind weights, targets and recipe; return the pure function `image -> (loss, Terms)`.
 
     The function takes one RGB picture `[h, w, 3]` of the content picture's size in
@@ -297,6 +139,8 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
       network: weights.
       targets: of the same network and recipe (`compute_targets`).
       recipe: what shapes the objective is used: layers and weights, losses, pooling, tiles.
+      rows: how the picture's rows are shared out over devices; the function then takes
+        `[rows.padded, w, 3]`, of which the rows beyond the picture count for nothing.
     """
     recipe = recipe.resolved(network)
     network = recipe.seen_by(network)
@@ -306,10 +150,10 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
     assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
     assert style_weights is not None, "resolved above"
     layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
-    statistic = partial(_statistic, style_loss, frozenset(targets.style))
+    statistic = partial(statistic_of, style_loss, frozenset(targets.style))
     variation = VARIATIONS[recipe.variation]
     maps = {
-        layer: _Maps(
+        layer: Maps(
             targets.content.get(layer),
             (targets.content_weights or {}).get(layer),
             (targets.regions or {}).get(layer),
@@ -318,13 +162,20 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
     }
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
-        image = _seen(image, recipe)
+        height = image.shape[0] if rows is None else rows.height
+        shape = (height, *image.shape[1:])
+        image = seen(image, recipe)
         x = preprocess(network.convention, image)
-        found = means(network, x, layers, statistic, maps, pooling=recipe.pooling, tile=recipe.tile)
+        found = means(
+            network, x, layers, statistic, maps,
+            pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
+        )  # fmt: skip
 
         def of_content(layer: str) -> jax.Array:
             sums = recipe.content_reduction == "sum"
-            return found[layer].content * (targets.content[layer].size if sums else 1)
+            channels = targets.content[layer].shape[-1]
+            size = math.prod(map_size(layer, *shape[:2], pooling=recipe.pooling)) * channels
+            return found[layer].content * (size if sums else 1)
 
         def of_style(layer: str) -> jax.Array:
             if targets.region_weights is None:
@@ -336,8 +187,8 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
         def of_region(layer: str, statistics: Any, target: Any) -> jax.Array:
             if recipe.style_loss != "gram":
                 return style_loss.distance(statistics, target)
-            statistics = statistics * _gram_factor(
-                recipe.gram_normalization, statistics, layer, image.shape, recipe.pooling
+            statistics = statistics * gram_factor(
+                recipe.gram_normalization, statistics, layer, shape, recipe.pooling
             )
             sums = recipe.style_reduction == "sum"
             return style_loss.distance(statistics, target) * (target.size if sums else 1)
@@ -346,7 +197,7 @@ def make_objective(network: Network, targets: Targets, recipe: Recipe) -> Object
         terms = Terms(
             content=alpha * sum((w * of_content(l) for l, w in recipe.content_layers), zero),
             style=beta * sum((w * of_style(l) for l, w in style_weights), zero),
-            tv=tv_weight * variation(image, x),
+            tv=tv_weight * variation(image, x, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

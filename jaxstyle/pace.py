@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxstyle.run import Iterate
+from jaxstyle.descent import Iterate
 
 
 class Pace:

@@ -11,9 +11,12 @@ from jax.typing import ArrayLike
 from jaxstyle import colours, images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.masks import Masks
-from jaxstyle.objective import Targets, compute_targets
+from jaxstyle.objective import Targets
 from jaxstyle.recipe import INITS, Recipe
-from jaxstyle.vgg import InputConvention, Network, receptive_margin, smallest_side
+from jaxstyle.sharding import Devices, Lanes, Layout, Rows, put, shared_by
+from jaxstyle.sizing import output_size, picture, style_pictures
+from jaxstyle.targets import compute_targets
+from jaxstyle.vgg import InputConvention, Network, smallest_side
 
 
 class Job(NamedTuple):
@@ -34,11 +37,19 @@ class Job(NamedTuple):
     coarser: tuple["Job", ...] = ()
     """With several scales the jobs of the smaller ones, smallest first; the `start` of the first
     is where the run starts."""
+    layout: Layout | None = None
+    """How lanes, or the picture's rows, are shared out over several devices (`spread`)."""
 
     @property
     def scales(self) -> tuple["Job", ...]:
         """The jobs of all scales, smallest first."""
         return (*self.coarser, self._replace(coarser=()))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures, without the rows that a layout adds."""
+        height, width = self.start.shape[-3:-1]
+        return (self.layout.height if isinstance(self.layout, Rows) else height), width
 
 
 def prepare(
@@ -51,6 +62,7 @@ def prepare(
     lanes: Sequence[ArrayLike | str] | None = None,
     masks: Masks | None = None,
     targets: Targets | Sequence[Targets] | None = None,
+    devices: Devices = None,
 ) -> Job:
     """Size the pictures, compute the targets and paint the initial picture or pictures.
 
@@ -65,7 +77,9 @@ def prepare(
         has seed `recipe.seed + i`.
       masks: see `compute_targets`.
       targets: those of an earlier job with the same pictures, layers and sizes, to share them; with
-        several scales one each, as in `Job.scales`.
+        several scales one each, as in `Job.scales`; on one device only.
+      devices: how many of `jax.devices()`, `"all"`, or a list of them: lanes are shared out
+        over them, or without lanes the rows of the one picture.
 
     Returns:
       `Job`, to be given to `iterates`.
@@ -74,6 +88,12 @@ def prepare(
       JaxstyleError: what does not fit, by name.
     """
     recipe = recipe.resolved(network)
+    devices = shared_by(devices, 1 if lanes is None else len(lanes))
+    if lanes is None and len(devices) > 1 and recipe.scales > 1:
+        raise JaxstyleError(
+            f"devices: {len(devices)} do not share the rows of one picture through several scales "
+            f"(scales {recipe.scales}); use one device, one scale, or a batch"
+        )
     content = picture(content, "content")
     several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
     pictures = [picture(style, "style") for style in several]
@@ -82,10 +102,12 @@ def prepare(
         _at_scale(
             content, pictures, recipe=recipe, network=network, start=start, lanes=lanes,
             masks=masks, targets=None if shared is None else shared[number], level=level,
+            devices=devices,
         )
         for number, level in enumerate(reversed(range(recipe.scales)))
     ]  # fmt: skip
-    return jobs[-1]._replace(coarser=tuple(jobs[:-1]))
+    job = jobs[-1]._replace(coarser=tuple(jobs[:-1]))
+    return job if lanes is None else spread(job, devices)
 
 
 def _at_scale(
@@ -99,13 +121,20 @@ def _at_scale(
     masks: Masks | None,
     targets: Targets | None,
     level: int,
+    devices: Sequence[jax.Device],
 ) -> Job:
     """Prepare one scale of a job; `level` counts the scales above it."""
     height, width = original.shape[:2]
     content = images.resize(original, *output_size(height, width, recipe, level=level))
     shrunk = style_pictures(styles, recipe, level=level)
+    rows = None
+    if lanes is None and len(devices) > 1:
+        rows = rows_over(devices, content.shape[0], recipe)
+        network = put(network, rows.on_all)
     if targets is None:
-        targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
+        targets = compute_targets(
+            network, jnp.asarray(content), shrunk, recipe, masks=masks, rows=rows
+        )
 
     def painted(start: str, seed: int) -> jax.Array:
         matched = colours.MATCHES[recipe.preserve_color]
@@ -128,8 +157,10 @@ def _at_scale(
 
     chroma = jnp.asarray(content) if recipe.preserve_color == "luminance" else None
     if lanes is None:
-        image = started(recipe.init if start is None else start, recipe.seed)
-        return Job(network, targets, recipe, image, chroma=chroma)
+        alone = started(recipe.init if start is None else start, recipe.seed)
+        if rows:
+            alone, chroma = rows.place(alone), None if chroma is None else rows.place(chroma)
+        return Job(network, targets, recipe, alone, chroma=chroma, layout=rows)
     if not lanes:
         raise JaxstyleError("lanes: no initial picture was given; give at least one")
     if recipe.seed + len(lanes) > 2**31:
@@ -140,6 +171,44 @@ def _at_scale(
     seeds = range(recipe.seed, recipe.seed + len(lanes))
     batch = jnp.stack([started(lane, seed) for lane, seed in zip(lanes, seeds, strict=True)])
     return Job(network, targets, recipe, batch, chroma=chroma)
+
+
+def spread(job: Job, devices: Sequence[jax.Device]) -> Job:
+    """Share out the lanes of a batched job over devices, one of them or as many as divide them.
+
+    Raises:
+      JaxstyleError: the lanes do not divide evenly.
+    """
+    if len(devices) == 1:
+        return job
+    layout = Lanes.over(devices, len(job.start))
+    targets, chroma = put(
+        (job.targets, job.chroma), layout.by_lane if job.own_targets else layout.on_all
+    )
+    return job._replace(
+        network=put(job.network, layout.on_all),
+        targets=targets,
+        start=layout.place(job.start),
+        chroma=chroma,
+        coarser=tuple(spread(scale, devices) for scale in job.coarser),
+        layout=layout,
+    )
+
+
+def rows_over(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> Rows:
+    """Share out the rows of a picture over devices.
+
+    Raises:
+      JaxstyleError: the recipe's objective needs the whole of a map in one place.
+    """
+    if not recipe.in_parts:
+        raise JaxstyleError(
+            f"devices: the rows of one picture are not shared out with style_loss "
+            f"{recipe.style_loss!r} and pooling {recipe.pooling!r}, which need whole maps in one "
+            "place; use one device, or a batch"
+        )
+    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    return Rows.over(devices, height, smallest_side(names) if names else 1)
 
 
 def stack(jobs: Sequence[Job], *, own_targets: bool = True) -> Job:
@@ -218,107 +287,3 @@ def initial_picture(
         f"init: {init!r} is none of {', '.join(INITS)}; to start from a picture, load it "
         "and give it as `start`"
     )
-
-
-def picture(image: ArrayLike, argument: str) -> np.ndarray:
-    """Check that an array is a picture, and give it as float32."""
-    array = np.asarray(image)
-    if array.ndim != 3 or array.shape[-1] != 3 or not np.issubdtype(array.dtype, np.floating):
-        raise JaxstyleError(
-            f"{argument}: an array of shape {array.shape} and type {array.dtype} is not a picture; "
-            "give RGB [h, w, 3] of floats in [0, 1]"
-        )
-    if not np.isfinite(array).all():
-        raise JaxstyleError(f"{argument}: the picture has values that are not finite; replace them")
-    return array.astype(np.float32)
-
-
-def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
-    """Give the height and width of a run's picture for a content picture's.
-
-    Args:
-      height: pixels of the content picture.
-      width: likewise.
-      recipe: its `size`, `upscale` and `scales` are used.
-      level: scales above the one that is asked for: each divides the sides by the root of 2.
-
-    Raises:
-      JaxstyleError: a side would be shorter than any picture's may be.
-    """
-    if recipe.size:
-        height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
-    small = tuple(max(1, round(side / 2 ** (level / 2))) for side in (height, width))
-    if level and min(small) < images.MIN_SIDE:
-        raise JaxstyleError(
-            f"scales: {recipe.scales} make the first picture {small[1]}x{small[0]}, and both sides "
-            f"need {images.MIN_SIDE} pixels; use fewer"
-        )
-    return small[0], small[1]
-
-
-def style_pictures(
-    styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe, *, level: int = 0
-) -> list[jax.Array]:
-    """Give one or several style pictures as a list, of the sizes that `style_size` gives."""
-    several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
-    pictures = [picture(style, "style") for style in several]
-    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in pictures]
-    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(pictures, sizes, strict=True)]
-
-
-def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
-    """Give a style picture's height and width in a run.
-
-    Its longest side is that of the picture, at most `recipe.size`, times `recipe.style_scale`, at
-    smaller scales shrunk as the output is (`output_size`).
-
-    Raises:
-      JaxstyleError: a side would be shorter than any picture's may be.
-    """
-    longest = max(height, width)
-    if recipe.size:
-        longest = min(longest, recipe.size)
-    wanted = max(1, round(longest * recipe.style_scale / 2 ** (level / 2)))
-    try:
-        return images.fitted(height, width, wanted, upscale=True)
-    except JaxstyleError as error:
-        if recipe.style_scale == 1 and not level:
-            raise
-        name, value = ("scales", recipe.scales) if level else ("style_scale", recipe.style_scale)
-        raise JaxstyleError(
-            f"{name}: {value:g} leaves too little of a style picture of {width}x{height}, "
-            f"{wanted} pixels on its longer side (both need {images.MIN_SIDE}); give a larger one"
-        ) from error
-
-
-def small_style_notice(
-    sizes: Sequence[tuple[int, int]], recipe: Recipe, network: Network, *, shortest: int
-) -> str | None:
-    """The line to show when a style is smaller than what a position of its layers sees.
-
-    Nothing is said where the output is no larger: its statistics are then of the same kind.
-
-    Args:
-      sizes: height and width of the style pictures, as given.
-      recipe: resolved or not.
-      network: weights.
-      shortest: side of the output.
-    """
-    recipe = recipe.resolved(network)
-    layers = [layer for layer, weight in recipe.style_layers or () if weight]
-    for number, size in enumerate(sizes, start=1):
-        height, width = style_size(*size, recipe)
-        small = [l for l in layers if min(height, width) < min(_field(network, l), shortest)]
-        if small:
-            worst = max(small, key=lambda l: _field(network, l))
-            return (
-                f"style {number} is {width}x{height} pixels in this run, and a position of {worst} "
-                f"sees {_field(network, worst)}: most of its style there is of the picture's edge; "
-                "use a larger picture, a larger --style-scale or shallower layers"
-            )
-    return None
-
-
-def _field(network: Network, layer: str) -> int:
-    """Pixels a side that one position of a layer depends on."""
-    return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])

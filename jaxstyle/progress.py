@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from jaxstyle.descent import Iterate
 from jaxstyle.pace import Pace, clock
 from jaxstyle.report import to_json
-from jaxstyle.run import Iterate
 
 
 @contextmanager

@@ -9,7 +9,6 @@ Values and gradients are those of the whole picture, but for the order of sums.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +42,7 @@ def means(
     *,
     pooling: str,
     tile: int = 0,
+    height: int | None = None,
 ) -> dict[str, Any]:
     """Average a statistic over the positions of each layer.
 
@@ -56,20 +56,21 @@ def means(
       pooling: as in `vgg.features`.
       tile: side of the tiles in pixels, rounded down to whole cells of the deepest layer;
         0, or a picture no larger, computes the whole picture at once.
+      height: where `x` has rows added below, shared out over devices (`sharding.Rows`), the
+        rows that count; tiles then are strips from top to bottom.
 
     Returns:
       `{layer: what statistic gives}`.
     """
     if not layers:
         return {}
-    if not tile or tile >= max(x.shape[:2]):
+    whole = not tile or tile >= max(x.shape[:2])
+    if whole and height in (None, x.shape[0]):
         acts = activations(network, x, layers, pooling=pooling)
         return {layer: statistic(layer, acts[layer], maps.get(layer)) for layer in layers}
-    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile)
+    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
     x = grid.padded(x)
 
-    # Saves nothing of the forward pass but its arguments: the tile is computed again.
-    @partial(jax.checkpoint, prevent_cse=False)
     def share_of(x: jax.Array, maps: Mapping[str, Any], at: _Tile) -> dict[str, Any]:
         acts = grid.window_activations(network, x, at, layers, pooling)
         shares = {}
@@ -88,25 +89,43 @@ def means(
             )
         return shares
 
-    def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
-        return jax.tree.map(jnp.add, total, share_of(x, maps, at)), None
-
     tiles = grid.tiles()
+    if whole:
+        return share_of(x, maps, jax.tree.map(lambda t: t[0], tiles))
+    # Saves nothing of the forward pass but its arguments: the tile is computed again.
+    share_again = jax.checkpoint(share_of, prevent_cse=False)
+
+    def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
+        return jax.tree.map(jnp.add, total, share_again(x, maps, at)), None
+
     one = jax.eval_shape(share_of, x, maps, jax.tree.map(lambda t: t[0], tiles))
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
     return lax.scan(add, start, tiles)[0]
 
 
 def feature_maps(
-    network: Network, x: jax.Array, layers: tuple[str, ...], *, pooling: str, tile: int = 0
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    pooling: str,
+    tile: int = 0,
+    height: int | None = None,
 ) -> dict[str, jax.Array]:
-    """Compute the activations of the network's input `[h, w, 3]`, tile by tile like `means`."""
+    """Compute the activations of the network's input `[h, w, 3]`, tile by tile like `means`.
+
+    Where rows were added below, the maps have what they make too; it counts for nothing.
+    """
     if not layers:
         return {}
-    if not tile or tile >= max(x.shape[:2]):
+    whole = not tile or tile >= max(x.shape[:2])
+    if whole and height in (None, x.shape[0]):
         return activations(network, x, layers, pooling=pooling)
-    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile)
+    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
     x = grid.padded(x)
+    if whole:
+        at = jax.tree.map(lambda t: t[0], grid.tiles())
+        return grid.window_activations(network, x, at, layers, pooling)
 
     def fill(maps: dict[str, jax.Array], at: _Tile) -> tuple[dict[str, jax.Array], None]:
         acts = grid.window_activations(network, x, at, layers, pooling)
@@ -126,7 +145,7 @@ def feature_maps(
     )
     empty = {}
     for layer in layers:
-        height, width = (axis.size // _cell(layer) for axis in grid.axes)
+        height, width = (axis.extent // _cell(layer) for axis in grid.axes)
         empty[layer] = jnp.zeros((height, width, window[layer].shape[-1]), window[layer].dtype)
     return lax.scan(fill, empty, tiles)[0]
 
@@ -148,6 +167,8 @@ class _Axis:
 
     size: int
     """Of the picture."""
+    extent: int
+    """Of the feature maps: as `size`, or as `padded`, where maps keep what was added."""
     padded: int
     core: int
     window: int
@@ -160,7 +181,11 @@ class _Axis:
         count = -(-padded // max(cell, side // cell * cell))
         core = -(-padded // (count * cell)) * cell
         margin = -(-margin // cell) * cell
-        return cls(size, padded, core, min(core + 2 * margin, padded), margin)
+        return cls(size, size, padded, core, min(core + 2 * margin, padded), margin)
+
+    @classmethod
+    def uncut(cls, size: int, padded: int) -> "_Axis":
+        return cls(size, padded, padded, padded, padded, 0)
 
     def starts(self) -> list[tuple[int, int, int]]:
         """The numbers of `_Tile` along this axis."""
@@ -178,12 +203,20 @@ class _Grid:
 
     @classmethod
     def cut(
-        cls, network: Network, layers: tuple[str, ...], height: int, width: int, side: int
+        cls,
+        network: Network,
+        layers: tuple[str, ...],
+        height: int,
+        width: int,
+        side: int,
+        counted: int | None,
     ) -> "_Grid":
-        check_side(network, height, width, layers)
+        check_side(network, counted or height, width, layers)
         cell = smallest_side(layers)
         margin = receptive_margin(network.topology, layers)
-        return cls((_Axis.cut(height, side, cell, margin), _Axis.cut(width, side, cell, margin)))
+        rows = _Axis.uncut(counted, height) if counted else _Axis.cut(height, side, cell, margin)
+        columns = _Axis.cut(width, side, cell, margin) if side else _Axis.uncut(width, width)
+        return cls((rows, columns))
 
     def tiles(self) -> _Tile:
         """All tiles, row by row: arrays `[tiles, 2]`."""
@@ -192,14 +225,14 @@ class _Grid:
         return _Tile(pairs[..., 0], pairs[..., 1], pairs[..., 2])
 
     def padded(self, x: jax.Array) -> jax.Array:
-        ends = [(0, axis.padded - axis.size) for axis in self.axes]
+        ends = [(0, axis.padded - size) for axis, size in zip(self.axes, x.shape, strict=False)]
         return jnp.pad(x, (*ends, (0, 0))) if any(after for _, after in ends) else x
 
     def window_activations(
         self, network: Network, x: jax.Array, at: _Tile, layers: tuple[str, ...], pooling: str
     ) -> dict[str, jax.Array]:
         rows, columns = self.axes
-        part = lax.dynamic_slice(x, (*at.window, _ZERO), (rows.window, columns.window, x.shape[2]))
+        part = _slice(x, tuple(at.window), (rows.window, columns.window))
         whole = rows.padded == rows.size and columns.padded == columns.size
         top, left = at.window
         window = None if whole else Window(top, left, rows.size, columns.size)
@@ -207,23 +240,25 @@ class _Grid:
 
     def place(self, at: _Tile, layer: str) -> "_Place":
         cell = _cell(layer)
-        sizes = [min(axis.core, axis.size) // cell for axis in self.axes]
-        ends = [axis.size // cell for axis in self.axes]
+        sizes = [min(axis.core, axis.extent) // cell for axis in self.axes]
+        ends = [axis.extent // cell for axis in self.axes]
+        counts = [axis.size // cell for axis in self.axes]
         # The picture may end before the tile does: the slice is then moved inside.
         starts = [
-            jnp.minimum(at.core[i] // cell, end - size)
+            jnp.minimum(at.core[i] // cell, end - size) if size < end else _ZERO
             for i, (end, size) in enumerate(zip(ends, sizes, strict=True))
         ]
+        indices = [start + jnp.arange(size) for start, size in zip(starts, sizes, strict=True)]
         rows, columns = (
-            start + jnp.arange(size) >= at.counted[i] // cell
-            for i, (start, size) in enumerate(zip(starts, sizes, strict=True))
+            (index >= at.counted[i] // cell) & (index < counts[i])
+            for i, index in enumerate(indices)
         )
         return _Place(
             in_picture=(*starts, _ZERO),
             in_window=(*(start - at.window[i] // cell for i, start in enumerate(starts)), _ZERO),
             sizes=tuple(sizes),
             counted=(rows[:, None] & columns)[..., None],
-            share=sizes[0] * sizes[1] / (ends[0] * ends[1]),
+            share=sizes[0] * sizes[1] / (counts[0] * counts[1]),
         )
 
 
@@ -239,10 +274,19 @@ class _Place(NamedTuple):
     """Of the tile's cells in the layer's."""
 
     def slice_of_window(self, act: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(act, self.in_window, (*self.sizes, act.shape[-1]))
+        return _slice(act, self.in_window, self.sizes)
 
     def slice_of_picture(self, act: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(act, self.in_picture, (*self.sizes, act.shape[-1]))
+        return _slice(act, self.in_picture, self.sizes)
+
+
+def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.Array:
+    """Cut a part out of `[h, w, c]`; an axis that is not cut may be shared out over devices."""
+    at = [
+        start if size < whole else _ZERO
+        for start, size, whole in zip(start, sizes, x.shape, strict=False)
+    ]
+    return lax.dynamic_slice(x, (*at, _ZERO), (*sizes, x.shape[2]))
 
 
 def _cell(layer: str) -> int:

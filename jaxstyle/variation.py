@@ -1,16 +1,19 @@
 """Total variation in the forms of the literature: how much neighbouring pixels differ.
 
 Each is a function of the picture (RGB `[h, w, 3]` in [0, 1]) and of the network's input x of
-the same shape (0-255 scale for the Caffe networks), and gives a float32 scalar, at least 0.
+the same shape (0-255 scale for the Caffe networks), and gives a float32 scalar, at least 0. With a
+`height`, rows from there on are not the picture's (`sharding.Rows` adds them): they are masked,
+not cut off, as what is left would have to be shared out over the devices anew.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 
-def total_variation(x: jax.Array) -> jax.Array:
+def total_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
     """Sum of the absolute differences of neighbouring pixels, down and to the right.
 
     Σ|x[i+1, j] − x[i, j]| + Σ|x[i, j+1] − x[i, j]| over all positions and channels
@@ -19,14 +22,27 @@ def total_variation(x: jax.Array) -> jax.Array:
     Args:
       x: `[h, w, c]`; the objective gives the network's input here (0–255 scale for the
         Caffe networks).
+      height: rows that count; all if not given.
 
     Returns:
       Float32 scalar, ≥ 0.
     """
+    height = height or len(x)
     # Each axis is one subtraction of two slices; `jnp.diff` of both would be the same.
     down = jnp.abs(x[1:] - x[:-1])
     right = jnp.abs(x[:, 1:] - x[:, :-1])
-    return jnp.sum(down, dtype=jnp.float32) + jnp.sum(right, dtype=jnp.float32)
+    return _sum(down, height - 1) + _sum(right, height)
+
+
+def _sum(values: jax.Array, height: int) -> jax.Array:
+    """Add up the first rows."""
+    if height < len(values):
+        values = jnp.where(jnp.arange(len(values))[:, None, None] < height, values, 0)
+    return jnp.sum(values, dtype=jnp.float32)
+
+
+def _mean(values: jax.Array, height: int) -> jax.Array:
+    return _sum(values, height) / (height * values.shape[1] * values.shape[2])
 
 
 def _squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -35,46 +51,63 @@ def _squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.square(corner - x[1:, :-1]), jnp.square(corner - x[:-1, 1:])
 
 
-def squared_variation(x: jax.Array) -> jax.Array:
+def squared_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
     """½ Σ (down² + right²) without the last row and column: what neural-style descends.
 
     Its `TVLoss` (neural_style.lua:567-596) only adds the gradient of this.
     """
     down, right = _squares(x)
-    return 0.5 * jnp.sum(down + right, dtype=jnp.float32)
+    return 0.5 * _sum(down + right, (height or len(x)) - 1)
 
 
-def power_variation(x: jax.Array) -> jax.Array:
+def power_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
     """Σ (down² + right²)^1.25 without the last row and column (the Keras example)."""
     down, right = _squares(x)
-    return jnp.sum((down + right) ** 1.25, dtype=jnp.float32)
+    return _sum((down + right) ** 1.25, (height or len(x)) - 1)
 
 
-def mean_squared_variation(x: jax.Array) -> jax.Array:
+def mean_squared_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
     """mean(down²) + mean(right²) (anishathalye/neural-style)."""
+    height = height or len(x)
     down, right = jnp.square(x[1:] - x[:-1]), jnp.square(x[:, 1:] - x[:, :-1])
-    return jnp.mean(down, dtype=jnp.float32) + jnp.mean(right, dtype=jnp.float32)
+    return _mean(down, height - 1) + _mean(right, height)
 
 
-def nine_point_variation(image: jax.Array) -> jax.Array:
+def nine_point_variation(image: jax.Array, *, height: int | None = None) -> jax.Array:
     """2 · (mean of squares to the right and down, each / 3, along both diagonals, each / 12).
 
     Beyond the picture its edge is repeated. After crowsonkb/style-transfer-pytorch
     (style_transfer.py:184-195).
     """
+    height = height or len(image)
+    if height < len(image):
+        below = jnp.arange(len(image))[:, None, None] == height
+        image = jnp.where(below, jnp.roll(image, 1, 0), image)
     padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     inside = padded[1:-1, 1:-1]
     straight = (padded[1:-1, 2:] - inside, padded[2:, 1:-1] - inside)
     diagonal = (padded[1:, 1:] - padded[:-1, :-1], padded[1:, :-1] - padded[:-1, 1:])
-    in_all = [jnp.mean(jnp.square(d), dtype=jnp.float32) for d in (*straight, *diagonal)]
+    in_all = [_mean(jnp.square(d), height) for d in straight]
+    in_all += [_mean(jnp.square(d), height + 1) for d in diagonal]
     return 2 * ((in_all[0] + in_all[1]) / 3 + (in_all[2] + in_all[3]) / 12)
 
 
-VARIATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "absolute": lambda image, x: total_variation(x),
-    "squared": lambda image, x: squared_variation(x),
-    "mean-squared": lambda image, x: mean_squared_variation(x),
-    "power": lambda image, x: power_variation(x),
-    "nine-point": lambda image, x: nine_point_variation(image),
+class Variation(Protocol):
+    """A function of the picture, the network's input and the rows that count."""
+
+    def __call__(self, image: jax.Array, x: jax.Array, *, height: int | None = None) -> jax.Array:
+        """Give the variation."""
+
+
+def _of_input(of: Callable[..., jax.Array]) -> Variation:
+    return lambda image, x, *, height=None: of(x, height=height)
+
+
+VARIATIONS: dict[str, Variation] = {
+    "absolute": _of_input(total_variation),
+    "squared": _of_input(squared_variation),
+    "mean-squared": _of_input(mean_squared_variation),
+    "power": _of_input(power_variation),
+    "nine-point": lambda image, x, *, height=None: nine_point_variation(image, height=height),
 }
-"""By the name that a recipe gives: functions of the picture and of the network's input."""
+"""By the name that a recipe gives."""

@@ -164,8 +164,11 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs(cache_folder):
-    """Compile a program once for the whole suite: compiling is most of what it does."""
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder / "programs"))
+    """Compile a program once for the whole suite: compiling is most of what it does.
+
+    Beside the commands' folder, whose size is bounded: JAX keeps other files in such a one.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder / "in-process"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -22,10 +22,12 @@ from safetensors.numpy import load_file, save
 
 from jaxstyle import JaxstyleError, Recipe, divergence
 from jaxstyle.checkpoint import KEYWORD, load_state, read_checkpoint
+from jaxstyle.descent import iterates, run_state
 from jaxstyle.divergence import diverged
 from jaxstyle.prepare import prepare
+from jaxstyle.programs import carry_form
 from jaxstyle.recipe import OPTIMIZERS
-from jaxstyle.run import carry_form, finish, iterates, run_state
+from jaxstyle.run import finish
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
 # More for a long run by hand.
@@ -412,15 +414,17 @@ class TestDivergence:
 
     def test_lanes_fail_alone_and_the_run_goes_on(self, make_network, make_picture):
         wild = np.full((16, 20, 3), 3e18, np.float32)  # its Gram matrices are beyond float32
-        job = one_job(make_network, make_picture, lanes=[wild, "content"], optimizer="adam")
+        job = one_job(
+            make_network, make_picture, lanes=[wild, "content"], optimizer="adam", bounds="none"
+        )
         lost, good = finish(job, list(iterates(job, every=2)))
         assert lost.diverged and not good.diverged and good.steps == 6
-        alone = one_job(make_network, make_picture, optimizer="adam")
+        alone = one_job(make_network, make_picture, optimizer="adam", bounds="none")
         other = finish(alone, list(iterates(alone, every=2)))[0]
         assert good.loss == pytest.approx(other.loss, rel=1e-5)
 
     def test_all_lost_stops_early(self, make_network, make_picture):
-        job = one_job(make_network, make_picture, optimizer="sgd", learning_rate=1e9)
+        job = one_job(make_network, make_picture, optimizer="sgd", learning_rate=1e9, bounds="none")
         seen = list(iterates(job, every=2))
         assert seen[-1].step == 2 and finish(job, seen)[0].diverged
         assert np.isfinite(seen[-1].image).all()
@@ -430,7 +434,8 @@ class TestDivergence:
         _, flags, pictures = kept
         code, _, err = run(
             "stylize", *pictures, "-o", tmp_path / "o.png", *flags, "--optimizer", optimizer,
-            "--learning-rate", rate, "--steps", 30, "--report", tmp_path / "r.json",
+            "--learning-rate", rate, "--steps", 30, "--bounds", "none",
+            "--report", tmp_path / "r.json",
         )  # fmt: skip
         assert code == 3 and err.count("warning: the loss exploded") == 1 == err.count("\n"), err
         assert is_whole(tmp_path / "o.png")

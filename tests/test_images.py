@@ -231,6 +231,10 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, ending: str) -> None:
         path = _save(tmp_path, image.convert(mode), f"in.{ending}")
     except OSError:
         pytest.skip(f"{ending} cannot hold {mode}")
+    try:
+        Image.open(path).load()
+    except OSError:  # YCbCr in TIFF before Pillow 13
+        pytest.skip(f"this Pillow cannot read {mode} in {ending} that it has written")
     picture = images.load_image(path)
     assert picture.shape == (20, 24, 3)
     np.testing.assert_allclose(picture[:, 2:9], 0, atol=0.05)

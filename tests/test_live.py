@@ -166,7 +166,9 @@ class TestNotebook:
         assert [cell.settings for cell in cells] == [{"style_weight": 1.0}, {"style_weight": 2.0}]
         assert all(cell.picture.is_file() and np.isfinite(cell.loss) for cell in cells)
         assert "2 of 2 cells" in capsys.readouterr().out.splitlines()[-1]
-        monkeypatch.setattr("jaxstyle.grid.runner.iterates", lambda *a, **k: pytest.fail("it ran"))
+        monkeypatch.setattr(
+            "jaxstyle.grid.executors.iterates", lambda *a, **k: pytest.fail("it ran")
+        )
         again = notebook.watch_grid(tmp_path / "grid.toml", tmp_path / "out")
         assert [cell.loss for cell in again] == [cell.loss for cell in cells]
 

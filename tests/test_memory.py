@@ -11,7 +11,7 @@ import pytest
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images, memory
-from jaxstyle.run import lowered
+from jaxstyle.programs import lowered
 
 SMALL = Recipe(size=0, content_layers="relu2_1", style_layers="relu1_1,relu2_1", history_size=3)
 

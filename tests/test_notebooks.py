@@ -36,7 +36,7 @@ def test_it_runs(path, tmp_path, environment, monkeypatch):
     for cell in book.cells:
         if "parameters" in tags(cell):
             cell.source = TINY
-    cache = Path(environment["JAXSTYLE_CACHE"]) / "programs"
+    cache = Path(environment["JAXSTYLE_CACHE"]) / "in-process"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
     client = nbclient.NotebookClient(
         book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}

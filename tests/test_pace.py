@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxstyle import Iterate, Terms
+from jaxstyle.descent import History
 from jaxstyle.pace import Pace, clock
-from jaxstyle.run import History
 
 
 def iterate(step, evaluations, run_seconds):

@@ -17,8 +17,9 @@ from jaxstyle import (
     stylize_batch,
 )
 from jaxstyle import stylize as stylize_one
-from jaxstyle.prepare import initial_picture, small_style_notice, style_pictures, style_size
-from jaxstyle.run import default_every
+from jaxstyle.descent import default_every
+from jaxstyle.prepare import initial_picture
+from jaxstyle.sizing import small_style_notice, style_pictures, style_size
 from jaxstyle.vgg import CONVENTIONS
 
 RECIPE = Recipe(
@@ -201,15 +202,15 @@ class TestOptimisers:
         assert result.loss == pytest.approx(result.initial_loss, rel=0.1)
 
     def test_other_numbers_use_the_same_program(self, pictures, network):
-        from jaxstyle import run
+        from jaxstyle import programs
 
         stylize_one(*pictures, recipe=RECIPE, network=network)
-        before = run._advance._cache_size(), run._start._cache_size()
+        before = programs.advance._cache_size(), programs.begin._cache_size()
         changed = dataclasses.replace(
             RECIPE, style_weight=5.0, content_layers="relu2_2:2", seed=9, init="noise"
         )
         stylize_one(*pictures, recipe=changed, network=network)
-        assert (run._advance._cache_size(), run._start._cache_size()) == before
+        assert (programs.advance._cache_size(), programs.begin._cache_size()) == before
 
 
 class TestBatch:

@@ -9,10 +9,12 @@ import pytest
 
 from jaxstyle import JaxstyleError, Recipe, evaluate, finish, iterates, lbfgs, prepare
 from jaxstyle.checkpoint import check_same_run, load_state, read_checkpoint, save_checkpoint
+from jaxstyle.descent import History, run_state, scale_at
 from jaxstyle.images import MIN_SIDE
 from jaxstyle.optimisers import make_optimiser
-from jaxstyle.prepare import output_size
-from jaxstyle.run import History, _until_divergence, carry_form, run_state
+from jaxstyle.programs import carry_form
+from jaxstyle.run import _until_divergence
+from jaxstyle.sizing import output_size
 
 RECIPE = Recipe(
     content_layers="relu2_1",
@@ -57,7 +59,7 @@ def resumed(job, stop, every):
     """The iterates of a run that goes on from the state after `stop` of them."""
     run = iterates(job, every=every)
     state = run_state([next(run) for _ in range(stop)])
-    form = carry_form(job, step=state.step)
+    form = carry_form(job.scales[scale_at(job, state.step)])
     for like, leaf in zip(*map(jax.tree.leaves, (form, state.carry)), strict=True):
         assert (like.shape, like.dtype) == (leaf.shape, leaf.dtype)
     return list(iterates(job, every=every, state=state))

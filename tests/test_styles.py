@@ -221,11 +221,17 @@ def test_a_gram_matrix_belongs_to_the_gram_loss():
 @pytest.mark.parametrize("name", ["wasserstein", "sliced-wasserstein", "patches"])
 def test_losses_descend_in_a_batch(name, make_network, make_picture):
     recipe = Recipe(
-        style_loss=name, content_layers="relu1_2", style_layers="relu1_1", steps=4, size=0
+        style_loss=name,
+        content_layers="relu2_2",
+        style_layers="relu1_1,relu2_1",
+        steps=4,
+        size=0,
+        tv_weight=1e-5,
+        bounds="none",
     )
     results = jaxstyle.stylize_batch(
         make_picture(20, 24), make_picture(28, 22, seed=1),
-        recipe=recipe, network=make_network(blocks=1), starts=["content", "noise"],
+        recipe=recipe, network=make_network(blocks=2), starts=["content", "noise"],
     )  # fmt: skip
     for result in results:
         assert result.loss < result.initial_loss and np.isfinite(result.image).all()

@@ -57,7 +57,7 @@ def main() -> None:
         ]  # fmt: skip
         carried = [curve(job) for job in jobs]
         jax.clear_caches()
-        with patch("jaxstyle.run.make_optimiser", fresh):
+        with patch("jaxstyle.programs.make_optimiser", fresh):
             restarted = [curve(job) for job in jobs]
         jax.clear_caches()
         ratios = np.exp(np.mean(np.log(np.array(carried) / np.array(restarted)), 0))

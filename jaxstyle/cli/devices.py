@@ -47,8 +47,16 @@ class _Show:
             return
         doing, program, reason = found.groups()
         folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-        damaged = list(Path(folder).glob(f"{program}-*-cache")) if doing == "reading" else []
-        # JAX leaves the damaged file where it is. Without it the program is kept again.
+        # JAX leaves damaged files where they are. Without them the program is kept again.
+        if doing == "reading":
+            damaged = list(Path(folder).glob(f"{program}-*-cache"))
+        else:
+            # A process killed between its two files leaves one that no program is kept beside.
+            damaged = [
+                path
+                for path in Path(folder).glob("*-cache")
+                if not path.with_name(path.name.removesuffix("-cache") + "-atime").exists()
+            ]
         for path in damaged:
             path.unlink(missing_ok=True)
         if damaged:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from jaxstyle.cli.options import PICTURE, bounds, bounds_options, serve_option
+from jaxstyle.cli.options import (
+    PICTURE,
+    as_flags,
+    bounds,
+    bounds_options,
+    devices_option,
+    serve_option,
+)
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 
@@ -24,6 +31,23 @@ class Enough(KeyboardInterrupt):
     metavar="N",
     help="Cells that run at a time in one program; default: what memory allows.",
 )
+@devices_option
+@click.option(
+    "--executor",
+    type=click.Choice(("local", "ray", "slurm")),
+    default="local",
+    show_default=True,
+    help="Where batches of cells run: in this process, as tasks of a Ray cluster (extra `ray`) or "
+    "as jobs of Slurm (extra `slurm`).",
+)
+@click.option(
+    "--executor-option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What a task asks for, in Ray's words (num_gpus=1) or submitit's (timeout_min=60, "
+    "slurm_partition=gpu); repeatable.",
+)
 @bounds_options
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option(
@@ -34,6 +58,9 @@ def grid(
     file: Path,
     output: Path,
     lanes: int | None,
+    devices: int | str | None,
+    executor: str,
+    options: tuple[str, ...],
     max_pixels: int | None,
     first_frame: bool,
     quiet: bool,
@@ -52,10 +79,24 @@ def grid(
 
     from jaxstyle import grid as grids
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.grid.executors import executor_option, on_ray, on_slurm
     from jaxstyle.grid.progress import grid_progress
     from jaxstyle.grid.summary import write_overview, write_table
+    from jaxstyle.sharding import chosen
     from jaxstyle.weights import auto_notice, load_network
 
+    asked = dict(map(executor_option, options))
+    if executor == "local" and asked:
+        raise JaxstyleError("--executor-option: for --executor ray or slurm; give one of these")
+    if executor != "local" and devices is not None:
+        raise JaxstyleError(
+            f"--devices: {devices} is for --executor local; with {executor} a task has one device"
+        )
+    execute = None
+    if executor == "ray":
+        execute = on_ray(asked)
+    elif executor == "slurm":
+        execute = on_slurm(output / ".slurm", asked)
     # Everything that can fail early does so before anything is written.
     plan = grids.read(file)
     if output.exists() and not output.is_dir():
@@ -65,6 +106,10 @@ def grid(
 
         check_port(port)
     enable_compilation_cache()
+    try:
+        sharing = chosen(devices)
+    except JaxstyleError as error:
+        raise JaxstyleError(as_flags(str(error))) from None
     cells = grids.cells(plan, load_network, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
     grids.check(groups)
@@ -99,7 +144,16 @@ def grid(
                     page.view.keep(found)
 
             try:
-                grids.run(groups, reports, store, lanes=lanes, show=shown, kept=kept)
+                grids.run(
+                    groups,
+                    reports,
+                    store,
+                    lanes=lanes,
+                    devices=sharing,
+                    executor=execute,
+                    show=shown,
+                    kept=kept,
+                )
                 code = 0
             except Enough:
                 code = 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jax
 
+from jaxstyle.descent import Iterate, RunState, run_state
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.run import Iterate, RunState, run_state
 
 SECONDS_BETWEEN = 30.0
 """Between two checkpoints if no number of steps is given."""

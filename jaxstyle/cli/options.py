@@ -74,6 +74,25 @@ serve_option = click.option(
     "the extra `serve`).",
 )
 
+devices_option = click.option(
+    "--devices",
+    metavar="N|all",
+    callback=lambda context, parameter, given: _count_or_all(given),
+    help="Devices of this machine that share the work: a batch's pictures or a grid's cells, or "
+    "the rows of one picture.  [default: 1]",
+)
+
+
+def _count_or_all(given: str | None) -> int | str | None:
+    if given is None or given == "all":
+        return given
+    try:
+        return int(given)
+    except ValueError:
+        raise JaxstyleError(
+            f"--devices: {given!r} is neither a number nor all; `jaxstyle doctor` lists devices"
+        ) from None
+
 
 def bounds_options(command: Command) -> Command:
     """Decorate a command with what bounds the pictures that it reads."""
@@ -129,7 +148,8 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
 def as_flags(message: str) -> str:
     """Name the flag where a message names the recipe's field first."""
     name, colon, rest = message.partition(":")
-    if name in {"preset", "start", *(field.name for field in dataclasses.fields(Recipe))}:
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    if name in {"preset", "start", "devices", *fields}:
         name = "--" + {"start": "init"}.get(name, name).replace("_", "-")
     return name + colon + rest
 

@@ -14,6 +14,7 @@ from jaxstyle.cli.options import (
     bounds,
     bounds_options,
     build_recipe,
+    devices_option,
     preset_option,
     recipe_options,
     serve_option,
@@ -83,6 +84,7 @@ NO_BETTER = 3
     help="Bits a colour channel of the output: 8, or 16 for .png and .tiff.",
 )
 @bounds_options
+@devices_option
 @click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option(
@@ -104,6 +106,7 @@ def stylize(
     bit_depth: int,
     max_pixels: int | None,
     first_frame: bool,
+    devices: int | str | None,
     report: Path | None,
     quiet: bool,
     log_json: bool,
@@ -149,11 +152,14 @@ def stylize(
     from jaxstyle.cli.keeping import checkpoints, rescue, warn
     from jaxstyle.cli.outputs import Outputs, check_outputs
     from jaxstyle.cli.sources import read_sources
+    from jaxstyle.descent import Iterate, default_every, iterates
     from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.peers import weights_notice
-    from jaxstyle.prepare import output_size, prepare, small_style_notice
+    from jaxstyle.prepare import prepare
     from jaxstyle.progress import progress
-    from jaxstyle.run import Iterate, default_every, finish, iterates
+    from jaxstyle.run import finish
+    from jaxstyle.sharding import shared_by
+    from jaxstyle.sizing import output_size, small_style_notice
     from jaxstyle.weights import auto_notice, load_network
 
     # Everything that can fail early does so before the long work.
@@ -178,7 +184,10 @@ def stylize(
     try:
         height, width = sources.content.shape[:2]
         height, width = output_size(height, width, recipe)
-        memory.check(height, width, recipe=recipe, network=network, batch=batch)
+        sharing = shared_by(devices, batch)
+        memory.check(
+            height, width, recipe=recipe, network=network, batch=batch, devices=len(sharing)
+        )
         job = prepare(
             sources.content,
             sources.styles,
@@ -187,6 +196,7 @@ def stylize(
             start=sources.start(recipe),
             lanes=[sources.start(recipe)] * batch if batch > 1 else None,
             masks=sources.inputs.arrays,
+            devices=sharing,
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
@@ -200,7 +210,7 @@ def stylize(
         notice = weights_notice(preset_name, network.name) or notice
     small = small_style_notice(
         [(style.shape[0], style.shape[1]) for style in sources.styles], recipe, network,
-        shortest=min(job.start.shape[-3:-1]),
+        shortest=min(job.size),
     )  # fmt: skip
     for line in (notice, small):
         if line and not quiet:
@@ -220,7 +230,7 @@ def stylize(
     alpha = sources.alpha
     if alpha is not None:
         # The content's transparency is the output's, where its format has any.
-        alpha = images.resize(alpha[..., None], *job.start.shape[-3:-1])[..., 0]
+        alpha = images.resize(alpha[..., None], *job.size)[..., 0]
     outputs = Outputs.lanes(
         output, batch, network=network, weights=weights_name, inputs=inputs, alpha=alpha,
         bit_depth=bit_depth,
@@ -237,7 +247,7 @@ def stylize(
         from jaxstyle.live import Live
         from jaxstyle.serve import RunView
 
-        shown_content = images.resize(sources.content, *job.start.shape[-3:-1])
+        shown_content = images.resize(sources.content, *job.size)
         live = Live(recipe.total_steps)
         page = open_page(port, RunView(live, shown_content), as_json=log_json)
     seen: list[Iterate] = []

@@ -40,13 +40,15 @@ def fetch(name: str, quiet: bool) -> int:
 
     from jaxstyle.weights import fetch as fetch_network
 
+    hidden = quiet or not sys.stderr.isatty()
     with Progress(
         "[progress.description]{task.description}",
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
-        console=Console(stderr=True),
-        disable=quiet or not sys.stderr.isatty(),
+        # A disabled bar of an older rich still ends with an empty line.
+        console=Console(stderr=True, quiet=hidden),
+        disable=hidden,
     ) as bar:
         task = bar.add_task(name, total=None)
 

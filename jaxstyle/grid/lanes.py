@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle import memory
+from jaxstyle.descent import default_every
 from jaxstyle.grid.cells import Cell
 from jaxstyle.inputs import named
-from jaxstyle.objective import Targets, compute_targets
-from jaxstyle.prepare import Job, output_size, prepare, stack, style_size
-from jaxstyle.run import default_every
+from jaxstyle.objective import Targets
+from jaxstyle.prepare import Job, prepare, spread, stack
+from jaxstyle.sizing import output_size, style_size
 from jaxstyle.styles import STYLE_LOSSES
+from jaxstyle.targets import compute_targets
 
 # Beyond these, lanes hardly gain and a crash loses more.
 MOST_LANES = {"cpu": 8}
@@ -44,6 +46,11 @@ class Batch(NamedTuple):
 
     group: Group
     places: tuple[Cell | None, ...]
+
+    @property
+    def filled(self) -> int:
+        """Places that hold a cell."""
+        return sum(cell is not None for cell in self.places)
 
     @property
     def work(self) -> float:
@@ -115,28 +122,32 @@ def batches(group: Group, lanes: int, todo: Sequence[Cell]) -> list[Batch]:
     return found
 
 
-def lanes_of(group: Group) -> int:
+def lanes_of(group: Group, *, devices: int = 1) -> int:
     """Choose how many lanes of a group run at a time: as many as memory holds, evenly shared out.
 
-    The compiler says what the program takes; it is compiled once, as it will be run unless it is
-    too large.
+    With several devices equally many run on each, copies where there are too few cells. The
+    compiler says what the program takes; it is compiled once, as it will be run unless it is too
+    large.
     """
     most = MOST_LANES.get(jax.default_backend(), MOST_LANES_ELSEWHERE)
-    lanes = _even(len(group.cells), most)
+    cells = -(-len(group.cells) // devices)
+    lanes = _even(cells, most)
     if lanes == 1:
-        return 1
+        return devices
     one = job_of(group.cells[0], {})
     job = stack([one] * lanes, own_targets=group.own_targets)
     every = default_every(job.start)
     needed = memory.program_bytes(job, every=every)
     free = memory.free_bytes()
     budget = float("inf") if free is None else memory.USABLE * free
+    if jax.default_backend() == "cpu":
+        budget /= devices  # They are one machine's.
     if needed <= budget:
-        return lanes
+        return lanes * devices
     # What does not grow with the lanes is counted with them, which errs on the safe side.
     fitting = max(1, int(budget / (needed / lanes)))
     # A power of two, so that a little more or less free memory next time changes nothing.
-    return _even(len(group.cells), 1 << (fitting.bit_length() - 1))
+    return _even(cells, 1 << (fitting.bit_length() - 1)) * devices
 
 
 def _even(cells: int, most: int) -> int:
@@ -144,13 +155,15 @@ def _even(cells: int, most: int) -> int:
     return -(-cells // -(-cells // most))
 
 
-def batch_job(batch: Batch) -> Job:
-    """Prepare a batch; a place without a cell runs a copy of one that has."""
+def job_of_places(
+    places: Sequence[Cell | None], own_targets: bool, devices: Sequence[jax.Device]
+) -> Job:
+    """Prepare a batch for devices; a place without a cell runs a copy of one that has."""
     shared: dict[Any, Sequence[Targets]] = {}
-    stand_in = next(cell for cell in batch.places if cell)
-    jobs = {cell.key: job_of(cell, shared) for cell in batch.places if cell}
-    lanes = [jobs[(cell or stand_in).key] for cell in batch.places]
-    return stack(lanes, own_targets=batch.group.own_targets)
+    stand_in = next(cell for cell in places if cell)
+    jobs = {cell.key: job_of(cell, shared) for cell in places if cell}
+    lanes = [jobs[(cell or stand_in).key] for cell in places]
+    return spread(stack(lanes, own_targets=own_targets), devices)
 
 
 def job_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Job:

@@ -1,16 +1,18 @@
 """The loop over batches: each is run, kept, and reported while it goes."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.descent import Iterate
 from jaxstyle.grid.cells import Cell
-from jaxstyle.grid.lanes import Batch, Group, batch_job, batches, lanes_of
+from jaxstyle.grid.executors import Executor, Finished, Step, Waiting, local
+from jaxstyle.grid.lanes import Batch, Group, batches, lanes_of
 from jaxstyle.grid.store import Report, Store
-from jaxstyle.run import Iterate, finish, iterates
+from jaxstyle.sharding import Devices, chosen
 
 
 class Progress(NamedTuple):
@@ -42,6 +44,8 @@ def run(
     store: Store,
     *,
     lanes: int | None = None,
+    devices: Devices = None,
+    executor: Executor | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
     kept: Callable[[Mapping[str, Report]], None] = lambda reports: None,
 ) -> dict[str, Report]:
@@ -51,8 +55,12 @@ def run(
       groups: from `grouped`.
       finished: reports of cells that are done, by key.
       store: where pictures and reports go, batch by batch.
-      lanes: cells at a time, at most; chosen from the memory if not given.
-      show: called between chunks of steps; may raise `KeyboardInterrupt`, which loses the batch.
+      lanes: cells at a time, at most; chosen from the memory if not given. With several devices
+        the next multiple of their number.
+      devices: see `prepare`; they share the lanes.
+      executor: where batches run; in this process, on `devices`, if not given.
+      show: called between chunks of steps; may raise `KeyboardInterrupt`, which loses the batches
+        under way.
       kept: called with all reports so far after each batch has been stored.
 
     Returns:
@@ -64,70 +72,57 @@ def run(
     reports = dict(finished)
     cells = {cell.key: cell for group in groups for cell in group.cells}
     clock = _Clock(groups, reports)
+    sharing = chosen(devices)
+    execute = executor or local(sharing)
 
-    def best(seen: Mapping[Cell, float]) -> tuple[Cell | None, float]:
+    def planned() -> Iterator[Batch]:
+        for group in groups:
+            todo = [cell for cell in group.cells if cell.key not in reports]
+            if not todo:
+                continue
+            # More places than the group has cells would run copies only.
+            count = min(lanes, len(group.cells)) if lanes else _as_before(group, reports)
+            count = count or lanes_of(group, devices=len(sharing))
+            yield from batches(group, -(-count // len(sharing)) * len(sharing), todo)
+
+    def progress(running: int, step: int, steps: int, seen: Mapping[Cell, float]) -> Progress:
         losses = {cells[key]: _loss(report) for key, report in reports.items()} | dict(seen)
-        cell = min(losses, key=losses.__getitem__, default=None)
-        return cell, losses[cell] if cell else float("nan")
+        best = min(losses, key=losses.__getitem__, default=None)
+        loss = losses[best] if best else float("nan")
+        return Progress(len(reports), len(cells), running, step, steps, best, loss, clock.left())
 
-    for number, group in enumerate(groups):
-        todo = [cell for cell in group.cells if cell.key not in reports]
-        if not todo:
-            continue
-        # More places than the group has cells would run copies only.
-        count = min(lanes, len(group.cells)) if lanes else _as_before(group, reports)
-        count = count or lanes_of(group)
-        for batch in batches(group, count, todo):
-            filled = [cell for cell in batch.places if cell]
-
-            def watch(iterate: Iterate, batch: Batch = batch, number: int = number) -> None:
+    with contextlib.closing(execute(planned())) as events:  # type: ignore[type-var]
+        for event in events:
+            if isinstance(event, Step):
+                batch, iterate = event
                 clock.tick(iterate, batch)
-                running = {
+                losses = {
                     cell: float(np.nan_to_num(loss, nan=np.inf))
                     for cell, loss in zip(batch.places, iterate.loss, strict=True)
                     if cell
                 }
+                steps = batch.group.cells[0].recipe.total_steps
                 show(
-                    Progress(
-                        len(reports), len(cells), len(running), iterate.step,
-                        batch.group.cells[0].recipe.total_steps, *best(running), clock.left(number),
-                        batch.places, iterate,
+                    progress(len(losses), iterate.step, steps, losses)._replace(
+                        places=batch.places, iterate=iterate
                     )
-                )  # fmt: skip
-
-            for cell, report in _run_batch(batch, len(filled), store, watch):
-                reports[cell.key] = report
-            clock.finish(batch)
-            kept(reports)
+                )
+            elif isinstance(event, Waiting):
+                show(progress(sum(batch.filled for batch in event.running), 0, 1, {}))
+            else:
+                reports |= _saved(event, store)
+                clock.finish(event.batch)
+                kept(reports)
     return reports
 
 
-def _run_batch(
-    batch: Batch, filled: int, store: Store, watch: Callable[[Iterate], None]
-) -> list[tuple[Cell, Report]]:
-    lanes = len(batch.places)
-    seen: list[Iterate] = []
-    try:
-        job = batch_job(batch)
-        for iterate in iterates(job):
-            if seen:
-                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate._replace(carry=None))
-            watch(iterate)
-        results = finish(job, seen)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise JaxstyleError(
-            f"--lanes: {lanes} cells at a time do not fit in memory; "
-            + (f"give --lanes {lanes // 2}" if lanes > 1 else "give a smaller size")
-        ) from None
-    group_size = len(batch.group.cells)
-    return [
-        (cell, store.save(cell, result, lanes=lanes, place=place, of=group_size, filled=filled))
-        for place, (cell, result) in enumerate(zip(batch.places, results, strict=True))
+def _saved(done: Finished, store: Store) -> dict[str, Report]:
+    places, of, filled = done.batch.places, len(done.batch.group.cells), done.batch.filled
+    return {
+        cell.key: store.save(cell, result, lanes=len(places), place=place, of=of, filled=filled)
+        for place, (cell, result) in enumerate(zip(places, done.results, strict=True))
         if cell
-    ]
+    }
 
 
 def _as_before(group: Group, reports: Mapping[str, Report]) -> int | None:
@@ -144,17 +139,23 @@ def _loss(report: Report) -> float:
 
 
 class _Clock:
-    """Estimates the time left: running goes by the work, compiling by the group."""
+    """Estimates the time left: running goes by the work, compiling by the group.
+
+    Of batches that run elsewhere nothing is known but when they finish.
+    """
 
     def __init__(self, groups: Sequence[Group], reports: Mapping[str, Report]):
-        self.waiting = [
-            # As if unfinished cells ran alone; copies that fill a batch cost as much as cells.
-            Batch(group, tuple(c for c in group.cells if c.key not in reports)).work
-            for group in groups
-        ]
-        self.done = self.run_seconds = self.compile_seconds = 0.0
+        # As if unfinished cells ran alone; copies that fill a batch cost as much as cells.
+        todo = [[c for c in group.cells if c.key not in reports] for group in groups]
+        self.waiting = {
+            id(group.cells): Batch(group, tuple(cells)).work
+            for group, cells in zip(groups, todo, strict=True)
+            if cells
+        }
+        self.total = sum(self.waiting.values())
+        self.done = self.part = self.run_seconds = self.compile_seconds = 0.0
         self.groups_seen: set[int] = set()
-        self.part = 0.0
+        self.start = time.monotonic()
 
     def tick(self, iterate: Iterate, batch: Batch) -> None:
         self.groups_seen.add(id(batch.group.cells))
@@ -166,11 +167,13 @@ class _Clock:
         self.done += batch.work
         self.part = 0.0
 
-    def left(self, number: int) -> float | None:
+    def left(self) -> float | None:
         done = self.done + self.part
         if not done:
             return None
-        compiles = sum(work > 0 for work in self.waiting[number + 1 :])
+        work = max(self.total - done, 0)
+        if not self.groups_seen:
+            return work * (time.monotonic() - self.start) / done
+        compiles = len(self.waiting.keys() - self.groups_seen)
         per_group = self.compile_seconds / len(self.groups_seen)
-        work = max(sum(self.waiting) - done, 0)
         return work * self.run_seconds / done + compiles * per_group

@@ -9,17 +9,23 @@ from jaxstyle.optimisers.fixed_lbfgs import fixed_lbfgs as fixed_lbfgs
 from jaxstyle.optimisers.lbfgs import LbfgsState as LbfgsState
 from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
-from jaxstyle.optimisers.preconditioner import PRECONDITIONERS
+from jaxstyle.optimisers.preconditioner import preconditioner
 from jaxstyle.recipe import Recipe
+from jaxstyle.sharding import Rows
 from jaxstyle.vgg import INPUTS
 
 
-def make_optimiser(recipe: Recipe) -> Optimiser:
-    """Build the optimiser that a resolved recipe names."""
+def make_optimiser(recipe: Recipe, *, rows: Rows | None = None) -> Optimiser:
+    """Build the optimiser that a resolved recipe names.
+
+    Args:
+      recipe: resolved.
+      rows: how the position's rows are shared out over devices.
+    """
     if recipe.optimizer == "lbfgs":
         return lbfgs(
             history_size=recipe.history_size,
-            preconditioner=PRECONDITIONERS[recipe.preconditioner],
+            preconditioner=preconditioner(recipe.preconditioner, rows=rows),
         )
     if recipe.optimizer == "lbfgs-fixed":
         # The programs that work so step on the scale of their picture.

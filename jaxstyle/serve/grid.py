@@ -22,7 +22,7 @@ THUMBNAIL = 320
 class _Running(NamedTuple):
     """A cell under way."""
 
-    image: jax.Array
+    image: jax.Array | np.ndarray
     """Of all lanes of its batch, on the device until somebody looks."""
     lane: int
     step: int

@@ -31,10 +31,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["jaxstyle", "PIL", "zipfile", "scipy.io", "tomllib"]):
     import jaxstyle
     from jaxstyle import checkpoint, images, record
+    from jaxstyle.descent import iterates, run_state
     from jaxstyle.errors import JaxstyleError
     from jaxstyle.grid.file import read as read_grid
     from jaxstyle.recipe import Recipe, parse_layers
-    from jaxstyle.run import iterates, run_state
     from jaxstyle.weights.file import read_network
     from jaxstyle.weights.readers import read_source
 

@@ -1,0 +1,129 @@
+"""What a step costs, by the compiled programs: work, memory and exchange against size and devices.
+
+    python experiments/scale/costs.py [--sizes 256 512] [--devices 1 2 4 8] [--batches 8]
+
+Compiles VGG-19's default recipe (L-BFGS, 20 pairs) from shapes alone for devices that need not
+be there: nothing is run. Prints a Markdown table, all numbers a device and step; see
+`docs/scale.md`, which has the model that they are checked against.
+"""
+
+import argparse
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+
+import jaxstyle
+from jaxstyle.prepare import Job, rows_over
+from jaxstyle.programs import lowered
+from jaxstyle.sharding import Lanes
+from jaxstyle.vgg import CONVENTIONS, Network, convolutions
+
+WIDTHS = (64, 128, 256, 512, 512)
+# Exchanged a device: what an instruction gives, but for a sum, which goes round a ring twice.
+FACTOR = {"all-reduce": 2, "all-gather": 1, "all-to-all": 1, "collective-permute": 1}
+BYTES = {"f32": 4, "c64": 8, "s32": 4, "pred": 1}
+INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(FACTOR)})(?:-start)?\(")
+ARRAY = re.compile(r"\b(f32|c64|s32|pred)\[([\d,]*)\]")
+
+
+def vgg19() -> Network:
+    """The network's shapes."""
+    params, width = {}, 3
+    for layer in convolutions("vgg19"):
+        out = WIDTHS[int(layer[4]) - 1]
+        params[layer] = {"kernel": shape(3, 3, width, out), "bias": shape(out)}
+        width = out
+    return Network(params, "vgg19", CONVENTIONS["caffe"], name="vgg19")
+
+
+def shape(*sizes: int, sharding: jax.sharding.Sharding | None = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(sizes, jnp.float32, sharding=sharding)
+
+
+def job_of(size: int, batch: int, devices: int, tile: int) -> Job:
+    """A job of shapes, of square pictures."""
+    network = vgg19()
+    recipe = jaxstyle.Recipe(tile=tile).resolved(network)
+    several = jax.devices()[:devices]
+    rows = rows_over(several, size, recipe) if devices > 1 and batch == 1 else None
+
+    def compute(network: Network, content: jax.Array, style: jax.Array) -> jaxstyle.Targets:
+        return jaxstyle.compute_targets(network, content, [style], recipe, rows=rows)
+
+    picture = shape(size, size, 3)
+    targets = jax.eval_shape(compute, network, picture, picture)
+
+    def placed(tree: object, sharding: jax.sharding.Sharding) -> object:
+        return jax.tree.map(lambda leaf: shape(*leaf.shape, sharding=sharding), tree)
+
+    if rows is not None:
+        targets = targets._replace(
+            content=placed(targets.content, rows.by_row), style=placed(targets.style, rows.on_all)
+        )
+        start = shape(rows.padded, size, 3, sharding=rows.by_row)
+        return Job(placed(network, rows.on_all), targets, recipe, start, layout=rows)
+    start = shape(batch, size, size, 3) if batch > 1 else picture
+    if devices == 1:
+        return Job(network, targets, recipe, start)
+    layout = Lanes.over(several, batch)
+    targets = placed(targets, layout.on_all)
+    start = placed(start, layout.by_lane)
+    return Job(placed(network, layout.on_all), targets, recipe, start, layout=layout)
+
+
+def exchanged(text: str) -> dict[str, tuple[int, int]]:
+    """Count instructions and bytes a device, by kind."""
+    found = {kind: (0, 0) for kind in FACTOR}
+    for arrays, kind in INSTRUCTION.findall(text):
+        count, total = found[kind]
+        for element, sizes in ARRAY.findall(re.sub(r"/\*.*?\*/", "", arrays)):
+            number = 1
+            for size in filter(None, sizes.split(",")):
+                number *= int(size)
+            total += BYTES[element] * number * FACTOR[kind]
+        found[kind] = count + 1, total
+    return found
+
+
+def row(size: int, batch: int, devices: int, tile: int) -> str:
+    start = time.perf_counter()
+    program = lowered(job_of(size, batch, devices, tile)).compile()
+    seconds = time.perf_counter() - start
+    cost, memory = program.cost_analysis(), program.memory_analysis()
+    sent = exchanged(program.as_text())
+    kept = memory.argument_size_in_bytes
+    cells = (
+        f"{size}", f"{tile or '–'}", f"{batch}", f"{devices}", f"{cost['flops'] / 1e9:.1f}",
+        f"{cost['bytes accessed'] / 1e9:.2f}", f"{kept / 1e6:.0f}",
+        f"{memory.temp_size_in_bytes / 1e6:.0f}",
+        *(f"{sent[kind][0]} / {sent[kind][1] / 1e6:.3f}"
+          for kind in ("collective-permute", "all-reduce", "all-to-all", "all-gather")),
+        f"{seconds:.0f}",
+    )  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--batches", type=int, nargs="*", default=[8])
+    parser.add_argument("--tile", type=int, default=0)
+    given = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", max(given.devices))
+    columns = (
+        "size", "tile", "batch", "devices", "GFLOP", "GB accessed", "MB kept", "MB temporary",
+        "rows: n / MB", "sums: n / MB", "columns: n / MB", "gathered: n / MB", "s to compile",
+    )  # fmt: skip
+    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
+    for size in given.sizes:
+        for batch in (1, *given.batches):
+            for devices in given.devices if batch == 1 else {1, max(given.devices)}:
+                print(row(size, batch, devices, given.tile), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The descent: from an initial picture to a stylized one, in compiled chunks of steps.
+
+`iterates` is a generator that runs the optimiser on the device and yields a picture and its
+numbers between chunks, one scale after another. Bars, snapshots, early stopping and files live in
+the loop of the caller.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle.divergence import diverged
+from jaxstyle.objective import Terms
+from jaxstyle.prepare import Job
+from jaxstyle.programs import Carry, advance, as_saved, begin, common_arguments, enlarge
+from jaxstyle.sharding import Rows, readable
+
+
+class History(NamedTuple):
+    """The objective after each step, arrays `[steps + 1]` (lane first in a batch)."""
+
+    step: np.ndarray
+    """0 is the initial picture."""
+    loss: np.ndarray
+    content: np.ndarray
+    style: np.ndarray
+    tv: np.ndarray
+
+
+class Iterate(NamedTuple):
+    """What `iterates` yields between chunks. In a batch every array has the lane axis first."""
+
+    step: int
+    image: jax.Array | np.ndarray
+    """The best picture so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved. The mean
+    so far where the recipe averages. On the host where several devices share one picture."""
+    loss: np.ndarray
+    """Of the best picture so far, before the clipping that `bounds` of "none" need."""
+    terms: Terms
+    evaluations: np.ndarray
+    """Evaluations of the objective and its gradient so far."""
+    history: History
+    """Of the steps since the last iterate."""
+    compile_seconds: float
+    """Spent on tracing and compiling since the last iterate."""
+    run_seconds: float
+    """Spent on running since the last iterate."""
+    carry: Any = None
+    """Everything on the device; valid until the generator goes on (`run_state` keeps it)."""
+
+
+class RunState(NamedTuple):
+    """Where a run stands between two chunks, on the host: all that it takes to go on."""
+
+    step: int
+    carry: Any
+    """State of the optimiser and best point, in a pytree of the form `carry_form` gives."""
+    history: History
+    """From step 0 on."""
+    compile_seconds: float
+    run_seconds: float
+
+
+def iterates(
+    job: Job, *, every: int | None = None, state: RunState | None = None
+) -> Iterator[Iterate]:
+    """Run the optimiser, yielding the initial picture and then one iterate a chunk.
+
+    The loop may stop at any time; the last iterate holds the best picture. Everything stays
+    on the device but the numbers. The last scale ends early when every lane has diverged.
+
+    With several scales it goes through all of them, smallest first, and steps are counted on: the
+    pictures of iterates grow, and losses are each of their own scale's objective.
+
+    Args:
+      job: from `prepare`.
+      every: steps a chunk; fewer in the last if it does not divide the recipe's steps. Chosen
+        from the picture's size if not given.
+      state: where an earlier run of this job stood (`run_state`): it goes on from there as if it
+        had never stopped; the first iterate is then that of `state`, with all its history.
+
+    Yields:
+      `Iterate` at step 0 (or `state.step`) and at the multiples of `every` after it, and at
+      the end of each scale.
+    """
+    latest = None
+    for level in range(scale_at(job, state.step) if state else 0, len(job.scales)):
+        for iterate in _descend(job, level, latest, every=every, state=state):
+            yield iterate
+        latest, state = iterate, None
+
+
+def scale_at(job: Job, step: int) -> int:
+    """Give the place in `Job.scales` of the scale that a step belongs to."""
+    return min(max(0, -(-step // job.recipe.steps) - 1), len(job.coarser))
+
+
+def measured_from(job: Job, level: int) -> int:
+    """Give the step whose loss is what divergence at a scale is measured by.
+
+    The start of a larger scale is no step, so its first step stands for it.
+    """
+    return level * job.recipe.steps + min(level, 1)
+
+
+def _descend(
+    job: Job, level: int, latest: Iterate | None, *, every: int | None, state: RunState | None
+) -> Iterator[Iterate]:
+    """Run one scale: from `state`, from the start, or from the last iterate of the scale before."""
+    scale, end = job.scales[level], (level + 1) * job.recipe.steps
+    usual = default_every(scale.start)
+    every = every or usual
+    # One program for all chunks that are no longer than usual.
+    most = max(every, usual)
+    arguments, axes = common_arguments(scale)
+    layout = scale.layout
+    clock = _Clock()
+
+    # A call returns when its program is traced, compiled and queued; waiting is running.
+    if state is not None:
+        carry = _on_device(state, scale)
+        latest = _iterate(scale, carry, state.step, state.history, clock)._replace(
+            compile_seconds=state.compile_seconds, run_seconds=state.run_seconds
+        )
+        yield latest
+    elif latest is None:
+        carry = begin(*arguments, scale.start, axes=axes, layout=layout)
+        best = carry.best
+        first = best.loss[..., None], Terms(*(term[..., None] for term in best.terms))
+        latest = _iterate(scale, carry, 0, (1, *first), clock)
+        yield latest
+    else:
+        assert not isinstance(layout, Rows), "refused by prepare"
+        grown: Any = latest.image, np.asarray(latest.evaluations, np.int32)
+        grown = layout.place_state(grown, scale.size[1]) if layout else grown
+        carry = enlarge(
+            *arguments, latest.carry, *grown,
+            shape=scale.start.shape[-3:], axes=axes, layout=layout,
+        )  # fmt: skip
+    done = latest.step
+    known = latest.history
+    losses = known.loss[..., known.step >= measured_from(job, level)]
+    gone = np.zeros(scale.start.shape[:-3], bool)
+    initial = None
+    while True:
+        if losses.shape[-1]:
+            initial = losses[..., 0] if initial is None else initial
+            gone = gone | diverged(initial, losses)
+        if done == end or (level == len(job.coarser) and gone.all()):
+            return
+        # On multiples of `every`, also from a state that is not on one.
+        num_steps = min(every - done % every, end - done)
+        clock.lap()
+        carry, *numbers = advance(*arguments, carry, num_steps, axes=axes, layout=layout, most=most)
+        done += num_steps
+        before, latest = latest, _iterate(scale, carry, done, (num_steps, *numbers), clock)
+        if gone.any():
+            latest = _without(gone, before, latest)
+        losses = latest.history.loss
+        yield latest
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
+        return elapsed
+
+
+def _on_device(state: RunState, scale: Job) -> Carry:
+    """Copy a kept state to the devices: the carry is donated and the caller keeps the state."""
+    if scale.layout is None:
+        return jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
+    return scale.layout.place_state(jax.tree.map(np.array, state.carry), scale.size[1])
+
+
+def _iterate(
+    scale: Job,
+    carry: Carry,
+    step: int,
+    past: History | tuple[int, jax.Array, Terms],
+    clock: _Clock,
+) -> Iterate:
+    """Read what donation will invalidate before the next chunk is queued.
+
+    `past` is the history since the last iterate, or so many of the numbers given, up to `step`.
+    """
+    compile_seconds = clock.lap()
+    image: Any = as_saved(carry.best.position, scale.chroma, bounds=scale.recipe.bounds)
+    image = scale.layout.fetch(image) if isinstance(scale.layout, Rows) else readable(image)
+    best = carry.best
+    numbers: Any = () if isinstance(past, History) else past[1:]
+    loss, best_terms, evaluations, spent, numbers = jax.device_get(
+        readable((best.loss, best.terms, carry.state.evaluations, carry.spent, numbers))
+    )
+    if not isinstance(past, History):
+        count, (losses, terms) = past[0], numbers
+        of_steps = (values[..., :count] for values in (losses, *terms))
+        past = History(np.arange(step + 1 - count, step + 1), *of_steps)
+    return Iterate(
+        step, image, loss, best_terms, evaluations + spent, past, compile_seconds,
+        clock.lap(), carry,
+    )  # fmt: skip
+
+
+def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
+    """Leave the lanes that have diverged as they were: alone they would have ended there."""
+
+    def kept(old: Any, new: Any) -> Any:
+        lanes = np.reshape(gone, np.shape(gone) + (1,) * (np.ndim(new) - np.ndim(gone)))
+        return (jnp if isinstance(new, jax.Array) else np).where(lanes, old, new)
+
+    return latest._replace(
+        image=kept(before.image, latest.image),
+        loss=kept(before.loss, latest.loss),
+        terms=Terms(*map(kept, before.terms, latest.terms)),
+        evaluations=kept(before.evaluations, latest.evaluations),
+    )
+
+
+def run_state(seen: Sequence[Iterate]) -> RunState:
+    """Take a run's state to the host, to be kept and gone on from.
+
+    Args:
+      seen: the iterates so far, in order; the last one still with its `carry`.
+    """
+    joined = [np.concatenate(parts, -1) for parts in zip(*(i.history for i in seen), strict=True)]
+    return RunState(
+        step=seen[-1].step,
+        carry=jax.device_get(seen[-1].carry),
+        history=History(*joined),
+        compile_seconds=sum(i.compile_seconds for i in seen),
+        run_seconds=sum(i.run_seconds for i in seen),
+    )
+
+
+def default_every(start: ArrayLike) -> int:
+    """Choose the steps a chunk: five, fewer for pictures so large that a person would wait."""
+    pixels = int(np.prod(np.shape(start)[:-1]))
+    return max(1, min(5, 2**20 // pixels))

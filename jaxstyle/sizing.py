@@ -1,0 +1,118 @@
+"""The size that each picture of a run has, and what may be a picture at all."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle import images
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.recipe import Recipe
+from jaxstyle.vgg import Network, receptive_margin, smallest_side
+
+
+def picture(image: ArrayLike, argument: str) -> np.ndarray:
+    """Check that an array is a picture, and give it as float32."""
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[-1] != 3 or not np.issubdtype(array.dtype, np.floating):
+        raise JaxstyleError(
+            f"{argument}: an array of shape {array.shape} and type {array.dtype} is not a picture; "
+            "give RGB [h, w, 3] of floats in [0, 1]"
+        )
+    if not np.isfinite(array).all():
+        raise JaxstyleError(f"{argument}: the picture has values that are not finite; replace them")
+    return array.astype(np.float32)
+
+
+def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
+    """Give the height and width of a run's picture for a content picture's.
+
+    Args:
+      height: pixels of the content picture.
+      width: likewise.
+      recipe: its `size`, `upscale` and `scales` are used.
+      level: scales above the one that is asked for: each divides the sides by the root of 2.
+
+    Raises:
+      JaxstyleError: a side would be shorter than any picture's may be.
+    """
+    if recipe.size:
+        height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
+    small = tuple(max(1, round(side / 2 ** (level / 2))) for side in (height, width))
+    if level and min(small) < images.MIN_SIDE:
+        raise JaxstyleError(
+            f"scales: {recipe.scales} make the first picture {small[1]}x{small[0]}, and both sides "
+            f"need {images.MIN_SIDE} pixels; use fewer"
+        )
+    return small[0], small[1]
+
+
+def style_pictures(
+    styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe, *, level: int = 0
+) -> list[jax.Array]:
+    """Give one or several style pictures as a list, of the sizes that `style_size` gives."""
+    several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
+    pictures = [picture(style, "style") for style in several]
+    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in pictures]
+    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(pictures, sizes, strict=True)]
+
+
+def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
+    """Give a style picture's height and width in a run.
+
+    Its longest side is that of the picture, at most `recipe.size`, times `recipe.style_scale`, at
+    smaller scales shrunk as the output is (`output_size`).
+
+    Raises:
+      JaxstyleError: a side would be shorter than any picture's may be.
+    """
+    longest = max(height, width)
+    if recipe.size:
+        longest = min(longest, recipe.size)
+    wanted = max(1, round(longest * recipe.style_scale / 2 ** (level / 2)))
+    try:
+        return images.fitted(height, width, wanted, upscale=True)
+    except JaxstyleError as error:
+        if recipe.style_scale == 1 and not level:
+            raise
+        name, value = ("scales", recipe.scales) if level else ("style_scale", recipe.style_scale)
+        raise JaxstyleError(
+            f"{name}: {value:g} leaves too little of a style picture of {width}x{height}, "
+            f"{wanted} pixels on its longer side (both need {images.MIN_SIDE}); give a larger one"
+        ) from error
+
+
+def small_style_notice(
+    sizes: Sequence[tuple[int, int]], recipe: Recipe, network: Network, *, shortest: int
+) -> str | None:
+    """The line to show when a style is smaller than what a position of its layers sees.
+
+    Nothing is said where the output is no larger: its statistics are then of the same kind.
+
+    Args:
+      sizes: height and width of the style pictures, as given.
+      recipe: resolved or not.
+      network: weights.
+      shortest: side of the output.
+    """
+    recipe = recipe.resolved(network)
+    layers = [layer for layer, weight in recipe.style_layers or () if weight]
+    for number, size in enumerate(sizes, start=1):
+        height, width = style_size(*size, recipe)
+        small = [l for l in layers if min(height, width) < min(_field(network, l), shortest)]
+        if small:
+            worst = max(small, key=lambda l: _field(network, l))
+            return (
+                f"style {number} is {width}x{height} pixels in this run, and a position of {worst} "
+                f"sees {_field(network, worst)}: most of its style there is of the picture's edge; "
+                "use a larger picture, a larger --style-scale or shallower layers"
+            )
+    return None
+
+
+def _field(network: Network, layer: str) -> int:
+    """Pixels a side that one position of a layer depends on."""
+    return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])

@@ -1,0 +1,202 @@
+"""What the objective compares with, computed once for a run: content features and styles."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle import colours
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.masks import Masks, at_layers, fitted, normalised
+from jaxstyle.objective import Maps, Targets, gram_factor, seen, statistic_of
+from jaxstyle.recipe import WHOLE, Recipe
+from jaxstyle.sharding import Rows
+from jaxstyle.styles import STYLE_LOSSES
+from jaxstyle.tiles import feature_maps, means
+from jaxstyle.vgg import Network, preprocess, smallest_side
+
+
+def compute_targets(
+    network: Network,
+    content: jax.Array,
+    styles: Sequence[jax.Array],
+    recipe: Recipe,
+    *,
+    masks: Masks | None = None,
+    rows: Rows | None = None,
+) -> Targets:
+    """Compute the content features and the style Gram matrices of a recipe.
+
+    Args:
+      network: weights.
+      content: RGB `[h, w, 3]` in [0, 1], of the output's size.
+      styles: one or more RGB pictures `[h', w', 3]` in [0, 1], each of any size.
+      recipe: what shapes the objective is used, and the styles' blend and colours.
+      masks: concrete arrays, resized to their pictures; needed where the recipe names files.
+      rows: how the content's rows are shared out over devices; the styles' are likewise.
+
+    Returns:
+      `Targets`; A_l is the weighted mean over the styles, or, with region masks, one a style.
+
+    Raises:
+      JaxstyleError: no style, blend weights or masks that do not fit, a mask that leaves nothing at
+        a layer, a picture too small for a layer.
+    """
+    recipe = recipe.resolved(network)
+    network = recipe.seen_by(network)
+    if not styles:
+        raise JaxstyleError("styles: no style picture was given; give at least one")
+    blend = recipe.style_blend or (1.0,) * len(styles)
+    if len(blend) != len(styles):
+        raise JaxstyleError(
+            f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
+            f"{len(styles)} style pictures; give one a style"
+        )
+    masks = _checked(masks or Masks(), recipe, len(styles))
+    content_layers = tuple(layer for layer, _ in recipe.content_layers)
+    style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
+    content_weights = regions = region_weights = None
+    if masks.content is not None:
+        mask = fitted(masks.content, *content.shape[:2], argument="content_mask")
+        content_weights = _on_devices(
+            at_layers(mask, content_layers, pooling=recipe.pooling, argument="content_mask"), rows
+        )
+    if masks.regions:
+        at_style_layers, region_weights = _regions(masks, content, style_layers, recipe, blend)
+        regions = _on_devices(at_style_layers, rows)
+    found = []
+    for number, style in enumerate(styles):
+        of_style = rows.of(style.shape[0]) if rows else None
+        matched = colours.MATCHES[recipe.preserve_color](style, content)
+        region = _on_devices(_style_region(masks, number, style, recipe), of_style)
+        found.append(
+            _style_statistics(
+                network, of_style.place(matched) if of_style else matched, style_layers, region,
+                style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
+                pooling=recipe.pooling, tile=recipe.tile, height=of_style and of_style.height,
+            )
+        )  # fmt: skip
+    if regions is not None:
+        style_targets = {layer: tuple(of[layer] for of in found) for layer in style_layers}
+    else:
+        shares = [weight / sum(blend) for weight in blend]
+        mix = STYLE_LOSSES[recipe.style_loss].blend
+        style_targets = {layer: mix([of[layer] for of in found], shares) for layer in style_layers}
+    shown = seen(content, recipe)
+    maps = _content_features(
+        network, rows.place(shown) if rows else shown, content_layers,
+        pooling=recipe.pooling, tile=recipe.tile, height=rows and rows.height,
+    )  # fmt: skip
+    return Targets(maps, style_targets, content_weights, regions, region_weights)
+
+
+def _on_devices(weights: dict[str, np.ndarray], rows: Rows | None) -> dict[str, jax.Array]:
+    """Give weights of positions `[h, w, any]` to the devices, none for rows that were added."""
+    return {
+        layer: rows.place_map(values, smallest_side([layer])) if rows else jnp.asarray(values)
+        for layer, values in weights.items()
+    }
+
+
+def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
+    for name, given in (("content_mask", masks.content is not None), ("mask", masks.regions)):
+        if getattr(recipe, name) and not given:
+            raise JaxstyleError(
+                f"{name}: {getattr(recipe, name)!r} names a file; load it and give it in `masks`"
+            )
+    if masks.regions and len(masks.regions) != styles:
+        raise JaxstyleError(
+            f"mask: {len(masks.regions)} pairs of masks for {styles} style pictures; give one pair "
+            f"a style, {WHOLE!r} for the whole picture"
+        )
+    if masks.regions and not STYLE_LOSSES[recipe.style_loss].of_means:
+        raise JaxstyleError(
+            f"mask: regions do not work with style_loss {recipe.style_loss!r}, which is no mean "
+            "over positions; choose another style loss"
+        )
+    return masks
+
+
+def _regions(
+    masks: Masks,
+    content: jax.Array,
+    layers: tuple[str, ...],
+    recipe: Recipe,
+    blend: Sequence[float],
+) -> tuple[dict[str, np.ndarray], jax.Array]:
+    """Give the regions' masks at the layers, and the weights of their terms."""
+    height, width = content.shape[:2]
+    found, shares = [], []
+    for number, (region, _) in enumerate(masks.regions, start=1):
+        mask = np.ones((height, width), np.float32)
+        if region is not None:
+            mask = fitted(region, height, width, argument=f"mask: region {number}")
+        levels = at_layers(mask, layers, pooling=recipe.pooling, argument=f"mask: region {number}")
+        found.append(normalised(levels))
+        shares.append(mask.mean())
+    weights = np.array(shares) * blend * len(blend) / sum(blend)
+    regions = {layer: np.concatenate([of[layer] for of in found], -1) for layer in layers}
+    return regions, jnp.asarray(weights, jnp.float32)
+
+
+def _style_region(
+    masks: Masks, number: int, style: jax.Array, recipe: Recipe
+) -> dict[str, np.ndarray]:
+    """Give the weights of a style's positions at the layers; none for the whole picture."""
+    region = masks.regions[number][1] if masks.regions else None
+    if region is None:
+        return {}
+    argument = f"mask: style region {number + 1}"
+    layers = [layer for layer, _ in recipe.style_layers or ()]
+    mask = fitted(region, *style.shape[:2], argument=argument)
+    return normalised(at_layers(mask, layers, pooling=recipe.pooling, argument=argument))
+
+
+@partial(jax.jit, static_argnames=("layers", "pooling", "tile", "height"))
+def _content_features(
+    network: Network,
+    image: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    pooling: str,
+    tile: int,
+    height: int | None,
+) -> dict[str, jax.Array]:
+    x = preprocess(network.convention, image)
+    return feature_maps(network, x, layers, pooling=pooling, tile=tile, height=height)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("layers", "style_loss", "gram_normalization", "pooling", "tile", "height"),
+)
+def _style_statistics(
+    network: Network,
+    image: jax.Array,
+    layers: tuple[str, ...],
+    region: dict[str, jax.Array],
+    *,
+    style_loss: str,
+    gram_normalization: str,
+    pooling: str,
+    tile: int,
+    height: int | None,
+) -> dict[str, Any]:
+    x = preprocess(network.convention, image)
+    statistic = partial(statistic_of, STYLE_LOSSES[style_loss], frozenset(layers))
+    maps = {layer: Maps(None, None, weights) for layer, weights in region.items()}
+    found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)
+    shape = (height or image.shape[0], *image.shape[1:])
+    return {
+        layer: jax.tree.map(
+            lambda leaf, layer=layer: (
+                leaf * gram_factor(gram_normalization, leaf, layer, shape, pooling)
+            ),
+            # A style has one region.
+            of_layer.style[0],
+        )
+        for layer, of_layer in found.items()
+    }
