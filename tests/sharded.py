@@ -121,7 +121,7 @@ def other_objectives():
         short, style_layers="relu2_1", preserve_color="luminance", average=0.5
     )
     jobs = pair("controls", controls, 45, devices=3, masks=Masks(left, ((left, top),)))
-    keep("controls", [finish(job, list(iterates(job)))[0] for job in jobs])
+    keep("controls-runs", [finish(job, list(iterates(job)))[0] for job in jobs])
 
 
 def lanes():
@@ -176,7 +176,10 @@ def commands():
         "one": (), "rows": ("--devices", 2),
         "uneven": ("--batch", 3, "--devices", 2), "many": ("--devices", 9),
         "scales": ("--devices", 2, "--scales", 2),
-        "growing": ("--devices", 2, "--scales", 2, "--batch", 2),
+        "growing": (
+            "--devices", 2, "--scales", 2, "--batch", 2, "--size", 64, "--upscale",
+            "--style-scale", 2,
+        ),
     }.items():  # fmt: skip
         output = FOLDER / f"command-{name}.png"
         done[name] = command("stylize", *pictures, "-o", output, *settings, *flags)

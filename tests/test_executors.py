@@ -123,10 +123,12 @@ def test_an_error_of_a_job_is_ours(groups, tmp_path):
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     # Cells of two sizes do not make a batch: what a worker refuses.
     cell, other = groups[0].cells[:2]
-    half = other.content._replace(
-        pixels=other.content.pixels[::2], report={**other.content.report, "sha256": "another"}
+    content = other.inputs.content
+    half = content._replace(
+        pixels=content.pixels[::2], report={**content.report, "sha256": "another"}
     )
-    batch = Batch(groups[0], (cell, dataclasses.replace(other, content=half)))
+    halved = dataclasses.replace(other, inputs=other.inputs._replace(content=half))
+    batch = Batch(groups[0], (cell, halved))
     with pytest.raises(JaxstyleError, match="lanes of one program"):
         list(on_slurm(tmp_path, {"cluster": "local"})([batch]))
 

@@ -71,7 +71,7 @@ def test_a_run_over_rows_is_that_of_one_device(folder):
 
 
 def test_rows_have_masks_colours_and_means(folder):
-    found = arrays(folder, "controls")
+    found = arrays(folder, "controls-runs")
     np.testing.assert_allclose(found["losses"][1], found["losses"][0], rtol=1e-4)
     np.testing.assert_allclose(found["last"][1], found["last"][0], rtol=1e-4)
     np.testing.assert_allclose(found["images"][1], found["images"][0], atol=1e-3)
@@ -158,6 +158,8 @@ def test_numbers_that_do_not_fit_are_refused(folder, facts):
         "or 4 pictures",
         "jaxstyle: error: --devices: 9 cannot be had, there are 8 (cpu); give a number from 1 to "
         "8, or all",
+        "jaxstyle: error: --devices: 2 do not share the rows of one picture through several scales "
+        "(scales 2); use one device, one scale, or a batch",
     ]
 
 
