@@ -7,6 +7,18 @@ EXPLOSION = 1e4
 10 it passes 80000 times within three steps and does not."""
 
 
+def only_rose(losses: np.ndarray) -> bool:
+    """Say whether a run that has made all its steps ended above its start and was never below it.
+
+    Where values are kept in [0, 1] (`bounds`) nothing explodes: too high a rate drives the picture
+    to black and white, where it stays.
+
+    Args:
+      losses: of one lane, from the start to the last step, `[steps + 1]`.
+    """
+    return bool(losses[-1] > losses[0] == losses.min())
+
+
 def diverged(initial: np.ndarray, losses: np.ndarray) -> np.ndarray:
     """Say of each lane whether one of its losses is not finite or has exploded.
 

@@ -79,6 +79,15 @@ class Inputs(NamedTuple):
         return found
 
 
+def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """List the files that a recipe names, each with the setting that names it."""
+    if recipe.init not in INITS:
+        yield "init", recipe.init
+    if recipe.content_mask is not None:
+        yield "content_mask", recipe.content_mask
+    yield from (("mask", file) for pair in recipe.mask for file in pair if file != WHOLE)
+
+
 def named(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """List the pictures of an `Inputs.report`, each with the words that tell it from the others."""
     yield "content", report["content"]

@@ -181,7 +181,9 @@ class Recipe:
         "content", "Initial picture: `content`, `noise`, `style` or an image file."
     )
     noise_std: float = _setting(
-        1.0, "Standard deviation of the initial noise, on the 0-255 scale of the network's input."
+        1.0,
+        "Standard deviation of the initial noise, on the 0-255 scale of the network's input; "
+        "with --bounds soft the start is then brought into [0, 1].",
     )
     noise_blend: float = _setting(
         0.0, "Share of noise in the initial picture: (1 - X) of --init and X of noise."

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxstyle import images
 from jaxstyle.descent import History, Iterate, iterates, measured_from, scale_at
-from jaxstyle.divergence import diverged
+from jaxstyle.divergence import diverged, only_rose
 from jaxstyle.masks import Masks
 from jaxstyle.objective import Terms
 from jaxstyle.prepare import Job, prepare
@@ -44,7 +44,8 @@ class Result(NamedTuple):
     recipe: Recipe
     """Every setting, resolved."""
     diverged: bool = False
-    """Whether the run was stopped as its loss exploded; `image` is still the best one seen."""
+    """Whether the run was stopped as its loss exploded, or made all its steps above the loss of its
+    start; `image` is still the best one seen."""
 
 
 def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
@@ -75,7 +76,10 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     results = []
     for k in range(len(start) if batched else 1):
         parts = [History(i.history.step, *(lane(h, k) for h in i.history[1:])) for i in seen]
-        past, gone = _until_divergence(parts, measured_from(job, level))
+        first = measured_from(job, level)
+        past, gone = _until_divergence(parts, first)
+        if past.step[-1] == recipe.total_steps:
+            gone = gone or only_rose(past.loss[past.step >= first])
         results.append(
             Result(
                 image=lane(pictures, k),

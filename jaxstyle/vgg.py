@@ -141,7 +141,8 @@ def check_layers(network: Network, layers: Sequence[str], *, argument: str = "la
             raise JaxstyleError(
                 f"{argument}: layer {layer!r} is not in network {network.name!r}, "
                 f"which has {', '.join(held) or 'no layers'}; name one of these "
-                "(as relu… or conv…) or choose other weights"
+                "(as relu… or conv…) or choose other weights, e.g. vgg19 "
+                "(`jaxstyle weights fetch vgg19`)"
             )
 
 

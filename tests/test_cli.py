@@ -245,7 +245,11 @@ class TestStylize:
         assert code == 0
         assert "jaxstyle weights fetch vgg19" in err.splitlines()[0]
         assert sum("fetch" in line for line in err.splitlines()) == 1
-        assert run(*arguments, *shallow, "--quiet") == (0, "", "")
+        code, _, quiet = run(*arguments, *shallow, "--quiet")
+        assert code == 0 and quiet.splitlines() == err.splitlines()[:1]
+        scored = ("--content", files["content"], "--style", files["style"], *shallow[:4])
+        code, _, err = run("evaluate", files["content"], *scored)
+        assert code == 0 and err == quiet
 
     def test_an_existing_picture_is_replaced(self, stylize, tmp_path, files):
         path = tmp_path / "o.png"

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except JaxstyleError as error:
         _fail(str(error))
     except (KeyboardInterrupt, click.Abort):
-        print("jaxstyle: stopped; nothing was written", file=sys.stderr)
+        print("jaxstyle: stopped; no file was left half-written", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.

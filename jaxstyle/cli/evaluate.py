@@ -55,6 +55,7 @@ def evaluate(
 
     from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.cli.sources import tell_weights
     from jaxstyle.files import StrPath
     from jaxstyle.inputs import Inputs, Picture
     from jaxstyle.peers import weights_notice
@@ -82,6 +83,7 @@ def evaluate(
         )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
+    tell_weights(weights_name)
     if notice := weights_notice(preset_name, network.name):
         print(f"jaxstyle: {notice}", file=sys.stderr)
     if as_json:

@@ -79,11 +79,12 @@ def grid(
 
     from jaxstyle import grid as grids
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.cli.sources import tell_weights
     from jaxstyle.grid.executors import executor_option, on_ray, on_slurm
     from jaxstyle.grid.progress import grid_progress
     from jaxstyle.grid.summary import write_overview, write_table
     from jaxstyle.sharding import chosen
-    from jaxstyle.weights import auto_notice, load_network
+    from jaxstyle.weights import load_network
 
     asked = dict(map(executor_option, options))
     if executor == "local" and asked:
@@ -113,9 +114,8 @@ def grid(
     cells = grids.cells(plan, load_network, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
     grids.check(groups)
-    automatic = any(cell.settings.get("weights", "auto") == "auto" for cell in cells)
-    if automatic and not (quiet or log_json) and (notice := auto_notice()):
-        print(f"jaxstyle: {notice}", file=sys.stderr)
+    if any(cell.settings.get("weights", "auto") == "auto" for cell in cells):
+        tell_weights("auto", as_json=log_json)
 
     store = grids.Store(output)
     with store.open():

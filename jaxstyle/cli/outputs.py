@@ -1,6 +1,6 @@
 """The files that a command writes: pictures, a lane each, and the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,27 +9,58 @@ from typing import Any
 from jaxstyle import images
 from jaxstyle.cli.keeping import Writer, write_there
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.files import check_writable, numbered
+from jaxstyle.files import StrPath, check_writable, numbered
 from jaxstyle.images import Array
 from jaxstyle.record import as_text
 from jaxstyle.report import batch_report, record, run_report, write_report
 from jaxstyle.run import Result
 from jaxstyle.vgg import Network
 
+_SAME = {("-o", "CONTENT"), ("-o", "--from"), ("--checkpoint", "--resume")}
+"""What may be written over what was read: painted in its place, the same again, or further."""
+
 
 def check_outputs(
-    output: Path, *, bit_depth: int, report: Path | None, checkpoint: Path | None
+    output: Path,
+    *,
+    batch: int,
+    bit_depth: int,
+    report: Path | None,
+    checkpoint: Path | None,
+    read: Iterable[tuple[str, StrPath | None]],
 ) -> None:
-    """Raise a `JaxstyleError` now for a file that could not be written after the long work."""
+    """Raise a `JaxstyleError` now for a file that could not be written after the long work, or that
+    would be written over another one.
+
+    Args:
+      output: what `-o` names.
+      batch: lanes.
+      bit_depth: of the output.
+      report: what `--report` names.
+      checkpoint: what `--checkpoint` names.
+      read: the files that the run depends on, each with the argument that names it; None if that
+        was not given.
+    """
     images.check_output(output, argument="-o")
     images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
-    taken = {output.resolve(): "-o"}
-    for flag, file in (("--report", report), ("--checkpoint", checkpoint)):
-        if file is not None:
-            check_writable(file, argument=flag)
-            other = taken.setdefault(file.resolve(), flag)
-            if other != flag:
-                raise JaxstyleError(f"{flag}: {file} is the file of {other} too; choose another")
+    written: list[tuple[str, StrPath]] = [("-o", output)]
+    written += [("-o", path) for path in lane_paths(output, batch)]
+    for flag, path in (("--report", report), ("--checkpoint", checkpoint)):
+        if path is not None:
+            check_writable(path, argument=flag)
+            written.append((flag, path))
+    taken: dict[Path, str] = {}
+    for name, file in (*read, *written):
+        if file is None:
+            continue
+        other = taken.setdefault(Path(file).resolve(), name)
+        if other != name and (name, other) not in _SAME and (name, file) in written:
+            raise JaxstyleError(f"{name}: {file} is the file of {other} too; choose another")
+
+
+def lane_paths(output: Path, batch: int) -> list[Path]:
+    """Name one file a lane: `output` itself, or with -000 … before its ending."""
+    return [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
 
 
 @dataclass(frozen=True)
@@ -48,9 +79,8 @@ class Outputs:
 
     @classmethod
     def lanes(cls, output: Path, batch: int, **settings: Any) -> "Outputs":
-        """Name one file a lane: `output` itself, or with -000 … before its ending."""
-        paths = [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
-        return cls(paths, **settings)
+        """Write a file a lane (`lane_paths`)."""
+        return cls(lane_paths(output, batch), **settings)
 
     def save(
         self, results: Sequence[Result], suffix: str = "", *, to: Writer = write_there

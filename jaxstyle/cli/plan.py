@@ -48,6 +48,7 @@ def plan(
 
     from jaxstyle import images, memory
     from jaxstyle.cli.devices import enable_compilation_cache
+    from jaxstyle.cli.sources import tell_weights
     from jaxstyle.report import to_json
     from jaxstyle.weights import load_network
 
@@ -66,6 +67,7 @@ def plan(
         found = memory.plan(height, width, recipe=recipe, network=network, batch=batch)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
+    tell_weights(weights_name)
     if as_json:
         click.echo(to_json({**found._asdict(), "fits": found.fits}), nl=False)
         return 0

@@ -151,8 +151,9 @@ def stylize(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.keeping import checkpoints, rescue, warn
     from jaxstyle.cli.outputs import Outputs, check_outputs
-    from jaxstyle.cli.sources import read_sources
+    from jaxstyle.cli.sources import read_sources, tell_weights
     from jaxstyle.descent import Iterate, default_every, iterates
+    from jaxstyle.inputs import recipe_files
     from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.peers import weights_notice
     from jaxstyle.prepare import prepare
@@ -160,10 +161,22 @@ def stylize(
     from jaxstyle.run import finish
     from jaxstyle.sharding import shared_by
     from jaxstyle.sizing import output_size, small_style_notice
-    from jaxstyle.weights import auto_notice, load_network
+    from jaxstyle.weights import load_network
 
     # Everything that can fail early does so before the long work.
-    check_outputs(output, bit_depth=bit_depth, report=report, checkpoint=checkpoint)
+    read: list[tuple[str, Any]] = [
+        ("CONTENT", content), *(("STYLE", style) for style in styles),
+        *(("--" + name.replace("_", "-"), file) for name, file in recipe_files(recipe)),
+        ("--weights", weights_name), ("--from", earlier), ("--resume", resume),
+    ]  # fmt: skip
+    check_outputs(
+        output,
+        batch=batch,
+        bit_depth=bit_depth,
+        report=report,
+        checkpoint=checkpoint,
+        read=read,
+    )
     if checkpoint_every is not None and checkpoint is None:
         raise JaxstyleError(
             f"--checkpoint-every: {checkpoint_every} needs a file to write; give --checkpoint too"
@@ -173,7 +186,6 @@ def stylize(
 
         check_port(port)
     enable_compilation_cache()
-    notice = auto_notice() if weights_name == "auto" else None
     network = load_network(weights_name)
     sources = read_sources(content, styles, recipe, **bounds(max_pixels, first_frame))
     inputs = sources.inputs.report()
@@ -204,23 +216,25 @@ def stylize(
     if resumed is not None:
         check_same_run(resumed, job)
         state = load_state(resumed, job)
+    tell_weights(weights_name, as_json=log_json)
     # Lines for programs stand alone.
     quiet = quiet or log_json
+    notices = []
     if repeated is None:
-        notice = weights_notice(preset_name, network.name) or notice
+        notices.append(weights_notice(preset_name, network.name))
     small = small_style_notice(
         [(style.shape[0], style.shape[1]) for style in sources.styles], recipe, network,
         shortest=min(job.size),
     )  # fmt: skip
-    for line in (notice, small):
+    notices.append(small)
+    if batch > 1 and recipe.init != "noise" and not recipe.noise_blend:
+        notices.append(
+            f"all {batch} pictures start alike, as --init {recipe.init} has no noise; "
+            "use --init noise or --noise-blend for different ones"
+        )
+    for line in notices:
         if line and not quiet:
             print(f"jaxstyle: {line}", file=sys.stderr)
-    if batch > 1 and recipe.init != "noise" and not recipe.noise_blend and not quiet:
-        print(
-            f"jaxstyle: all {batch} pictures start alike, as --init {recipe.init} has no noise; "
-            "use --init noise or --noise-blend for different ones",
-            file=sys.stderr,
-        )
 
     every = default_every(job.start)
     # A chunk must end on every snapshot and checkpoint.
@@ -284,14 +298,15 @@ def stylize(
         seen[-1] = seen[-1]._replace(carry=None)
         results = finish(job, seen)
         outputs.save(results, to=rescue)
-    if report is not None:
-        outputs.report(report, results)
+        if report is not None:
+            outputs.report(report, results)
     lost = [k for k, result in enumerate(results) if result.diverged]
     for k in lost:
         result = results[k]
         verdict = "better" if result.loss < result.initial_loss else "no better"
+        how = "exploded" if result.steps < recipe.total_steps else "went up"
         warn(
-            f"the loss exploded; {outputs.paths[k]} is the best picture seen, {verdict} than the "
+            f"the loss {how}; {outputs.paths[k]} is the best picture seen, {verdict} than the "
             f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose a "
             "lower --learning-rate or --optimizer lbfgs"
         )
