@@ -75,10 +75,10 @@ import conftest, jaxstyle
 from jaxstyle.cli.devices import enable_compilation_cache
 
 enable_compilation_cache()
-network = conftest._make_network(blocks=2)
+network = conftest._make_network(blocks=1)
 pictures = [conftest._make_picture(40, 36, seed=seed) for seed in (1, 2)]
 base = jaxstyle.Recipe(
-    content_layers="relu2_1", style_layers="relu1_1", steps=3, size=0, init="noise", noise_std=30
+    content_layers="relu1_2", style_layers="relu1_1", steps=3, size=0, init="noise", noise_std=30
 )
 for changes, lanes in (
     ({}, None), ({}, ["noise", "content"]), ({"tile": 32}, None), ({"optimizer": "adam"}, None)
