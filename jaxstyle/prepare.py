@@ -282,7 +282,7 @@ def initial_picture(
         if convention.channel_order == "bgr":
             mean = mean[::-1]
         noise = jax.random.normal(jax.random.key(seed), content.shape, jnp.float32)
-        return mean + noise * (noise_std / 255)
+        return noise * (noise_std / 255) + mean
     raise JaxstyleError(
         f"init: {init!r} is none of {', '.join(INITS)}; to start from a picture, load it "
         "and give it as `start`"

@@ -613,7 +613,7 @@ class TestCommand:
             code, _, err = command("grid", grid_file(SMALL), "-o", tmp_path / "out")
         assert code == 2 and "another jaxstyle grid" in err
 
-    LONG = SMALL.replace("steps = 4", "steps = 60") + "seed = [1, 2]\n"
+    LONG = SMALL.replace("steps = 4", "steps = 30") + "seed = [1, 2]\n"
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
     def test_stopped_it_goes_on(self, inputs, environment, tmp_path, how):
