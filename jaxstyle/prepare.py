@@ -278,11 +278,11 @@ def initial_picture(
         height, width = content.shape[:2]
         return jnp.asarray(images.resize(np.asarray(style), height, width))
     if init == "noise":
-        mean = jnp.asarray(convention.mean, jnp.float32) / convention.scale
+        mean = np.asarray(convention.mean, np.float32) / np.float32(convention.scale)
         if convention.channel_order == "bgr":
             mean = mean[::-1]
         noise = jax.random.normal(jax.random.key(seed), content.shape, jnp.float32)
-        return mean + noise * (noise_std / 255)
+        return noise * (noise_std / 255) + mean
     raise JaxstyleError(
         f"init: {init!r} is none of {', '.join(INITS)}; to start from a picture, load it "
         "and give it as `start`"

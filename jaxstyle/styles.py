@@ -27,6 +27,9 @@ EXACT = lax.Precision.HIGHEST
 
 def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
     """Blend statistics that are means over positions."""
+    if len(targets) == 1:
+        # Its share is 1: nothing to compile, for every shape of a layer, at the start of a run.
+        return targets[0]
     return jax.tree.map(
         lambda *leaves: sum(share * leaf for share, leaf in zip(shares, leaves, strict=True)),
         *targets,

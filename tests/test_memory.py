@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -83,29 +81,21 @@ def test_a_size_below_one_is_refused(small):
         jaxstyle.plan(10, 0, recipe=SMALL, network=small)
 
 
-def command(environment, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "jaxstyle", *map(str, arguments)],
-        capture_output=True, text=True, env=environment, timeout=300,
-    )  # fmt: skip
-
-
-def test_plan_command(environment):
-    options = "plan --size 128 --weights compact --history-size 5 --json".split()
-    done = command(environment, *options)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def test_plan_command(run):
+    code, out, err = run(*"plan --size 128 --weights compact --history-size 5 --json".split())
+    assert code == 0, err
+    found = json.loads(out)
     assert found["fits"] and found["width"] == found["height"] == 128
     assert found["free"] > found["needed"] > 2 * 5 * 128 * 128 * 12
 
 
-def test_stylize_refuses_what_cannot_fit(environment, tmp_path, make_picture):
+def test_stylize_refuses_what_cannot_fit(run, tmp_path, make_picture):
     images.save_image(tmp_path / "in.png", make_picture())
-    done = command(
-        environment, "stylize", tmp_path / "in.png", tmp_path / "in.png",
-        "-o", tmp_path / "out.png", "--size", 60_000, "--upscale", "--weights", "compact",
+    code, _, err = run(
+        "stylize", tmp_path / "in.png", tmp_path / "in.png", "-o", tmp_path / "out.png",
+        "--size", 60_000, "--upscale", "--weights", "compact",
     )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("jaxstyle: error: --size: a picture of 60000x60000 needs")
-    assert done.stderr.count("\n") == 1 and "--tile" in done.stderr
+    assert code == 2
+    assert err.startswith("jaxstyle: error: --size: a picture of 60000x60000 needs")
+    assert err.count("\n") == 1 and "--tile" in err
     assert not (tmp_path / "out.png").exists()
