@@ -67,7 +67,11 @@ class RunState(NamedTuple):
 
 
 def iterates(
-    job: Job, *, every: int | None = None, state: RunState | None = None
+    job: Job,
+    *,
+    every: int | None = None,
+    first: int | None = None,
+    state: RunState | None = None,
 ) -> Iterator[Iterate]:
     """Run the optimiser, yielding the initial picture and then one iterate a chunk.
 
@@ -81,16 +85,17 @@ def iterates(
       job: from `prepare`.
       every: steps a chunk; fewer in the last if it does not divide the recipe's steps. Chosen
         from the picture's size if not given.
+      first: steps of the first chunk, for something to be seen soon: it compiles nothing of its own.
       state: where an earlier run of this job stood (`run_state`): it goes on from there as if it
         had never stopped; the first iterate is then that of `state`, with all its history.
 
     Yields:
-      `Iterate` at step 0 (or `state.step`) and at the multiples of `every` after it, and at
-      the end of each scale.
+      `Iterate` at step 0 (or `state.step`), after `first` steps, at the multiples of `every`, and
+      at the end of each scale.
     """
     latest = None
     for level in range(scale_at(job, state.step) if state else 0, len(job.scales)):
-        for iterate in _descend(job, level, latest, every=every, state=state):
+        for iterate in _descend(job, level, latest, every=every, first=first, state=state):
             yield iterate
         latest, state = iterate, None
 
@@ -109,7 +114,13 @@ def measured_from(job: Job, level: int) -> int:
 
 
 def _descend(
-    job: Job, level: int, latest: Iterate | None, *, every: int | None, state: RunState | None
+    job: Job,
+    level: int,
+    latest: Iterate | None,
+    *,
+    every: int | None,
+    first: int | None,
+    state: RunState | None,
 ) -> Iterator[Iterate]:
     """Run one scale: from `state`, from the start, or from the last iterate of the scale before."""
     scale, end = job.scales[level], (level + 1) * job.recipe.steps
@@ -131,8 +142,8 @@ def _descend(
     elif latest is None:
         carry = begin(*arguments, scale.start, axes=axes, layout=layout)
         best = carry.best
-        first = best.loss[..., None], Terms(*(term[..., None] for term in best.terms))
-        latest = _iterate(scale, carry, 0, (1, *first), clock)
+        start = best.loss[..., None], Terms(*(term[..., None] for term in best.terms))
+        latest = _iterate(scale, carry, 0, (1, *start), clock)
         yield latest
     else:
         assert not isinstance(layout, Rows), "refused by prepare"
@@ -154,7 +165,7 @@ def _descend(
         if done == end or (level == len(job.coarser) and gone.all()):
             return
         # On multiples of `every`, also from a state that is not on one.
-        num_steps = min(every - done % every, end - done)
+        num_steps = min(every - done % every, end - done, every if done else first or every)
         clock.lap()
         carry, *numbers = advance(*arguments, carry, num_steps, axes=axes, layout=layout, most=most)
         done += num_steps

@@ -51,7 +51,7 @@ def watch(
     stopped = False
     with interrupts() as check_interrupt:
         try:
-            for iterate in iterates(job, every=every):
+            for iterate in iterates(job, every=every, first=1):
                 seen.append(iterate)
                 if len(seen) > 1:
                     seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]

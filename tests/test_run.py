@@ -159,6 +159,11 @@ class TestResult:
         # Bit for bit on CPU: a chunk is a scan of the same step.
         assert_same(other, result)
 
+    def test_the_first_chunk_may_be_short(self, job, result):
+        seen = list(iterates(job, every=4, first=1))
+        assert [i.step for i in seen] == [0, 1, 4, 6]
+        assert_same(finish(job, seen)[0], result)
+
 
 class TestStops:
     def test_after_some_chunks(self, job, pictures, network):

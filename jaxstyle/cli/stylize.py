@@ -270,7 +270,7 @@ def stylize(
     with interrupts() as check_interrupt:
         try:
             with progress(recipe.total_steps, quiet=quiet, as_json=log_json) as show:
-                for iterate in iterates(job, every=every, state=state):
+                for iterate in iterates(job, every=every, first=1, state=state):
                     # Kept before the one before it is dropped: Ctrl-C may come between the two.
                     seen.append(iterate)
                     if len(seen) > 1:
