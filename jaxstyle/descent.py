@@ -85,7 +85,7 @@ def iterates(
       job: from `prepare`.
       every: steps a chunk; fewer in the last if it does not divide the recipe's steps. Chosen
         from the picture's size if not given.
-      first: steps of the first chunk, for something to be seen soon: it compiles nothing of its own.
+      first: steps of the first chunk, to see something soon; it compiles nothing of its own.
       state: where an earlier run of this job stood (`run_state`): it goes on from there as if it
         had never stopped; the first iterate is then that of `state`, with all its history.
 

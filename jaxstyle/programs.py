@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxstyle.bounds import BOUNDS
 from jaxstyle.colours import with_chroma
 from jaxstyle.objective import Objective, Targets, Terms, make_objective
-from jaxstyle.optimisers import make_optimiser
+from jaxstyle.optimisers import carried, make_optimiser
 from jaxstyle.prepare import Job
 from jaxstyle.recipe import Recipe
 from jaxstyle.sharding import Lanes, Layout, Rows
@@ -183,7 +183,7 @@ def enlarge(
         optimiser = make_optimiser(recipe)
         position = BOUNDS[recipe.bounds].position(start)
         state = optimiser.init(_objective(network, targets, recipe, None), position)
-        return _fresh(optimiser.carried(before.state, state), recipe, spent)
+        return _fresh(carried(before.state, state, recipe), recipe, spent)
 
     return _lanes(init, axes, layout)(network, targets, recipe, (carry, image, spent))
 

@@ -214,7 +214,7 @@ def test_a_preset_changes_of_the_input_only_what_its_program_changes(make_networ
 
 def test_fixed_steps_turn_back_from_what_is_not_finite():
     # The first step goes from 3 to -7, where there is no logarithm.
-    init, step, _ = fixed_lbfgs(unit=10.0)
+    init, step = fixed_lbfgs(unit=10.0)
     state = init(objective := lambda x: (jnp.sum(x - jnp.log(x)), None), jnp.full(1, 3.0))
     accepted = []
     for _ in range(15):
@@ -239,7 +239,7 @@ def test_fixed_steps_follow_torchs_curve(torch, make_network, make_picture):
     )  # fmt: skip
     start, content, style = (make_picture(24, 28, seed=seed) for seed in (1, 2, 3))
     targets = compute_targets(network, jnp.asarray(content), [jnp.asarray(style)], recipe)
-    init, step, _ = fixed_lbfgs(history_size=8)
+    init, step = fixed_lbfgs(history_size=8)
 
     @jax.jit
     def ours(network, targets, start):

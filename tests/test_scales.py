@@ -11,7 +11,7 @@ from jaxstyle import JaxstyleError, Recipe, evaluate, finish, iterates, lbfgs, p
 from jaxstyle.checkpoint import check_same_run, load_state, read_checkpoint, save_checkpoint
 from jaxstyle.descent import History, run_state, scale_at
 from jaxstyle.images import MIN_SIDE
-from jaxstyle.optimisers import make_optimiser
+from jaxstyle.optimisers import carried, make_optimiser
 from jaxstyle.programs import carry_form
 from jaxstyle.run import _until_divergence
 from jaxstyle.sizing import output_size
@@ -26,6 +26,7 @@ RECIPE = Recipe(
     scales=2,
     history_size=4,
 )
+FLAT = Recipe(preconditioner="none")
 SMALL, LARGE = (25, 31), (36, 44)
 
 
@@ -167,40 +168,41 @@ class TestCarried:
     def test_pairs_fit_the_larger_picture(self):
         """Of a mean of squares the Hessian is 2 / n: the pairs say so at any size."""
         rng = np.random.default_rng(0)
-        init, step, carried = lbfgs(history_size=5)
+        init, step = lbfgs(history_size=5)
         small = self.square(jnp.asarray(rng.normal(size=(6, 8, 3)), jnp.float32))
         state = init(small, jnp.zeros((6, 8, 3)))
         for _ in range(3):
             state, _ = step(small, state)
         large = self.square(jnp.asarray(rng.normal(size=(9, 11, 3)), jnp.float32))
         fresh = init(large, jnp.zeros((9, 11, 3)))
-        after = carried(state, fresh)
+        after = carried(state, fresh, FLAT)
         assert after.step_size == 1 and fresh.step_size != 1
         after, info = step(large, after)
         assert info.accepted and info.value < 1e-8
 
     def test_nothing_learnt_is_nothing_carried(self):
-        init, _, carried = lbfgs(history_size=5)
+        init, _ = lbfgs(history_size=5)
         flat = self.square(jnp.zeros(()))
         old, new = (init(flat, jnp.ones((*size, 3))) for size in ((4, 4), (6, 6)))
-        for one, other in zip(*map(jax.tree.leaves, (carried(old, new), new)), strict=True):
+        for one, other in zip(*map(jax.tree.leaves, (carried(old, new, FLAT), new)), strict=True):
             np.testing.assert_array_equal(one, other)
 
     def test_moments_of_adam_go_with_the_gradients(self, network):
         recipe = Recipe(optimizer="adam", style_layers="relu1_1", content_layers="relu1_1")
-        init, step, carried = make_optimiser(recipe.resolved(network))
+        recipe = recipe.resolved(network)
+        init, step = make_optimiser(recipe)
         wanted = jnp.ones((4, 6, 3))
         state = init(self.square(wanted), jnp.zeros((4, 6, 3)))
         for _ in range(4):
             state, _ = step(self.square(wanted), state)
         large = init(self.square(jnp.ones((8, 12, 3))), jnp.zeros((8, 12, 3)))
-        after = carried(state, large)
+        after = carried(state, large, recipe)
         ratio = float(jnp.abs(large.point.grad).mean() / jnp.abs(state.point.grad).mean())
         np.testing.assert_allclose(after.inner.mu, ratio * state.inner.mu[0, 0, 0], rtol=1e-4)
         np.testing.assert_allclose(after.inner.nu, ratio**2 * state.inner.nu[0, 0, 0], rtol=1e-4)
         assert after.inner.count == 4
         lost = state._replace(inner=state.inner._replace(mu=state.inner.mu * np.nan))
-        assert carried(lost, large).inner.count == 0
+        assert carried(lost, large, recipe).inner.count == 0
 
 
 class TestAverage:

@@ -1,12 +1,21 @@
 """Optimisers: one interface (`Optimiser`), ours (`lbfgs`) and the libraries'."""
 
+from typing import Any
+
 from jaxstyle.optimisers.base import Optimiser as Optimiser
 from jaxstyle.optimisers.base import Point as Point
 from jaxstyle.optimisers.base import StepInfo as StepInfo
 from jaxstyle.optimisers.base import evaluate as evaluate
-from jaxstyle.optimisers.first_order import first_order, schedule, transformation
+from jaxstyle.optimisers.first_order import (
+    FirstOrderState,
+    carry_moments,
+    first_order,
+    schedule,
+    transformation,
+)
 from jaxstyle.optimisers.fixed_lbfgs import fixed_lbfgs as fixed_lbfgs
 from jaxstyle.optimisers.lbfgs import LbfgsState as LbfgsState
+from jaxstyle.optimisers.lbfgs import carry_pairs
 from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optimisers.preconditioner import preconditioner
@@ -35,3 +44,17 @@ def make_optimiser(recipe: Recipe, *, rows: Rows | None = None) -> Optimiser:
     if recipe.optimizer in wrapped:
         return wrapped[recipe.optimizer](history_size=recipe.history_size)
     return first_order(transformation(recipe), schedule(recipe))
+
+
+def carried(old: Any, new: Any, recipe: Recipe) -> Any:
+    """Give a state what another knows that comes from a picture of another size.
+
+    Args:
+      old: state after some steps.
+      new: state fresh from `init`; what it is given back as where the optimiser has nothing to
+        carry on (`lbfgs-fixed` and the libraries' L-BFGS).
+      recipe: resolved; of both.
+    """
+    if isinstance(old, LbfgsState) and recipe.optimizer == "lbfgs":
+        return carry_pairs(old, new, preconditioner=preconditioner(recipe.preconditioner))
+    return carry_moments(old, new) if isinstance(old, FirstOrderState) else new

@@ -53,13 +53,10 @@ class Optimiser(NamedTuple):
 
     `init(objective, position) -> state` evaluates the start;
     `step(objective, state) -> (state, info)`. Both jit, scan and vmap.
-    `carried(old, new) -> state` gives `new`, fresh from `init` on a picture of another size, what
-    `old` knows.
     """
 
     init: Callable[[Objective, jax.Array], Any]
     step: Callable[[Objective, Any], tuple[Any, StepInfo]]
-    carried: Callable[[Any, Any], Any] = lambda old, new: new
 
 
 def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:

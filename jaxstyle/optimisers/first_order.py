@@ -49,18 +49,18 @@ def first_order(
             point.value, point.aux, evaluations, rate, jnp.ones((), bool)
         )
 
-    def carried(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState:
-        # The gradient of a pixel is the smaller, the more pixels there are.
-        lengths = [jnp.sqrt(jnp.mean(jnp.square(state.point.grad))) for state in (old, new)]
-        ratio = lengths[1] / jnp.where(lengths[0] > 0, lengths[0], 1)
-        inner = _resized(old.inner, ratio, new.point.position.shape)
-        finite = jnp.stack(
-            [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(inner)] or [True]
-        )
-        inner = jax.tree.map(lambda a, b: jnp.where(jnp.all(finite), a, b), inner, new.inner)
-        return new._replace(inner=inner)
+    return Optimiser(init, step)
 
-    return Optimiser(init, step, carried)
+
+def carry_moments(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState:
+    """Give a fresh state the moments of one on a picture of another size."""
+    # The gradient of a pixel is the smaller, the more pixels there are.
+    lengths = [jnp.sqrt(jnp.mean(jnp.square(state.point.grad))) for state in (old, new)]
+    ratio = lengths[1] / jnp.where(lengths[0] > 0, lengths[0], 1)
+    inner = _resized(old.inner, ratio, new.point.position.shape)
+    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(inner)] or [True])
+    inner = jax.tree.map(lambda a, b: jnp.where(jnp.all(finite), a, b), inner, new.inner)
+    return new._replace(inner=inner)
 
 
 def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:

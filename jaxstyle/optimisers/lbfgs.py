@@ -205,21 +205,29 @@ def lbfgs(
             scaled_grad=scaled_grad,
         ), StepInfo(point.value, point.aux, state.evaluations + 1, t, accepted)
 
-    def carried(old: LbfgsState, new: LbfgsState) -> LbfgsState:
-        grad, scaled_grad = new.point.grad, new.scaled_grad
-        pairs = resize_pairs(old.pairs, old.point.grad.shape, grad.shape, scaled)
-        projected = project(pairs, grad, scaled_grad)
-        newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
-        slope = dot(newton, grad)
-        usable = any_held(pairs) & (slope < 0)
-        return new._replace(
-            direction=jnp.where(usable, newton, new.direction),
-            slope=jnp.where(usable, slope, new.slope),
-            step_size=jnp.where(usable, 1.0, new.step_size),
-            pairs=where(usable, pairs, new.pairs),
-        )
+    return Optimiser(init, step)
 
-    return Optimiser(init, step, carried)
+
+def carry_pairs(
+    old: LbfgsState,
+    new: LbfgsState,
+    *,
+    preconditioner: Callable[[jax.Array], jax.Array] | None = None,
+) -> LbfgsState:
+    """Give a fresh state the pairs of one on a picture of another size."""
+    scaled = preconditioner or (lambda x: x)
+    grad, scaled_grad = new.point.grad, new.scaled_grad
+    pairs = resize_pairs(old.pairs, old.point.grad.shape, grad.shape, scaled)
+    projected = project(pairs, grad, scaled_grad)
+    newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
+    slope = dot(newton, grad)
+    usable = any_held(pairs) & (slope < 0)
+    return new._replace(
+        direction=jnp.where(usable, newton, new.direction),
+        slope=jnp.where(usable, slope, new.slope),
+        step_size=jnp.where(usable, 1.0, new.step_size),
+        pairs=where(usable, pairs, new.pairs),
+    )
 
 
 def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array:
