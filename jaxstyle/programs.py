@@ -19,7 +19,7 @@ from jaxstyle.optimisers import carried, make_optimiser
 from jaxstyle.prepare import Job
 from jaxstyle.recipe import Recipe
 from jaxstyle.sharding import Lanes, Layout, Rows
-from jaxstyle.vgg import Network
+from jaxstyle.vgg import Network, accelerated
 
 
 class Best(NamedTuple):
@@ -68,8 +68,12 @@ Arguments = tuple[Network, Targets, Recipe]
 
 def common_arguments(job: Job) -> tuple[Arguments, Axes | None]:
     """Give the programs' common arguments and, for a batch, their lane axes."""
+    network = job.network
+    # Devices that share rows exchange single rows; windows would want more of them.
+    if not isinstance(job.layout, Rows):
+        network = accelerated(network, (*job.targets.content, *job.targets.style), *job.size)
     if len(job.start.shape) == 3:
-        return (job.network, job.targets, job.recipe.for_program()), None
+        return (network, job.targets, job.recipe.for_program()), None
     recipe = job.recipe.for_program()
     if job.lanes:
         # On the host: a number a lane is no work for the device.
@@ -78,7 +82,7 @@ def common_arguments(job: Job) -> tuple[Arguments, Axes | None]:
             *(lane.for_program() for lane in job.lanes),
         )
     axes = Axes(0 if job.own_targets else None, 0 if job.lanes else None)
-    return (job.network, job.targets, recipe), axes
+    return (network, job.targets, recipe), axes
 
 
 def _number(value: Any) -> np.ndarray:

@@ -13,7 +13,8 @@ ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
     {"bounds", "colours", "errors", "interrupts", "curves"},
-    {"convolution", "divergence", "files"},
+    {"winograd", "divergence", "files"},
+    {"convolution"},
     {"vgg"},
     {"losses", "variation", "images", "weights", "sharding"},
     {"masks", "styles"},
@@ -44,8 +45,9 @@ ALONE = {
     "files": {"errors"},
     "images": {"errors", "files"},
     "colours": set(),
-    "convolution": set(),
-    "vgg": {"convolution", "errors"},
+    "winograd": set(),
+    "convolution": {"winograd"},
+    "vgg": {"convolution", "errors", "winograd"},
     "losses": set(),
     "variation": set(),
     "masks": {"colours", "errors", "images", "vgg"},
