@@ -25,7 +25,7 @@ $(VENV)/docs: pyproject.toml
 # The test environment of CI, every version by its digest, for the Python that the lock is for.
 $(VENV)/locked: pyproject.toml requirements-test.lock
 	$(PYTHON) -m venv $(VENV)
-	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
 	  $(BIN)/pip install --quiet --require-hashes --requirement requirements-test.lock && \
 	  $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .; \
 	else \
