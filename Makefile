@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test experiments check docs clean
+.PHONY: demo test experiments check docs locked lock lowest audit clean
 
 $(VENV)/demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +21,43 @@ $(VENV)/docs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[docs,notebook]'
 	touch $@
+
+# The test environment of CI, every version by its digest, for the Python that the lock is for.
+$(VENV)/locked: pyproject.toml requirements-test.lock
+	$(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	  $(BIN)/pip install --quiet --require-hashes --requirement requirements-test.lock && \
+	  $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .; \
+	else \
+	  echo "requirements-test.lock is for Python 3.11, this is another: today's versions instead"; \
+	  $(BIN)/pip install --quiet --editable '.[test]'; \
+	fi
+	touch $@ $(VENV)/test
+
+locked: $(VENV)/locked
+
+$(TOOLS)/done: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet uv pip-audit
+	touch $@
+
+# After a change of pyproject's requirements; versions stay where they can.
+lock: $(TOOLS)/done
+	$(TOOLS)/bin/uv pip compile --quiet pyproject.toml --extra test --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements-test.lock
+
+# Known vulnerabilities of what the lock names; needs the network.
+audit: $(TOOLS)/done
+	.ci/audit $(TOOLS)/bin/pip-audit
+
+# The suite, or TESTS of it, with the lowest versions that pyproject.toml allows.
+LOWEST := .venv-lowest
+TESTS ?= tests
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[test]'
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 # A photograph in the style of a picture that the project paints itself.
 demo: $(VENV)/demo
@@ -53,4 +91,4 @@ docs: $(VENV)/docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) out dist
+	rm -rf $(VENV) $(TOOLS) $(LOWEST) out dist

@@ -72,6 +72,7 @@ def iterates(
     every: int | None = None,
     first: int | None = None,
     state: RunState | None = None,
+    until: int | None = None,
 ) -> Iterator[Iterate]:
     """Run the optimiser, yielding the initial picture and then one iterate a chunk.
 
@@ -88,14 +89,20 @@ def iterates(
       first: steps of the first chunk, to see something soon; it compiles nothing of its own.
       state: where an earlier run of this job stood (`run_state`): it goes on from there as if it
         had never stopped; the first iterate is then that of `state`, with all its history.
+      until: step to stop after, as if the caller had; the last step of all scales if not given.
+        The recipe's steps stay what a schedule goes by.
 
     Yields:
       `Iterate` at step 0 (or `state.step`), after `first` steps, at the multiples of `every`, and
       at the end of each scale.
     """
     latest = None
-    for level in range(scale_at(job, state.step) if state else 0, len(job.scales)):
-        for iterate in _descend(job, level, latest, every=every, first=first, state=state):
+    until = job.recipe.total_steps if until is None else until
+    lowest = scale_at(job, state.step) if state else 0
+    for level in range(lowest, max(lowest, scale_at(job, until)) + 1):
+        for iterate in _descend(
+            job, level, latest, every=every, first=first, state=state, until=until
+        ):
             yield iterate
         latest, state = iterate, None
 
@@ -121,9 +128,10 @@ def _descend(
     every: int | None,
     first: int | None,
     state: RunState | None,
+    until: int,
 ) -> Iterator[Iterate]:
     """Run one scale: from `state`, from the start, or from the last iterate of the scale before."""
-    scale, end = job.scales[level], (level + 1) * job.recipe.steps
+    scale, end = job.scales[level], min((level + 1) * job.recipe.steps, until)
     usual = default_every(scale.start)
     every = every or usual
     # One program for all chunks that are no longer than usual.
@@ -162,7 +170,7 @@ def _descend(
         if losses.shape[-1]:
             initial = losses[..., 0] if initial is None else initial
             gone = gone | diverged(initial, losses)
-        if done == end or (level == len(job.coarser) and gone.all()):
+        if done >= end or (level == len(job.coarser) and gone.all()):
             return
         # On multiples of `every`, also from a state that is not on one.
         num_steps = min(every - done % every, end - done, every if done else first or every)

@@ -5,18 +5,22 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 
 from jaxstyle.errors import JaxstyleError
 
 StrPath = str | os.PathLike[str]
 
+_STALE_SECONDS = 60
+
 
 def write_atomically(path: StrPath, data: bytes, *, argument: str = "output") -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     The bytes go to a temporary file in the same folder, reach the disk, and take
-    the name in one `os.replace`. A symbolic link stays one: the file it points to
+    the name in one `os.replace`. What a killed process left of an earlier write to the same
+    name goes when it is a minute old. A symbolic link stays one: the file it points to
     is replaced. A new file gets the umask's permissions; a replaced one keeps its own.
 
     Args:
@@ -31,7 +35,7 @@ def write_atomically(path: StrPath, data: bytes, *, argument: str = "output") ->
     """
     target = _target(path, argument)
     try:
-        temporary, descriptor = _open_temporary(target.parent)
+        temporary, descriptor = _open_temporary(target)
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(data)
@@ -77,7 +81,7 @@ def check_writable(path: StrPath, *, argument: str) -> None:
     if target.exists() and not os.access(target, os.W_OK):
         raise JaxstyleError(f"{named} is read-only; make it writable, remove it or {way_out}")
     try:
-        temporary, descriptor = _open_temporary(target.parent)
+        temporary, descriptor = _open_temporary(target)
         os.close(descriptor)
         temporary.unlink()
     except OSError as error:
@@ -176,10 +180,16 @@ def _target(path: StrPath, argument: str) -> Path:
     return target
 
 
-def _open_temporary(folder: Path) -> tuple[Path, int]:
+def _open_temporary(target: Path) -> tuple[Path, int]:
     """Create an empty hidden file that no other process has; the caller closes and removes it."""
     # Not `mkstemp`: it gives 0600 whatever the umask says. The name is short and
     # unlike the target's, which may already be as long as the file system allows.
-    temporary = folder / f".jaxstyle-{secrets.token_hex(8)}.tmp"
+    family = f".jaxstyle-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
+    for left in target.parent.glob(f"{family}*.tmp"):
+        with contextlib.suppress(OSError):
+            # A younger one may be another process's, which would fail without it.
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink()
+    temporary = target.parent / f"{family}{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return temporary, os.open(temporary, flags, 0o666)

@@ -298,7 +298,7 @@ class TestHostileCheckpoints:
 def start(kept, environment, tmp_path):
     """Start a long run as a process; wait until it has written its first checkpoint."""
 
-    def start(*extra, output=None, wait=True, **how):
+    def start(*extra, output=None, wait=True, temporary=None, **how):
         _, flags, pictures = kept
         checkpoint = tmp_path / "run.ck"
         process = subprocess.Popen(
@@ -309,7 +309,8 @@ def start(kept, environment, tmp_path):
                     "--steps", 100000, "--checkpoint", checkpoint, "--checkpoint-every", 1, *extra,
                 )
             ],
-            env=environment, stderr=subprocess.PIPE, text=True, **how,
+            env=environment | ({"TMPDIR": str(temporary)} if temporary else {}),
+            stderr=subprocess.PIPE, text=True, **how,
         )  # fmt: skip
         until = time.monotonic() + 120
         while wait and not checkpoint.exists() and process.poll() is None:
@@ -366,17 +367,36 @@ class TestInterruptions:
             for path in tmp_path.iterdir():
                 path.unlink()
 
-    def test_a_full_disk_costs_the_checkpoint_not_the_picture(self, kept, start, run, tmp_path):
-        # The picture has 4 kB, a checkpoint more than 100.
+    @pytest.mark.parametrize(
+        ("room", "code", "there"),
+        [
+            # The picture has 4 kB, the report of so many steps and a checkpoint more than 10.
+            (8_000, 2, ["out.png"]),
+            (1_000, 2, []),
+        ],
+    )
+    def test_a_full_disk_costs_what_does_not_fit(self, room, code, there, start, tmp_path):
         def bound():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
-        process, checkpoint = start("--steps", 2, wait=False, preexec_fn=bound)
+        folder, elsewhere = tmp_path / "out", tmp_path / "tmp"
+        folder.mkdir()
+        elsewhere.mkdir()
+        (folder / "report.json").write_text("the one before")
+        process, checkpoint = start(
+            "--steps", 100, "--report", folder / "report.json", "--checkpoint", folder / "run.ck",
+            output=folder / "out.png", wait=False, preexec_fn=bound, temporary=elsewhere,
+        )  # fmt: skip
         _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+        assert process.returncode == code and "Traceback" not in err, err
         assert err.count("warning: --checkpoint") == 1 and "the run goes on" in err
-        assert is_whole(tmp_path / "out.png") and not checkpoint.exists()
-        assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
+        lost = "--report" if there else "-o"
+        assert err.count("jaxstyle: error:") == 1
+        assert f"error: {lost} " in err.splitlines()[-1] and "make room" in err
+        assert sorted(p.name for p in folder.iterdir()) == sorted([*there, "report.json"])
+        assert (folder / "report.json").read_text() == "the one before"
+        assert all(is_whole(folder / name) for name in there)
+        assert not list(elsewhere.iterdir())
 
     def test_an_output_folder_that_vanishes_costs_no_picture(self, start, run, tmp_path):
         folder = tmp_path / "away"

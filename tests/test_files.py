@@ -96,6 +96,22 @@ def test_a_failure_half_way_leaves_the_old_file_and_no_other(
         assert "--report" in str(caught.value) and "No space left" in str(caught.value)
 
 
+def test_what_a_killed_write_to_the_same_file_left_goes(tmp_path: Path) -> None:
+    left = []
+    for name, minutes in (("out.png", 2), ("out.png", 0), ("other.png", 2)):
+        path, descriptor = files._open_temporary(tmp_path / name)
+        os.write(descriptor, b"half a picture")
+        os.close(descriptor)
+        os.utime(path, (path.stat().st_mtime - 60 * minutes,) * 2)
+        left.append(path)
+    files.check_writable(tmp_path / "out.png", argument="-o")
+    # A young one may be another process's, and others' are theirs.
+    assert [path.exists() for path in left] == [False, True, True]
+    os.utime(left[1], (0, 0))
+    files.write_atomically(tmp_path / "out.png", b"1")
+    assert sorted(os.listdir(tmp_path)) == sorted([left[2].name, "out.png"])
+
+
 def test_a_writable_place_is_left_as_it_was(tmp_path: Path) -> None:
     old = tmp_path / "old.png"
     old.write_bytes(b"old")

@@ -262,9 +262,11 @@ def test_transparency_lies_over_white(tmp_path: Path, alpha: int) -> None:
         np.testing.assert_allclose(picture[3, 3], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("mode", "key"), [("P", 0), ("L", 7), ("RGB", (7, 7, 7)), ("1", 0)])
+@pytest.mark.parametrize(
+    ("mode", "key"), [("P", 0), ("L", 7), ("RGB", (7, 7, 7)), ("1", 0), ("I;16", 777)]
+)
 def test_a_transparent_colour_lies_over_white(tmp_path: Path, mode: str, key: Any) -> None:
-    value: Any = {"P": 0, "L": 7, "RGB": (7, 7, 7), "1": 0}[mode]
+    value: Any = key
     path = _save(tmp_path, Image.new(mode, (20, 20), value), transparency=key)
     np.testing.assert_array_equal(images.load_image(path), 1)
 
@@ -296,6 +298,26 @@ def test_16_bit_colour_and_alpha_are_read(tmp_path: Path, kind: int, channels: i
     value = 0x80 / 255
     expected = value if channels == 3 else value * value + 1 - value
     np.testing.assert_allclose(images.load_image(tmp_path / "deep.png"), expected, atol=1e-5)
+
+
+def test_16_bit_gray_with_alpha_comes_back_exactly(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65_536, (18, 25, 2), dtype=np.uint16)
+    rows = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    path = tmp_path / "deep.png"
+    path.write_bytes(_png(25, 18, 16, 4, rows))
+    gray, expected = np.moveaxis(values / np.float32(65_535), -1, 0)
+    rgb, alpha = images.load_with_alpha(path)
+    assert alpha is not None
+    np.testing.assert_array_equal(alpha, expected)
+    for channel in range(3):
+        np.testing.assert_allclose(rgb[..., channel], (gray - 1) * alpha + 1, atol=2**-23)
+    # Its profile too: linear light here, a curve that is interpolated.
+    profile = b"p\0\0" + zlib.compress(_gray_profile(gamma=1.0))
+    chunk = struct.pack(">I", len(profile)) + b"iCCP" + profile
+    chunk += struct.pack(">I", zlib.crc32(b"iCCP" + profile))
+    pixel = struct.pack(">HH", 0x4000, 0xFFFF)
+    path.write_bytes(_png(20, 20, 16, 4, (b"\0" + pixel * 20) * 20, chunk))
+    np.testing.assert_allclose(images.load_image(path), 0.537, atol=0.005)
 
 
 @pytest.mark.parametrize("ending", ["png", "tiff"])

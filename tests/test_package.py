@@ -62,6 +62,39 @@ def test_the_metadata_is_complete(built):
     assert not any(n.startswith(("tests", "experiments", "docs")) for n in files)
 
 
+def test_the_lock_and_the_lowest_versions_follow_the_requirements():
+    packaging = pytest.importorskip("packaging.requirements", reason="pytest has it")
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+
+    def requirements(group):
+        for text in group:
+            requirement = packaging.Requirement(text)
+            if requirement.name != project["name"]:
+                yield requirement
+            for extra in requirement.extras if requirement.name == project["name"] else ():
+                yield from requirements(extras[extra])
+
+    def pins(text):
+        # A line each, but for the digests and a second version for other Pythons.
+        lines = (line.partition(" ")[0].split("==") for line in text.splitlines() if "==" in line)
+        return {canonicalize_name(name): version for name, version in reversed(list(lines))}
+
+    lowest = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "lowest.py"], capture_output=True, text=True, check=True
+    )
+    lowest = pins(lowest.stdout)
+    lock = pins((ROOT / "requirements-test.lock").read_text(encoding="utf-8"))
+    wanted = list(requirements([*project["dependencies"], *extras["test"]]))
+    assert len(wanted) > 25
+    for requirement in wanted:
+        name = canonicalize_name(requirement.name)
+        assert requirement.specifier.contains(lock[name]), f"{requirement}: make lock"
+        assert requirement.specifier.contains(lowest[name]), requirement
+
+
 def test_what_is_cited_is_what_is_released():
     cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

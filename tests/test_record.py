@@ -137,17 +137,27 @@ class TestCommands:
         assert read_record(other).recipe.seed == 6
         assert (load_image(other) != load_image(first)).any()
 
-    def test_snapshots_carry_one_too(self, stylize, run, tmp_path):
-        stylize(tmp_path / "out.png", "--save-every", 2, "--steps", 4)
-        snapshot = tmp_path / "out-step0002.png"
-        assert read_record(snapshot).steps == 2
-        code, _, err = run("stylize", "--from", snapshot, "-o", tmp_path / "again.png")
-        assert code == 0, err
-        assert (load_image(tmp_path / "again.png") == load_image(snapshot)).all()
-        # Whether snapshots are taken does not change the picture.
-        code, _, err = run("stylize", "--from", tmp_path / "out.png", "-o", tmp_path / "all.png")
-        assert code == 0, err
-        assert (tmp_path / "all.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+    @pytest.mark.parametrize(
+        ("flags", "steps"),
+        [
+            ((), [2]),
+            (("--optimizer", "adam", "--schedule", "cosine"), [2]),
+            (("--scales", 2, "--optimizer", "adam", "--schedule", "linear"), [2, 6]),
+        ],
+    )
+    def test_snapshots_are_repeated_byte_for_byte_too(self, flags, steps, stylize, run, tmp_path):
+        out, again = tmp_path / "out.png", tmp_path / "again.png"
+        stylize(out, "--save-every", 2, "--steps", 4, *flags)
+        for step in steps:
+            snapshot = tmp_path / f"out-step000{step}.png"
+            record = read_record(snapshot)
+            assert (record.steps, record.recipe.steps) == (step, 4)
+            code, _, err = run("stylize", "--from", snapshot, "-o", again)
+            assert code == 0 and f"is of step {step} of " in err and "--steps 4" in err, err
+            assert again.read_bytes() == snapshot.read_bytes()
+        # Steps that are asked for are all made, and snapshots do not change the picture.
+        code, _, err = run("stylize", "--from", snapshot, "-o", again, "--steps", 4, "--quiet")
+        assert code == 0 and again.read_bytes() == out.read_bytes(), err
 
     def test_show(self, stylize, run, tmp_path, files):
         stylize(tmp_path / "out.png", "--seed", 9)

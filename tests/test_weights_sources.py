@@ -1,5 +1,6 @@
 """Every source's file, built here from random numbers, against an independent forward pass."""
 
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_every_source_computes_the_original_activations(source, network, tmp_pat
     write(path, state, network)
     asked = kind if source.startswith(("torchvision", "caffe")) else None
 
-    net = convert(path, convention=asked)
+    net = convert(path, convention=asked, trust_source=True)
 
     assert net.topology == network
     assert net.layers == tuple(layer_names(network))
@@ -213,11 +214,11 @@ def test_pooling_and_padding(pooling, padding, tmp_path):
 def test_matconvnet_as_caffe_is_the_same_function(tmp_path):
     state = random_state("vgg19", scale=0.01)
     write_mat(tmp_path / "a.mat", state, "new")
-    net = convert(tmp_path / "a.mat", convention="caffe")
+    net = convert(tmp_path / "a.mat", convention="caffe", trust_source=True)
     assert net.convention == CONVENTIONS["caffe"]
     assert_same(net, torch_forward(state, INPUTS["matconvnet"](image())), image())
     with pytest.raises(JaxstyleError, match="torchvision"):
-        convert(tmp_path / "a.mat", convention="torchvision")
+        convert(tmp_path / "a.mat", convention="torchvision", trust_source=True)
 
 
 def test_matconvnet_kernel_axes_are_kept():
@@ -360,9 +361,9 @@ def test_not_a_source(tmp_path):
 
     refused(content(b""), "none of")
     refused(content(b"hello, world, this is text"), ".pth")
-    refused(content(b"MATLAB 5.0 MAT-file" + bytes(200)), "mat")
+    refused(content(b"MATLAB 5.0 MAT-file" + bytes(200)), "damaged .mat", trust_source=True)
     refused(content(b"MATLAB 7.3 MAT-file" + bytes(493) + b"\x89HDF\r\n\x1a\n"), "-v7")
-    refused(content(b"\x89HDF\r\n\x1a\n" + bytes(100)), "HDF5")
+    refused(content(b"\x89HDF\r\n\x1a\n" + bytes(100)), "damaged HDF5", trust_source=True)
     refused(content(b"PK\x03\x04" + bytes(100)), "zip")
     refused(content(b"\x10" + bytes(7) + b"{" + bytes(40)), "safetensors")
     refused(tmp_path / "absent.pth", "cannot be read")
@@ -386,7 +387,7 @@ def test_truncated_sources(kind, tmp_path):
     for fraction in np.linspace(0, 0.999, 25):
         cut.write_bytes(data[: int(len(data) * fraction)])
         with pytest.raises(JaxstyleError):
-            convert(cut)
+            convert(cut, trust_source=True)
 
 
 def test_npz_with_objects_lies_and_bombs(tmp_path, monkeypatch):
@@ -427,12 +428,38 @@ def test_h5_that_refers_elsewhere_or_is_a_bomb(tmp_path):
             "f4",
             external=[(str(secret), 0, h5py.h5f.UNLIMITED)],
         )
-    refused(path, "refers to another file")
+    refused(path, "refers to another file", trust_source=True)
     with h5py.File(path, "w") as file:
         file.create_dataset(
             "block1_conv1/block1_conv1/kernel:0", (3, 3, 1 << 16, 1 << 16), "f4", chunks=True
         )
-    refused(path, "unpacks to more")
+    refused(path, "unpacks to more", trust_source=True)
+
+
+@pytest.mark.parametrize(("kind", "format"), [("keras 2019", "h5"), ("matconvnet", "mat")])
+def test_readers_of_others_open_what_is_pinned_or_trusted(kind, format, tmp_path, run, monkeypatch):
+    path, out = tmp_path / "misleading.npz", tmp_path / "net.safetensors"
+    SOURCES[kind][1](path, random_state("vgg16"), "vgg16")
+    command = ("weights", "convert", path, "-o", out)
+
+    def never(path):
+        raise AssertionError("it was opened")
+
+    with monkeypatch.context() as closed:
+        closed.setattr(readers, f"_read_{format}", never)
+        code, printed, err = run(*command)
+    assert code == 2 and printed == "" and err.count("\n") == 1 and not out.exists()
+    assert "not pinned" in err and "--trust-source" in err
+    assert run(*command, "--trust-source")[0] == 0 and out.exists()
+    out.unlink()
+
+    (tmp_path / "manifest.toml").write_text(
+        f"[sources.mine]\nkind = 'x'\nnetwork = 'vgg16'\nconvention = 'caffe'\nlicence = ''\n"
+        f"urls = ['https://example.org/a']\n"
+        f"digest = 'sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}'\n"
+    )
+    monkeypatch.setenv("JAXSTYLE_MANIFEST", str(tmp_path / "manifest.toml"))
+    assert run(*command)[0] == 0 and out.exists()
 
 
 # The real files that may lie beside the checkout.

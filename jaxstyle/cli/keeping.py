@@ -71,8 +71,12 @@ def rescue(write: Callable[[Path], None], path: Path) -> None:
     except JaxstyleError as error:
         try:
             folder = Path(tempfile.mkdtemp(prefix="jaxstyle-"))
+        except OSError:
+            raise error from None
+        try:
             write(folder / path.name)
-        except (JaxstyleError, OSError):
+        except JaxstyleError:
+            folder.rmdir()
             raise error from None
         raise JaxstyleError(f"{error}; the picture is kept in {folder / path.name}") from None
 

@@ -1,6 +1,5 @@
 """`--from` and `--resume`: settings and files of an earlier run, and whether they are the same."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,16 +23,16 @@ class Repeated(NamedTuple):
     weights_name: str
     same_weights: bool
     """Whether the weights are to be those of the record; not if others were asked for."""
+    until: int | None = None
+    """The step of a snapshot or of a run that was stopped, to stop after again."""
 
     @classmethod
     def read(cls, file: Path, weights_name: str) -> "Repeated":
         """Read the record in `file`; a `weights_name` but `auto` replaces its weights."""
         record = read_record(file, argument="--from")
-        # As far as it went: an interrupted run is repeated to where it was stopped.
-        # With several scales that is no number of steps of each, so all of them are done.
-        steps = record.steps if record.recipe.scales == 1 else record.recipe.steps
-        recipe = dataclasses.replace(record.recipe, steps=max(1, steps))
-        return cls.of(file, record._replace(recipe=recipe), weights_name)
+        # Not with fewer steps in the recipe: a schedule and the scales go by them.
+        stopped = record.steps < record.recipe.total_steps
+        return cls.of(file, record, weights_name)._replace(until=record.steps if stopped else None)
 
     @classmethod
     def of(cls, file: Path, record: Record, weights_name: str) -> "Repeated":

@@ -121,10 +121,14 @@ def stylize(
     repeated, resumed = find_earlier(
         preset_name=preset_name, earlier=earlier, resume=resume, weights_name=weights_name
     )
+    until = None
     recipe = build_recipe(repeated.recipe if repeated else preset_name, flags)
     if repeated is not None:
         content, styles = content or repeated.content, styles or repeated.styles
         weights_name = repeated.weights_name
+        # Who gives steps or scales wants all of them.
+        if flags["steps"] is None and flags["scales"] is None:
+            until = repeated.until
     if resumed is not None and batch is None:
         batch = resumed.lanes
     if content is None or not styles:
@@ -232,10 +236,16 @@ def stylize(
             f"all {batch} pictures start alike, as --init {recipe.init} has no noise; "
             "use --init noise or --noise-blend for different ones"
         )
+    if until is not None:
+        notices.append(
+            f"{earlier} is of step {until} of {recipe.total_steps}, and so is what repeats it; "
+            f"give --steps {recipe.steps} for all of them"
+        )
     for line in notices:
         if line and not quiet:
             print(f"jaxstyle: {line}", file=sys.stderr)
 
+    total = until or recipe.total_steps
     every = default_every(job.start)
     # A chunk must end on every snapshot and checkpoint.
     common = math.gcd(save_every or 0, checkpoint_every or 0)
@@ -262,15 +272,15 @@ def stylize(
         from jaxstyle.serve import RunView
 
         shown_content = images.resize(sources.content, *job.size)
-        live = Live(recipe.total_steps)
+        live = Live(total)
         page = open_page(port, RunView(live, shown_content), as_json=log_json)
     seen: list[Iterate] = []
     code = 0
     stopped = False
     with interrupts() as check_interrupt:
         try:
-            with progress(recipe.total_steps, quiet=quiet, as_json=log_json) as show:
-                for iterate in iterates(job, every=every, first=1, state=state):
+            with progress(total, quiet=quiet, as_json=log_json) as show:
+                for iterate in iterates(job, every=every, first=1, state=state, until=until):
                     # Kept before the one before it is dropped: Ctrl-C may come between the two.
                     seen.append(iterate)
                     if len(seen) > 1:

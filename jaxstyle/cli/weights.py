@@ -109,6 +109,11 @@ def path(name: str) -> int:
     help="Every filter's mean activation is 1, as in Gatys's VGG-19; sets the default weights "
     "of the terms.",
 )
+@click.option(
+    "--trust-source",
+    is_flag=True,
+    help="Open an .h5 or .mat file whose digest `weights list` has no entry for.",
+)
 def convert(
     source: Path,
     output: Path,
@@ -116,6 +121,7 @@ def convert(
     convention: str | None,
     padding: str | None,
     normalised: bool,
+    trust_source: bool,
 ) -> int:
     """Convert SOURCE (.pth, .h5, .mat, .npz, .safetensors) to this project's format."""
     from jaxstyle.files import check_writable
@@ -124,7 +130,12 @@ def convert(
 
     check_writable(output, argument="-o")
     converted = convert_file(
-        source, network=network, convention=convention, padding=padding, normalised=normalised
+        source,
+        network=network,
+        convention=convention,
+        padding=padding,
+        normalised=normalised,
+        trust_source=trust_source,
     )
     save_network(converted, output)
     click.echo(

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from jaxstyle.images.array import Array
 from jaxstyle.images.colour import is_srgb, to_srgb
-from jaxstyle.images.deep import is_deep, take_low_bytes
+from jaxstyle.images.deep import is_deep, is_deep_gray, take_all_bytes, take_low_bytes
 
 
 def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[Array, Array | None]:
@@ -20,6 +20,11 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
       open_again: opens the same picture once more, when `image` is decoded.
     """
     profile = image.info.get("icc_profile")
+    if is_deep_gray(image):
+        take_all_bytes(image)
+        pairs = np.asarray(_upright(image)).view(">u2").astype(np.float32)
+        pairs /= 65_535
+        return _in_srgb(pairs[..., 0], profile), np.ascontiguousarray(pairs[..., 1])
     # The colour engine takes 8 bit, and a colour that stands for transparency has them too.
     whole = is_deep(image) and is_srgb(profile) and "transparency" not in image.info
     image = _upright(image)
@@ -28,7 +33,9 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
         take_low_bytes(low)
         return _joined(image, _upright(low))
     if image.mode.startswith(("I", "F")):
-        return _gray(image, profile), None
+        key = image.info.get("transparency")
+        opaque = (np.asarray(image) != key).astype(np.float32) if isinstance(key, int) else None
+        return _gray(image, profile), opaque
 
     alpha: Array | None = None
     if image.has_transparency_data:
@@ -73,6 +80,11 @@ def _gray(image: Image.Image, profile: bytes | None) -> Array:
         gray = values
     else:
         raise ValueError("32-bit pixels have no fixed range, save it with 8 or 16 bit")
+    return _in_srgb(gray, profile)
+
+
+def _in_srgb(gray: Array, profile: bytes | None) -> Array:
+    """Give gray [h, w] of any precision as sRGB [h, w, 3]."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     curve = to_srgb(ramp, profile)
     if curve is None:

@@ -1,12 +1,14 @@
-"""Colour of 16 bits a channel, of which Pillow decodes eight: it is asked for the other eight too.
+"""Pixels of 16 bits a channel, of which Pillow decodes eight: it is asked for the other eight too.
 
 Pillow's decoders hand every sample to an unpacker, chosen by a name in the picture's tiles, that
 keeps the high byte of its two. Named for the other byte order, the unpacker keeps the low byte.
 So a picture that is opened and decoded twice comes whole, by the decoders that read all others.
+Gray with alpha has four bytes a pixel, as many as 8-bit RGBA, and is unpacked as that.
 """
 
 import re
 import sys
+from typing import Any
 
 from PIL import Image, ImageFile
 
@@ -27,14 +29,32 @@ def take_low_bytes(image: Image.Image) -> None:
     image.tile = [_other_byte(tile) for tile in image.tile]
 
 
+def is_deep_gray(image: Image.Image) -> bool:
+    """Whether an opened picture, not decoded yet, is gray with alpha, both of 16 bits."""
+    tiles = getattr(image, "tile", [])
+    return image.mode == "RGBA" and [_name(tile) for tile in tiles] == ["LA;16B"]
+
+
+def take_all_bytes(image: Image.Image) -> None:
+    """Make a picture for which `is_deep_gray` holds decode to gray and alpha, two bytes each."""
+    assert isinstance(image, ImageFile.ImageFile)
+    image.tile = [_renamed(tile, "RGBA") for tile in image.tile]
+
+
+def _name(tile: ImageFile._Tile) -> Any:
+    return tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
+
+
+def _renamed(tile: ImageFile._Tile, name: str) -> ImageFile._Tile:
+    return tile._replace(args=(name, *tile.args[1:]) if isinstance(tile.args, tuple) else name)
+
+
 def _raw_mode(tile: ImageFile._Tile) -> re.Match[str] | None:
-    arguments = tile.args
-    name = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    name = _name(tile)
     return _RAW.fullmatch(name) if isinstance(name, str) else None
 
 
 def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile:
     found = _raw_mode(tile)
     assert found is not None
-    name = f"{found[1]};16{_OTHER[found[2]]}"
-    return tile._replace(args=(name, *tile.args[1:]) if isinstance(tile.args, tuple) else name)
+    return _renamed(tile, f"{found[1]};16{_OTHER[found[2]]}")

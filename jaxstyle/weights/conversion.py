@@ -15,7 +15,7 @@ from jaxstyle.weights import sources
 from jaxstyle.weights.file import digest
 from jaxstyle.weights.layers import Arrays, check_params, check_topology, find_topology
 from jaxstyle.weights.manifest import Source, identify
-from jaxstyle.weights.readers import FORMATS, read_source
+from jaxstyle.weights.readers import BY_OTHERS, FORMATS, find_format, read_source
 
 
 def convert(
@@ -26,6 +26,7 @@ def convert(
     padding: str | None = None,
     name: str | None = None,
     normalised: bool = False,
+    trust_source: bool = False,
 ) -> Network:
     """Convert a published file of VGG weights; a classifier in it is left out.
 
@@ -41,14 +42,16 @@ def convert(
       padding: `"zeros"` or `"reflect"`; when not given reflection for a compact teacher,
         zeros for the others.
       normalised: say that every filter's mean activation is 1, which no format tells.
+      trust_source: open an `.h5` or `.mat` file whose digest the manifest does not pin: they are
+        read by the HDF5 library and by SciPy, which are not made for files of strangers.
       name: what the network is called; the file's name without its ending when not given.
 
     Returns:
       A `Network` with float32 params.
 
     Raises:
-      JaxstyleError: the file is unknown, damaged, incomplete or ambiguous, or an argument
-        does not fit it.
+      JaxstyleError: the file is unknown, damaged, incomplete, ambiguous or to be trusted first,
+        or an argument does not fit it.
     """
     path = Path(source_path)
     if network is not None:
@@ -61,9 +64,16 @@ def convert(
             raise JaxstyleError(
                 f"{argument} {value!r} does not exist; choose from {', '.join(allowed)}"
             )
-    file_format, contents = read_source(path)
-    known = identify(path)
     where = f"source {path}"
+    file_format = find_format(path)
+    known = identify(path)
+    if file_format in BY_OTHERS and known is None and not trust_source:
+        raise JaxstyleError(
+            f"{where} is a .{file_format} file whose digest is not pinned, and a damaged or "
+            "malicious one may harm the library that reads it; give --trust-source if you trust "
+            "where it is from"
+        )
+    _, contents = read_source(path)
     try:
         kind, params = _to_flax(file_format, contents, network)
     except JaxstyleError as error:

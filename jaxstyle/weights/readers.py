@@ -10,6 +10,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _NPZ_ERRORS: tuple[type[Exception], ...] = (
 
 _MAT_COMPRESSED = 15
 
+BY_OTHERS = ("h5", "mat")
+"""Formats whose files the readers of HDF5 and SciPy take apart, in code that is not ours."""
 FORMATS = "PyTorch .pth, Keras .h5, MatConvNet .mat, NumPy .npz and .safetensors"
 
 
@@ -44,11 +47,28 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
     """Read a source's arrays.
 
     Returns:
-      Its format, `"pth"`, `"npz"`, `"h5"`, `"mat"` or `"safetensors"`, and
-      `{name: array}` (for `.mat` what `scipy.io.loadmat` gives).
+      Its format, as `find_format` gives it, and `{name: array}` (for `.mat` what
+      `scipy.io.loadmat` gives).
 
     Raises:
       JaxstyleError: the file is missing, damaged or of none of these formats.
+    """
+    found = find_format(path)
+    read: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "pth": _read_state,
+        "npz": _read_npz,
+        "h5": _read_h5,
+        "mat": _read_mat,
+        "safetensors": _read_safetensors,
+    }
+    return found, read[found](path)
+
+
+def find_format(path: Path) -> str:
+    """Tell `"pth"`, `"npz"`, `"h5"`, `"mat"` or `"safetensors"` from a file's first bytes.
+
+    Raises:
+      JaxstyleError: the file is missing or of none of these formats.
     """
     try:
         with open(path, "rb") as file:
@@ -58,19 +78,19 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
             f"source {path} cannot be read: {error.strerror or error}; check the path"
         ) from error
     if head.startswith(b"PK\x03\x04"):
-        return ("npz", _read_npz(path)) if _is_npz(path) else ("pth", _read_state(path))
+        return "npz" if _is_npz(path) else "pth"
     if head.startswith(b"\x80"):
-        return "pth", _read_state(path)
+        return "pth"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "h5", _read_h5(path)
+        return "h5"
     if head.startswith(b"MATLAB"):
         if b"\x89HDF" in head:
             raise JaxstyleError(
                 f"source {path} is a MATLAB 7.3 file; save it again with -v7, as MatConvNet did"
             )
-        return "mat", _read_mat(path)
+        return "mat"
     if head[8:9] == b"{":
-        return "safetensors", _read_safetensors(path)
+        return "safetensors"
     raise JaxstyleError(f"source {path} is none of {FORMATS}; convert one of these")
 
 
