@@ -45,7 +45,7 @@ STYLE = {
 
 
 def figure(columns: int = 1, *, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Make a figure with a row of panels, 3.6 by 2.7 inches each."""
+    """Make a figure of panels, 3.6 by 2.7 inches each, row by row."""
     with pyplot.rc_context(STYLE):
         made, axes = pyplot.subplots(
             rows, columns, figsize=(3.6 * columns, 2.7 * rows), squeeze=False, layout="constrained"

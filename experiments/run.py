@@ -47,7 +47,8 @@ def carry_out(
     else:
         results = harness.write_results(experiment, found, run, seconds, folder)
         harness.write_sheet(folder / "sheet.jpg", *experiment.sheet(run))
-        made, axes = plots.figure(2)
+        rows, columns = experiment.panels
+        made, axes = plots.figure(columns, rows=rows)
         experiment.draw(run, found, axes)
         plots.save(made, folder / "plot.svg")
     pages.write_page(experiment, results, folder)

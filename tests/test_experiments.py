@@ -115,6 +115,8 @@ class TestMeasures:
         values = 10 ** np.linspace(4, 0, 41)
         assert self.measures.first_step_within(values, 0.899) == 36
         assert self.measures.first_step_within(np.array([1.0, 100, 10, 1]), 0.5) == 2
+        # A lower value before the highest is no part of the fall.
+        assert self.measures.first_step_within(np.array([0.01, 100, 10, 1]), 0.9) == 3
 
     def test_patches_of_a_picture_are_where_they_are(self, make_picture):
         picture = make_picture(40, 48, seed=1)
