@@ -207,22 +207,31 @@ def run(experiment: Experiment, scale: Scale, out: Path, *, exact: Path | None =
     content, style = inputs(out)
     folder = out / scale.name / experiment.name / (exact.stem if exact else "")
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"full": experiment.full, "tiny": experiment.tiny}.get(scale.name, {})
-    layers = [scale.base, own]
-    if exact:
-        layers.append({**(experiment.exact or {}), "weights": str(exact.resolve())})
-    weights = {**layers[0], **layers[1], **layers[-1]}["weights"]
+    weights = str(exact.resolve()) if exact else scale.base["weights"]
     cells = {}
     for path in sorted(experiment.folder.glob("*.toml")):
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        for over in layers:
-            tables = dict(zip(("base", "grid"), scaled(tables, over), strict=True))
-        base, grid = tables["base"], tables["grid"]
-        base |= {"content": str(content.resolve()), "style": str(style.resolve())}
+        base, grid = brought_to(experiment, scale, path, exact=exact is not None)
+        base |= {
+            "weights": weights,
+            "content": str(content.resolve()),
+            "style": str(style.resolve()),
+        }
         written = folder / path.name
         write_atomically(written, as_toml({"base": base, "grid": grid}).encode())
         cells[path.stem] = run_grid(written, folder / path.stem, scale.lanes)
     return Run(scale.name, folder, content, style, weights, cells)
+
+
+def brought_to(
+    experiment: Experiment, scale: Scale, path: Path, *, exact: bool = False
+) -> tuple[Settings, Settings]:
+    """Read a grid file of an experiment and lay over it the settings of a scale and its own."""
+    own = {"full": experiment.full, "tiny": experiment.tiny}.get(scale.name, {})
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    base, grid = tables.get("base", {}), tables.get("grid", {})
+    for over in (scale.base, own, (experiment.exact or {}) if exact else {}):
+        base, grid = scaled({"base": base, "grid": grid}, over)
+    return base, grid
 
 
 def scaled(tables: Mapping[str, Settings], over: Settings) -> tuple[Settings, Settings]:
