@@ -4,6 +4,7 @@ Pages differ in their background, a picture in a README cannot. So the backgroun
 out and everything is drawn in tones that stand out from white as well as from near black.
 """
 
+import re
 from pathlib import Path
 
 import matplotlib
@@ -66,7 +67,8 @@ def label(axis: Axes, *, x: str, y: str, title: str = "", log: str = "") -> None
 
 def names(axis: Axes, **options: object) -> None:
     """Name the curves."""
-    axis.legend(frameon=False, labelcolor=INK, fontsize=8, **options)
+    legend = axis.legend(frameon=False, labelcolor=INK, fontsize=8, **options)
+    legend.get_title().set(color=INK, fontsize=8)
 
 
 def save(made: Figure, path: Path) -> None:
@@ -74,3 +76,8 @@ def save(made: Figure, path: Path) -> None:
     with pyplot.rc_context(STYLE):
         made.savefig(path, format="svg", metadata={"Date": None})
     pyplot.close(made)
+    # A hundredth of a point is more than can be seen, and halves a plot of many curves.
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        re.sub(r"(?m)^(L \S+?\.\d\d)\d* (\S+?\.\d\d)\d*", r"\1 \2", text), encoding="utf-8"
+    )
