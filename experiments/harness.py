@@ -83,8 +83,17 @@ class Cell:
 
     @property
     def loss(self) -> float:
-        """Of the returned picture; infinite if there is none."""
+        """Of the saved picture, clipped and rounded; infinite if there is none."""
         return _number(self.report["loss"], np.inf)
+
+    @property
+    def lowest(self) -> float:
+        """Lowest loss that the optimiser saw; infinite if none is finite.
+
+        Without bounds it may lie well below that of the saved picture, which is clipped to [0, 1].
+        """
+        losses = self.history("loss")
+        return float(np.min(losses[np.isfinite(losses)], initial=np.inf))
 
     @property
     def seconds(self) -> float:
@@ -163,6 +172,8 @@ class Experiment:
     """Draws on a matplotlib figure (`plots.figure`)."""
     sheet: Callable[[Run], tuple[Sequence[np.ndarray], Sequence[str], int]]
     """Pictures, labels and columns of the contact sheet."""
+    panels: tuple[int, int] = (1, 2)
+    """Rows and columns of the plot."""
     full: Settings = dataclasses.field(default_factory=dict)
     """Settings of the article, for `--full`."""
     tiny: Settings = dataclasses.field(default_factory=dict)
@@ -196,18 +207,31 @@ def run(experiment: Experiment, scale: Scale, out: Path, *, exact: Path | None =
     content, style = inputs(out)
     folder = out / scale.name / experiment.name / (exact.stem if exact else "")
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"full": experiment.full, "tiny": experiment.tiny}.get(scale.name, {})
-    over = {**scale.base, **own}
-    if exact:
-        over |= {**(experiment.exact or {}), "weights": str(exact.resolve())}
+    weights = str(exact.resolve()) if exact else scale.base["weights"]
     cells = {}
     for path in sorted(experiment.folder.glob("*.toml")):
-        base, grid = scaled(tomllib.loads(path.read_text(encoding="utf-8")), over)
-        base |= {"content": str(content.resolve()), "style": str(style.resolve())}
+        base, grid = brought_to(experiment, scale, path, exact=exact is not None)
+        base |= {
+            "weights": weights,
+            "content": str(content.resolve()),
+            "style": str(style.resolve()),
+        }
         written = folder / path.name
         write_atomically(written, as_toml({"base": base, "grid": grid}).encode())
         cells[path.stem] = run_grid(written, folder / path.stem, scale.lanes)
-    return Run(scale.name, folder, content, style, over["weights"], cells)
+    return Run(scale.name, folder, content, style, weights, cells)
+
+
+def brought_to(
+    experiment: Experiment, scale: Scale, path: Path, *, exact: bool = False
+) -> tuple[Settings, Settings]:
+    """Read a grid file of an experiment and lay over it the settings of a scale and its own."""
+    own = {"full": experiment.full, "tiny": experiment.tiny}.get(scale.name, {})
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    base, grid = tables.get("base", {}), tables.get("grid", {})
+    for over in (scale.base, own, (experiment.exact or {}) if exact else {}):
+        base, grid = scaled({"base": base, "grid": grid}, over)
+    return base, grid
 
 
 def scaled(tables: Mapping[str, Settings], over: Settings) -> tuple[Settings, Settings]:

@@ -48,11 +48,11 @@ def fine_correlation(image: np.ndarray, other: np.ndarray) -> float:
 def first_step_within(values: np.ndarray, share: float) -> int:
     """First step at which a falling quantity has covered `share` of its way, on a log scale.
 
-    From its highest value to its lowest: a term may rise before it falls.
+    From its highest value to the lowest after it: a term may dip and rise before it falls.
     """
     logs = np.log(np.maximum(values, 1e-30))
     top = int(np.nanargmax(logs))
-    goal = logs[top] - share * (logs[top] - np.nanmin(logs))
+    goal = logs[top] - share * (logs[top] - np.nanmin(logs[top:]))
     return top + int(np.argmax(logs[top:] <= goal))
 
 

@@ -4,6 +4,7 @@ Pages differ in their background, a picture in a README cannot. So the backgroun
 out and everything is drawn in tones that stand out from white as well as from near black.
 """
 
+import re
 from pathlib import Path
 
 import matplotlib
@@ -45,7 +46,7 @@ STYLE = {
 
 
 def figure(columns: int = 1, *, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Make a figure with a row of panels, 3.6 by 2.7 inches each."""
+    """Make a figure of panels, 3.6 by 2.7 inches each, row by row."""
     with pyplot.rc_context(STYLE):
         made, axes = pyplot.subplots(
             rows, columns, figsize=(3.6 * columns, 2.7 * rows), squeeze=False, layout="constrained"
@@ -66,7 +67,8 @@ def label(axis: Axes, *, x: str, y: str, title: str = "", log: str = "") -> None
 
 def names(axis: Axes, **options: object) -> None:
     """Name the curves."""
-    axis.legend(frameon=False, labelcolor=INK, fontsize=8, **options)
+    legend = axis.legend(frameon=False, labelcolor=INK, fontsize=8, **options)
+    legend.get_title().set(color=INK, fontsize=8)
 
 
 def save(made: Figure, path: Path) -> None:
@@ -74,3 +76,8 @@ def save(made: Figure, path: Path) -> None:
     with pyplot.rc_context(STYLE):
         made.savefig(path, format="svg", metadata={"Date": None})
     pyplot.close(made)
+    # A hundredth of a point is more than can be seen, and halves a plot of many curves.
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        re.sub(r"(?m)^(L \S+?\.\d\d)\d* (\S+?\.\d\d)\d*", r"\1 \2", text), encoding="utf-8"
+    )

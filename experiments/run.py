@@ -21,6 +21,8 @@ import harness  # noqa: E402
 import pages  # noqa: E402
 import plots  # noqa: E402
 
+from jaxstyle.errors import JaxstyleError  # noqa: E402
+
 NAMES = sorted(path.parent.name for path in HERE.glob("e*/experiment.py"))
 
 
@@ -47,7 +49,8 @@ def carry_out(
     else:
         results = harness.write_results(experiment, found, run, seconds, folder)
         harness.write_sheet(folder / "sheet.jpg", *experiment.sheet(run))
-        made, axes = plots.figure(2)
+        rows, columns = experiment.panels
+        made, axes = plots.figure(columns, rows=rows)
         experiment.draw(run, found, axes)
         plots.save(made, folder / "plot.svg")
     pages.write_page(experiment, results, folder)
@@ -77,7 +80,10 @@ def main() -> None:
             continue
         small = scale.name == "small"
         folder = experiment.folder if small else options.out / scale.name / name
-        found = carry_out(experiment, scale, options.out, folder, options.exact)
+        try:
+            found = carry_out(experiment, scale, options.out, folder, options.exact)
+        except JaxstyleError as error:
+            sys.exit(f"run.py: error: {error}")
         print(f"{name}: {found.verdict}; {found.number}", flush=True)
     if scale.name == "small":
         pages.write_index([load(name) for name in NAMES], HERE)

@@ -186,7 +186,7 @@ class TestResume:
             (("--checkpoint", tmp_path / "o.png"), "is the file of -o too"),
             (("--report", pictures[1]), "is the file of STYLE too"),
             (("--checkpoint", pictures[0]), "is the file of CONTENT too"),
-            (("-o", pictures[1]), "is the file of STYLE too"),
+            (("-o", pictures[0]), "is the file of CONTENT too"),
             (("--report", tmp_path / "o-001.png", "--batch", 2), "is the file of -o too"),
             (("--report", files["start"], "--init", files["start"]), "is the file of --init too"),
             (("--checkpoint", tmp_path / "no" / "c"), "--checkpoint"),

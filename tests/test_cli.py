@@ -499,17 +499,16 @@ def test_output_and_report_are_two_files(run, files, objective, tmp_path):
     assert code == 2 and "--report" in err
 
 
-def test_the_report_is_of_the_content_that_was_read(run, files, objective, tmp_path):
-    picture = tmp_path / "both.png"
-    picture.write_bytes(files["content"].read_bytes())
-    before = hashlib.sha256(picture.read_bytes()).hexdigest()
-    code, _, err = run(
-        "stylize", picture, files["style"], "-o", picture, *objective,
-        "--report", tmp_path / "r.json", "--steps", 3, "--quiet",
-    )  # fmt: skip
-    assert code == 0, err
-    reported = json.loads((tmp_path / "r.json").read_text())["images"]
-    assert reported["content"]["sha256"] == before != reported["output"]["sha256"]
+def test_the_photograph_is_never_replaced(run, files, objective, tmp_path):
+    picture = tmp_path / "photo.png"
+    picture.write_bytes(before := files["content"].read_bytes())
+    (tmp_path / "link.png").symlink_to(picture)
+    for name in ("photo.png", "link.png"):
+        code, _, err = run(
+            "stylize", picture, files["style"], "-o", tmp_path / name, *objective, "--steps", 3
+        )
+        assert code == 2 and "is the file of CONTENT too; choose another" in err, err
+    assert picture.read_bytes() == before
 
 
 class TestWeights:

@@ -141,3 +141,14 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert 'id="jaxstyle.stylize"' in reference and "longest side of at most" in reference
     # Nothing is loaded from elsewhere.
     assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//', page)
+
+
+def test_the_gallery_is_what_its_script_writes():
+    pytest.importorskip("skimage", reason="the extra demo is not installed")
+    sys.path.insert(0, str(ROOT / "experiments" / "figures"))
+    import gallery
+
+    assert gallery.page() == (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = {s.name for several in gallery.SECTIONS.values() for s in several} | set(gallery.GIVEN)
+    assert shown == {path.stem for path in (ROOT / "docs" / "gallery").glob("*.jpg")}
+    assert sum(path.stat().st_size for path in (ROOT / "docs" / "gallery").glob("*")) < 4e5

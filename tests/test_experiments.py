@@ -81,8 +81,11 @@ def test_grid_files_are_ones_that_the_command_reads(path, tools):
     from jaxstyle.grid.file import parse
 
     parse(path.read_text(), path)
+    experiment = tools["run"].load(path.parent.name)
     for scale in tools["harness"].SCALES.values():
-        base, grid = tools["harness"].scaled(tomllib.loads(path.read_text()), scale.base)
+        base, grid = tools["harness"].brought_to(experiment, scale, path)
+        if scale.name == "tiny":
+            assert base.get("steps", 5) <= 5 >= max(grid.get("steps", [5]))
         text = tools["harness"].as_toml({"base": base, "grid": grid})
         assert tomllib.loads(text) == {"base": base, "grid": grid}
         parse(text, path)
@@ -115,6 +118,8 @@ class TestMeasures:
         values = 10 ** np.linspace(4, 0, 41)
         assert self.measures.first_step_within(values, 0.899) == 36
         assert self.measures.first_step_within(np.array([1.0, 100, 10, 1]), 0.5) == 2
+        # A lower value before the highest is no part of the fall.
+        assert self.measures.first_step_within(np.array([0.01, 100, 10, 1]), 0.9) == 3
 
     def test_patches_of_a_picture_are_where_they_are(self, make_picture):
         picture = make_picture(40, 48, seed=1)

@@ -39,7 +39,8 @@ def measure(run: Run) -> Found:
     kept = {which: (rows[-1][0] / rows[0][0], rows[-1][1] / rows[0][1])
             for which, rows in ends.items()}  # fmt: skip
     bare = kept[name(cells[0])]
-    best = kept[name(cells[-1])]
+    both = [name(cell) for cell in cells if kind(cell)[0] != "none" and kind(cell)[1] > 0]
+    guarded = kept[both[-1]] if both else None
 
     # The same amount of disturbance, white or smooth, on a finished picture.
     clean = min((cell for cell in cells if kind(cell)[1] == 0), key=lambda cell: cell.loss)
@@ -69,8 +70,10 @@ def measure(run: Run) -> Found:
             f"Without total variation and preconditioner a start with noise of std "
             f"{cells[-1].recipe['noise_std']:g} ends {bare[0]:.2f} times as noisy as a flat start, "
             f"at {bare[1]:.2f} times its loss.",
-            f"With both ({name(cells[-1])}) it ends {best[0]:.2f} times as noisy, at "
-            f"{best[1]:.2f} times the loss.",
+            f"With both ({both[-1]}) it ends {guarded[0]:.2f} times as noisy, at "
+            f"{guarded[1]:.2f} times the loss."
+            if guarded
+            else "It was not run with both of them.",
             f"White noise of std {STRENGTH:g} added to a finished picture raises its loss "
             f"{sees:.2f} times as much as smooth noise of the same std does"
             + (": the objective sees it less." if blind else ": the objective does see it."),

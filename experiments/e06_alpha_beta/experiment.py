@@ -3,7 +3,7 @@
 import numpy as np
 from harness import CONTRADICTED, HOLDS, PARTLY, Cell, Experiment, Found, Run
 from measures import correlation, patch_distance
-from plots import label, names
+from plots import INK, label, names
 
 from jaxstyle.images import fit, resize
 
@@ -75,7 +75,7 @@ def draw(run: Run, found: Found, axes) -> None:
     axes[0].plot([r["content, unweighted"] for r in found.table],
                  [r["style, unweighted"] for r in found.table], marker="o")  # fmt: skip
     for row in found.table:
-        axes[0].annotate(f"{row['alpha/beta']:g}", fontsize=8,
+        axes[0].annotate(f"{row['alpha/beta']:g}", fontsize=8, color=INK,
                          xy=(row["content, unweighted"], row["style, unweighted"]),
                          xytext=(4, 4), textcoords="offset points")  # fmt: skip
     label(axes[0], x="content distance (mean square)", y="style distance (mean square)", log="xy",

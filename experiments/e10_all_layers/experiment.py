@@ -52,8 +52,8 @@ def measure(run: Run) -> Found:
     parts = [fine < 0.98, coarse < 0.98, gram > 1, seconds > 1]
     return Found(
         verdict=HOLDS if all(parts) else PARTLY if any(parts[:3]) else CONTRADICTED,
-        number=f"distance to the painting x{fine:.2f} in fine patches, x{coarse:.2f} in coarse "
-        f"ones; seconds x{seconds:.2f}",
+        number=f"{WHICH.get(many, f'{many} layers')} against {few}: distance to the painting "
+        f"x{fine:.2f} in fine patches, x{coarse:.2f} in coarse ones; seconds x{seconds:.2f}",
         numbers={
             "fine_patch_ratio": fine,
             "coarse_patch_ratio": coarse,
@@ -84,24 +84,31 @@ def measure(run: Run) -> Found:
 def draw(run: Run, found: Found, axes) -> None:
     """Content against the referee, and against the style over all layers."""
     counts = sorted({row["layers"] for row in found.table})
-    measures = (COARSE, f"style over {counts[-1]} layers")
-    for axis, measured in zip(axes, measures, strict=True):
+    measures = {
+        COARSE: "distance of coarse patches (0-255)",
+        f"style over {counts[-1]} layers": f"style over {counts[-1]} layers, weighted",
+    }
+    for axis, (measured, named) in zip(axes, measures.items(), strict=True):
         for count in counts:
             rows = [row for row in found.table if row["layers"] == count]
             axis.plot([r["content, unweighted"] for r in rows], [r[measured] for r in rows],
                       marker="o", label=f"{count} layers")  # fmt: skip
-        unit = " (0-255)" if "patch" in measured else ", weighted"
-        label(axis, x="content distance (mean square)", y=measured + unit)
+        label(axis, x="content distance (mean square)", y=named)
     names(axes[0])
 
 
 def sheet(run: Run):
-    """A row a set of layers, beside the painting."""
+    """A row a set of layers."""
     cells = run.cells["grid"]
     labels = [f"{layers(c)} layers, alpha {c.recipe['content_weight']:g}" for c in cells]
     return [c.image for c in cells], labels, len(cells) // 2
 
 
+WHICH = {
+    7: "seven layers (not sixteen: the network has three blocks)",
+    13: "thirteen layers (not sixteen: the embedded network ends at conv5_1)",
+    16: "all sixteen layers",
+}
 FINE, COARSE = "patches to the painting, fine", "patches to the painting, coarse"
 ALL_BUT = "relu1_1:1,relu1_2:1,relu2_1:4,relu2_2:4,relu3_1:16,relu3_2:16,relu3_3:16"
 EXPERIMENT = Experiment(

@@ -83,8 +83,8 @@ SECTIONS: dict[str, list[Shown]] = {
               {"noise_blend": 0.5, "noise_std": 60.0}),
         Shown("scales", "--scales 4 --steps 60", "From small to large: broad strokes first.",
               {"scales": 4, "steps": 60}),
-        Shown("average", "--optimizer adam --average 0.99", "The mean of its pictures: less grain.",
-              {"optimizer": "adam", "average": 0.99}),
+        Shown("average", "--average 0.9", "The mean of the last ten pictures or so, not the best.",
+              {"average": 0.9}),
     ],
     "Layers and weights": [
         Shown("low", "--style-layers relu1_1,relu2_1", "Fine grain and colours.",

@@ -16,8 +16,8 @@ from jaxstyle.report import batch_report, record, run_report, write_report
 from jaxstyle.run import Result
 from jaxstyle.vgg import Network
 
-_SAME = {("-o", "CONTENT"), ("-o", "--from"), ("--checkpoint", "--resume")}
-"""What may be written over what was read: painted in its place, the same again, or further."""
+_SAME = {("-o", "--from"), ("--checkpoint", "--resume")}
+"""What may be written over what was read: the same again, or further."""
 
 
 def check_outputs(
