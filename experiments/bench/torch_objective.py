@@ -13,24 +13,26 @@ from jaxstyle.vgg import convolutions
 class TorchObjective:
     """`picture [1, 3, h, w] in [0, 1] -> loss` with zero padding and max pooling, channels last."""
 
-    def __init__(self, network: Network, content: Any, style: Any, recipe: Recipe) -> None:
+    def __init__(
+        self, network: Network, content: Any, style: Any, recipe: Recipe, *, device: str = "cpu"
+    ) -> None:
         self.network, self.recipe = network, recipe
         self.kernels = {
             name: (
-                torch.tensor(np.asarray(p["kernel"]).transpose(3, 2, 0, 1)).contiguous(
-                    memory_format=torch.channels_last
-                ),
-                torch.tensor(np.asarray(p["bias"])),
+                torch.tensor(np.asarray(p["kernel"]).transpose(3, 2, 0, 1))
+                .contiguous(memory_format=torch.channels_last)
+                .to(device),
+                torch.tensor(np.asarray(p["bias"])).to(device),
             )
             for name, p in network.params.items()
         }
         convention = network.convention
-        self.mean = torch.tensor(convention.mean).view(1, 3, 1, 1)
-        self.std = torch.tensor(convention.std).view(1, 3, 1, 1)
+        self.mean = torch.tensor(convention.mean).view(1, 3, 1, 1).to(device)
+        self.std = torch.tensor(convention.std).view(1, 3, 1, 1).to(device)
         self.layers = dict(recipe.content_layers) | dict(recipe.style_layers)
         with torch.no_grad():
-            self.content = self.features(picture(content))
-            style_features = self.features(picture(style))
+            self.content = self.features(picture(content, device=device))
+            style_features = self.features(picture(style, device=device))
             self.grams = {layer: gram(style_features[layer]) for layer, _ in recipe.style_layers}
 
     def features(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -64,10 +66,10 @@ class TorchObjective:
         return loss + recipe.tv_weight * variation
 
 
-def picture(image: Any) -> torch.Tensor:
+def picture(image: Any, *, device: str = "cpu") -> torch.Tensor:
     """Turn `[h, w, 3]` into `[1, 3, h, w]`, channels last in memory."""
     tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]
-    return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous(memory_format=torch.channels_last).to(device)
 
 
 def gram(features: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,206 @@
+"""Whole runs of L-BFGS against PyTorch's: seconds, memory, and how low the loss is.
+
+    python experiments/bench/runs.py [--sizes 128 256 512] [--evaluations 200] [--network full]
+        [--repeats 3] [--only NAME ...] [--results FILE.json] [--plot FILE.svg] [--device cpu]
+
+The same noise as pictures, weights and objective for both, float32; a fresh process a run, taken in
+turns. PyTorch runs channels last with as many threads as cores, `torch.optim.LBFGS` without a line
+search (one evaluation a step, as ours), on a GPU also with `torch.compile`. The compilation cache
+of JAX is off, but for "jaxstyle, cached". Prints a Markdown table of medians and ratios. Needs
+PyTorch; the plot needs matplotlib.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+NAMES = ("jaxstyle", "jaxstyle, cached", "torch", "torch, compiled")
+
+
+def ours(size: int, evaluations: int, network_name: str) -> dict[str, float]:
+    """Run ours in this process."""
+    import jax
+
+    import jaxstyle
+
+    content, style, network = _given(size, network_name)
+    recipe = jaxstyle.Recipe(size=0, steps=evaluations - 1, bounds="none", history_size=20)
+    start = time.perf_counter()
+    job = jaxstyle.prepare(content, style, recipe=recipe, network=network)
+    jax.block_until_ready(job.targets)
+    prepared = time.perf_counter() - start
+    seen = [iterate._replace(carry=None, image=None) for iterate in jaxstyle.iterates(job)]
+    compiling = sum(iterate.compile_seconds for iterate in seen)
+    running = sum(iterate.run_seconds for iterate in seen)
+    evaluated = int(seen[-1].evaluations)
+    return {
+        "whole": time.perf_counter() - start,
+        "compile": prepared + compiling,
+        "evaluation": running / evaluated,
+        "evaluations": evaluated,
+        "loss": float(seen[-1].loss),
+    }
+
+
+def theirs(
+    size: int, evaluations: int, network_name: str, *, device: str, compiled: bool
+) -> dict[str, float]:
+    """Run PyTorch's in this process."""
+    import torch
+    from torch_objective import TorchObjective, picture
+
+    import jaxstyle
+
+    content, style, network = _given(size, network_name)
+    torch.set_num_threads(os.cpu_count() or 1)
+    recipe = jaxstyle.Recipe(size=0).resolved(network)
+    start = time.perf_counter()
+    objective = TorchObjective(network, content, style, recipe, device=device)
+    image = picture(content, device=device).contiguous().requires_grad_()
+    called = torch.compile(objective) if compiled else objective
+    optimiser = torch.optim.LBFGS(
+        [image], max_iter=evaluations, max_eval=evaluations, tolerance_grad=0,
+        tolerance_change=-1, history_size=20,
+    )  # fmt: skip
+    losses: list[float] = []
+    begun: list[float] = []
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = called(image)
+        loss.backward()
+        losses.append(loss.item())
+        begun.append(time.perf_counter())
+        return loss
+
+    optimiser.step(closure)
+    whole = time.perf_counter() - start
+    # The first evaluation also allocates and, compiled, compiles.
+    evaluation = (begun[-1] - begun[0]) / (len(begun) - 1)
+    return {
+        "whole": whole,
+        "compile": whole - evaluation * len(begun),
+        "evaluation": evaluation,
+        "evaluations": len(losses),
+        "loss": min(losses),
+    }
+
+
+def _given(size: int, name: str) -> tuple[Any, Any, Any]:
+    import jax
+    from evaluation import random_vgg19
+
+    import jaxstyle
+
+    content, style = jax.random.uniform(jax.random.key(0), (2, size, size, 3))
+    return content, style, random_vgg19() if name == "full" else jaxstyle.load_network(name)
+
+
+def one(name: str, size: int, evaluations: int, network: str, device: str) -> dict[str, float]:
+    """Run one in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "JAX_PLATFORMS": "" if device == "cuda" else device}
+        cached = name == "jaxstyle, cached"
+        if cached:
+            environment |= {
+                "JAX_COMPILATION_CACHE_DIR": folder,
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
+        settings = [name, str(size), str(evaluations), network, device]
+        for _ in range(2 if cached else 1):
+            done = subprocess.run(
+                [sys.executable, __file__, "--one", *settings],
+                env=environment, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def _one(name: str, size: str, evaluations: str, network: str, device: str) -> None:
+    if name.startswith("jaxstyle"):
+        found = ours(int(size), int(evaluations), network)
+    else:
+        found = theirs(
+            int(size), int(evaluations), network, device=device, compiled=name.endswith("compiled")
+        )
+    # Linux counts kilobytes.
+    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(found))
+
+
+def plot(results: list[dict[str, Any]], file: Path) -> None:
+    """Draw seconds an evaluation and peak memory against size."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import plots
+
+    made, axes = plots.figure(2)
+    for name in dict.fromkeys(row["name"] for row in results):
+        rows = [row for row in results if row["name"] == name]
+        sizes = [row["size"] for row in rows]
+        axes[0].plot(sizes, [row["evaluation"] for row in rows], "o-", label=name)
+        axes[1].plot(sizes, [row["peak"] / 1e9 for row in rows], "o-", label=name)
+    plots.label(axes[0], x="side (px)", y="evaluation (s)", log="xy")
+    plots.label(axes[1], x="side (px)", y="peak memory (GB)", log="xy")
+    axes[0].legend()
+    plots.save(made, file)
+
+
+def _line(size: int, name: str, found: dict[str, float], rival: dict[str, float] | None) -> str:
+    def ratio(key: str) -> str:
+        return f"{found[key] / rival[key]:.2f}" if rival else "-"
+
+    return (
+        f"| {size} | {name} | {found['whole']:.1f} | {ratio('whole')} "
+        f"| {found['compile']:.1f} | {found['evaluation']:.3f} | {ratio('evaluation')} "
+        f"| {found['peak'] / 1e9:.2f} | {ratio('peak')} | {found['loss']:.4g} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--evaluations", type=int, default=200)
+    parser.add_argument("--network", default="full", help="full, or weights by name")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=None)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        return _one(*arguments.one)
+    names = arguments.only or NAMES[: 4 if arguments.device == "cuda" else 3]
+    print("| side | run | whole (s) | to torch | compile (s) | evaluation (s) | to torch "
+          "| peak (GB) | to torch | loss |")  # fmt: skip
+    print("|---" * 10 + "|")
+    results: list[dict[str, Any]] = []
+    for size in arguments.sizes:
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        for _ in range(arguments.repeats):
+            for name in names:
+                settings = size, arguments.evaluations, arguments.network, arguments.device
+                runs[name].append(one(name, *settings))
+        medians = {
+            name: {key: statistics.median(run[key] for run in of_name) for key in of_name[0]}
+            for name, of_name in runs.items()
+        }
+        for name, found in medians.items():
+            results.append({"name": name, "size": size, **found})
+            print(_line(size, name, found, medians.get("torch")), flush=True)
+    if arguments.results:
+        arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if arguments.plot:
+        plot(results, arguments.plot)
+    return None
+
+
+if __name__ == "__main__":
+    main()
