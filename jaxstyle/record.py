@@ -41,8 +41,12 @@ class Record(NamedTuple):
     """The initial picture, if it was a file's."""
     files: Mapping[str, InputFile | None]
     """All of them, masks too, by the words that `inputs.named` gives."""
+    terms: dict[str, float | None]
+    """The weighted parts of the loss."""
     weights: str
     """Name or file that the weights were asked for by."""
+    weights_name: str
+    """Name of the network that this was."""
     weights_sha256: str
     environment: Mapping[str, str]
     """Versions and device by name."""
@@ -94,9 +98,10 @@ def _checked(found: Any) -> Record:
     inputs, weights, steps = found["images"], found["weights"], found["steps"]
     if type(steps) is not int or not 0 <= steps < 2**31:
         raise ValueError(f"steps are {steps!r}")
-    loss = found["loss"]
-    if loss is not None and not (isinstance(loss, int | float) and math.isfinite(loss)):
-        raise ValueError(f"loss is {loss!r}")
+    terms = found.get("terms", {})
+    for loss in (found["loss"], *terms.values()):
+        if loss is not None and not (isinstance(loss, int | float) and math.isfinite(loss)):
+            raise ValueError(f"loss is {loss!r}")
     files = {name: file and _input(file) for name, file in named(inputs)}
     return Record(
         recipe=Recipe.from_dict(found["recipe"]),
@@ -105,7 +110,9 @@ def _checked(found: Any) -> Record:
         styles=tuple(_input(style) for style in inputs["styles"]),
         init=files["init"],
         files=files,
+        terms={_string(term): value for term, value in terms.items()},
         weights=_string(weights["given"]),
+        weights_name=_string(weights.get("name", weights["given"])),
         weights_sha256=_string(weights["sha256"]),
         environment={_string(k): _string(v) for k, v in found["environment"].items()},
         everything=found,

@@ -22,10 +22,13 @@ def show(picture: Path, as_json: bool) -> int:
     if as_json:
         click.echo(to_json(record.everything), nl=False)
         return 0
+    # What the name that was asked for meant, where it says something else.
+    name = "" if record.weights_name == record.weights else f" ({record.weights_name})"
     rows = [
         *((name.rstrip(" 123456789"), file.path) for name, file in record.files.items() if file),
-        ("weights", f"{record.weights}, {record.weights_sha256[:12]}"),
+        ("weights", f"{record.weights}{name}, {record.weights_sha256[:12]}"),
         ("loss", record.everything["loss"]),
+        *((f"loss_{term}", value) for term, value in record.terms.items()),
         ("steps done", record.steps),
         *((name, _plain(value)) for name, value in record.recipe.as_dict().items()),
         *record.environment.items(),
