@@ -7,10 +7,12 @@ from plots import label, names
 
 from jaxstyle.images import resize
 
+LOWEST, SAVED = "lowest loss", "saved picture's loss"
+
 
 def measure(run: Run) -> Found:
     """How content and style go from either start."""
-    cells = [*run.cells["content"], *run.cells["noise"]]
+    cells = [run.cells["content"][-1], *run.cells["noise"]]
     content = resize(run.content, *cells[0].image.shape[:2])
     table = []
     for cell in cells:
@@ -23,22 +25,25 @@ def measure(run: Run) -> Found:
                 "content term at the start": float(cell.history("content")[0]),
                 "style / first style after a tenth": float(style[len(style) // 10] / style[0]),
                 "loss after a tenth": float(np.nanmin(loss[: len(loss) // 10 + 1])),
-                "loss": cell.loss,
+                LOWEST: cell.lowest,
+                SAVED: cell.loss,
                 "correlation with the photograph": correlation(cell.image, content, blur=1),
             }
         )
     own, noises = table[0], table[1:]
-    average = float(np.mean([row["loss"] for row in noises]))
+    average, saved = (float(np.mean([row[key] for row in noises])) for key in (LOWEST, SAVED))
     early = float(np.mean([row["loss after a tenth"] for row in noises]))
     tenth = "style / first style after a tenth"
     slower = own[tenth] > max(row[tenth] for row in noises)
     zero = own["content term at the start"] < 1e-3
-    good = own["loss"] <= 1.1 * average
+    good = own[LOWEST] <= 1.1 * average
     return Found(
         verdict=HOLDS if zero and slower and good else PARTLY if zero else CONTRADICTED,
-        number=f"loss from content {own['loss'] / average:.2f} times that from noise",
+        number=f"lowest loss from content {own[LOWEST] / average:.2f} times that from noise "
+        f"(saved and clipped {own[SAVED] / saved:.2f} times)",
         numbers={
-            "content_over_noise": own["loss"] / average,
+            "content_over_noise": own[LOWEST] / average,
+            "content_over_noise_saved": own[SAVED] / saved,
             "content_over_noise_after_a_tenth": own["loss after a tenth"] / early,
             "content_term_at_start": own["content term at the start"],
             "correlation": [row["correlation with the photograph"] for row in table],
@@ -49,8 +54,10 @@ def measure(run: Run) -> Found:
             f"{own[tenth]:.3g} of its first value, from noise at "
             f"{min(r[tenth] for r in noises):.3g} to {max(r[tenth] for r in noises):.3g}: "
             + ("it falls slower." if slower else "it does not fall slower."),
-            f"Loss after a tenth of the steps: {own['loss after a tenth']:.4g} from content, "
-            f"{early:.4g} from noise on average; at the end {own['loss']:.4g} and {average:.4g}.",
+            f"Lowest loss after a tenth of the {run.cells['content'][-1].report['steps']} steps: "
+            f"{own['loss after a tenth']:.4g} from content, {early:.4g} from noise on average; "
+            f"of all steps {own[LOWEST]:.4g} and {average:.4g}; of the saved pictures, which are "
+            f"clipped to [0, 1], {own[SAVED]:.4g} and {saved:.4g}.",
             f"Correlation with the photograph at the end: "
             f"{own['correlation with the photograph']:.2f} from content, "
             + ", ".join(f"{row['correlation with the photograph']:.2f}" for row in noises)
@@ -63,7 +70,7 @@ def measure(run: Run) -> Found:
 def draw(run: Run, found: Found, axes) -> None:
     """Both terms over the steps, by start."""
     for axis, term in zip(axes, ("style", "content"), strict=True):
-        for number, cell in enumerate([*run.cells["content"], *run.cells["noise"]]):
+        for number, cell in enumerate([run.cells["content"][-1], *run.cells["noise"]]):
             named = cell.recipe["init"] + (f" {cell.recipe['seed']}" if number else "")
             axis.plot(cell.history("step") + 1, np.maximum(cell.history(term), 1e-2), label=named,
                       linewidth=1.1)  # fmt: skip
@@ -77,8 +84,9 @@ def sheet(run: Run):
     side = cells[0].image.shape[:2]
     pictures = [resize(run.content, *side), resize(run.style, *side), *(c.image for c in cells)]
     labels = ["photograph", "painting"]
-    labels += [f"from {c.recipe['init']}, seed {c.recipe['seed']}" for c in cells]
-    return pictures, labels, 6
+    labels += [f"{c.recipe['init']}, {c.report['steps']} steps" for c in run.cells["content"]]
+    labels += [f"{c.recipe['init']}, seed {c.recipe['seed']}" for c in run.cells["noise"]]
+    return pictures, labels, 3
 
 
 EXPERIMENT = Experiment(
@@ -86,11 +94,13 @@ EXPERIMENT = Experiment(
     title="E9: the content picture as the start",
     claim="With the content picture as the initial picture content loss starts at 0 and style "
     "falls slowly; good after 10000 epochs at a learning rate of 0.01.",
-    method="Adam at 0.01 from the content picture and from three noises of std 10, these as lanes "
-    "of one program.",
+    method="Adam at 0.01 from the content picture and from two noises of std 10, each for as many "
+    "steps as the article had; the noises are one grid, side by side where memory allows (here "
+    "one after the other, for a stop to lose less). The content start is also shown as it was "
+    "after the 1034 steps of one of the article's frames.",
     measure=measure,
     draw=draw,
     sheet=sheet,
     full={"steps": 10000},
-    tiny={"seed": [0, 1]},
+    tiny={"seed": [0, 1], "steps": [3, 5]},
 )
