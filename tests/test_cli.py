@@ -643,11 +643,12 @@ class TestHelp:
 
 def test_progress_for_programs(stylize, tmp_path):
     lines = [json.loads(line) for line in stylize(tmp_path / "o.png", "--log-json").splitlines()]
-    assert [line["step"] for line in lines] == [0, 3] and lines[0]["steps"] == 3
-    assert lines[1]["loss"] == pytest.approx(sum(lines[1]["terms"].values()), rel=1e-5)
-    assert lines[1]["loss"] < lines[0]["loss"] and lines[1]["evaluations"] == 4
+    # The first step is shown at once.
+    assert [line["step"] for line in lines] == [0, 1, 3] and lines[0]["steps"] == 3
+    assert lines[2]["loss"] == pytest.approx(sum(lines[2]["terms"].values()), rel=1e-5)
+    assert lines[2]["loss"] < lines[0]["loss"] and lines[2]["evaluations"] == 4
     lanes = stylize(tmp_path / "o.png", "--log-json", "--init", "noise", "--batch", 2)
-    assert [len(json.loads(line)["loss"]) for line in lanes.splitlines()] == [2, 2]
+    assert [len(json.loads(line)["loss"]) for line in lanes.splitlines()] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
