@@ -12,6 +12,8 @@ Reference:
   Blahut, Fast Algorithms for Signal Processing, 2010, chapter 5 (interpolation at any points).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,8 @@ def transform(kernel: jax.Array) -> jax.Array:
     return jnp.einsum("xk,kio->xio", matrix, flat, precision=lax.Precision.HIGHEST)
 
 
+# Traced once for each shape, however many layers, programs and directions have it.
+@partial(jax.jit, static_argnames=("turned",))
 def convolve(x: jax.Array, transformed: jax.Array, *, turned: bool = False) -> jax.Array:
     """Cross-correlate a map with 3x3 kernels, zeros outside.
 
