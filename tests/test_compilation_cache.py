@@ -29,9 +29,11 @@ jax.clear_caches()
 program(x)
 # As a process leaves it that is killed between the two files of a program.
 path.with_name(path.name.removesuffix("-cache") + "-atime").unlink()
-jax.jit(lambda x: jnp.cos(x) @ x)(x)  # This one mends it and is not kept,
+# With JAX 0.10 this one mends it and is not kept, but the next one is; 0.12 keeps all three.
+jax.jit(lambda x: jnp.cos(x) @ x)(x)
 jax.jit(lambda x: jnp.tan(x) @ x)(x)
-assert len(list(folder.glob("programs/jit__lambda-*-cache"))) == 1  # but the next one is.
+kept = len(list(folder.glob("programs/jit__lambda-*-cache")))
+assert kept == (1 if jax.__version_info__ < (0, 11) else 3), kept
 """
 
 
