@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+
 SCRIPT = """
 import pathlib, sys
 import jax, jax.numpy as jnp
@@ -44,7 +46,8 @@ def test_a_damaged_program_is_compiled_and_kept_anew(tmp_path, environment):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert len(lines) == 4 and all("was damaged" in line for line in lines), done.stderr
+    times = 4 if jax.__version_info__ < (0, 11) else 3
+    assert len(lines) == times and all("was damaged" in line for line in lines), done.stderr
 
 
 FULL = """
