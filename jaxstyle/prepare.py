@@ -95,12 +95,10 @@ def prepare(
             f"(scales {recipe.scales}); use one device, one scale, or a batch"
         )
     content = picture(content, "content")
-    several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
-    pictures = [picture(style, "style") for style in several]
     shared = (targets,) if isinstance(targets, Targets) else targets
     jobs = [
         _at_scale(
-            content, pictures, recipe=recipe, network=network, start=start, lanes=lanes,
+            content, styles, recipe=recipe, network=network, start=start, lanes=lanes,
             masks=masks, targets=None if shared is None else shared[number], level=level,
             devices=devices,
         )
@@ -112,7 +110,7 @@ def prepare(
 
 def _at_scale(
     original: np.ndarray,
-    styles: Sequence[np.ndarray],
+    styles: ArrayLike | Sequence[ArrayLike],
     *,
     recipe: Recipe,
     network: Network,

@@ -74,7 +74,7 @@ class Outputs:
     """As they were asked for."""
     inputs: Mapping[str, Any]
     alpha: Array | None
-    """Opacity `[h, w]` of the output's size."""
+    """Opacity of the content picture `[h, w]`, the output's where its format has any."""
     bit_depth: int
 
     @classmethod
@@ -109,7 +109,7 @@ class Outputs:
             raise JaxstyleError("; ".join(problems))
 
     def _opacity(self, image: Array) -> Array | None:
-        """Give the opacity at a picture's size, which is smaller before the last scale."""
+        """Give the opacity at a picture's size."""
         if self.alpha is None:
             return None
         return images.resize(self.alpha[..., None], *image.shape[:2])[..., 0]

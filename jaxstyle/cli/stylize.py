@@ -251,12 +251,8 @@ def stylize(
     common = math.gcd(save_every or 0, checkpoint_every or 0)
     every = next(n for n in range(min(every, common or every), 0, -1) if common % n == 0)
 
-    alpha = sources.alpha
-    if alpha is not None:
-        # The content's transparency is the output's, where its format has any.
-        alpha = images.resize(alpha[..., None], *job.size)[..., 0]
     outputs = Outputs.lanes(
-        output, batch, network=network, weights=weights_name, inputs=inputs, alpha=alpha,
+        output, batch, network=network, weights=weights_name, inputs=inputs, alpha=sources.alpha,
         bit_depth=bit_depth,
     )  # fmt: skip
     keep = None
