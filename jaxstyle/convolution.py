@@ -12,9 +12,9 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 def pays(height: int, width: int, channels: int, width_out: int) -> bool:
     """Whether `winograd` is faster than the direct convolution of a map.
 
-    Measured on x86 CPUs, forward and gradient (`experiments/bench/convolutions.py`): 0.34 to 0.75 of
-    the time from 64 channels on, even at 32; with fewer the additions outweigh the products. GPUs and TPUs
-    have fast convolutions of their own.
+    Measured on x86 CPUs, forward and gradient (`experiments/bench/convolutions.py`): 0.34 to 0.75
+    of the time from 64 channels on, even at 32; with fewer the additions outweigh the products.
+    GPUs and TPUs have fast convolutions of their own.
     """
     deep = min(channels, width_out) >= 32 and height * width >= 16 * 16
     return deep and jax.default_backend() == "cpu"
