@@ -45,8 +45,10 @@ def with_chroma(picture: jax.Array, content: jax.Array) -> jax.Array:
     y = jnp.clip(luminance(picture), 0, 1)[..., None]
     chroma = content - luminance(content)[..., None]
     room = jnp.where(chroma > 0, 1 - y, y)
-    # Where a channel has no chroma there is room for any.
-    k = jnp.where(chroma == 0, 1, room / jnp.where(chroma == 0, 1, jnp.abs(chroma)))
+    # Where a channel has no chroma there is room for any. What rounding makes counts as none: the
+    # smallest floats are 0 to a division and not to a comparison.
+    none = jnp.abs(chroma) < 1e-7
+    k = jnp.where(none, 1, room / jnp.where(none, 1, jnp.abs(chroma)))
     return jnp.clip(y + jnp.minimum(1, jnp.min(k, -1, keepdims=True)) * chroma, 0, 1)
 
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -20,8 +20,13 @@ def test_luminance_is_that_of_rec_601():
     assert LUMA.sum() == pytest.approx(1) and colours.grey(picture).shape == (4, 5, 3)
 
 
+TINY = np.full((2, 3, 3), 1e-45, np.float32)
+TINY[0, 0, 0] = 0
+
+
 @settings(deadline=None)
 @given(pictures, pictures)
+@example(np.zeros_like(TINY), TINY)
 def test_chroma_comes_back_and_the_luminance_stays(picture, content):
     found = np.asarray(colours.with_chroma(picture, content))
     assert found.min() >= 0 and found.max() <= 1
