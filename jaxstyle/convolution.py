@@ -1,5 +1,7 @@
 """The one 3x3 convolution of the network, fast forward and backward, also inside loops."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -7,6 +9,14 @@ from jax import lax
 from jaxstyle import winograd
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+PRECISIONS = {
+    "tf32": lax.Precision.DEFAULT,
+    "float32": lax.Precision.HIGHEST,
+    # Products of bfloat16 are exact; the picture itself is float32.
+    "bfloat16": lax.Precision.HIGHEST,
+}
+"""How products are made: with the 10 bits of TF32 on GPUs that have it (TPUs: bfloat16), with all
+of float32 everywhere, of bfloat16 numbers. Sums are float32's. CPUs have no TF32."""
 
 
 def pays(height: int, width: int, channels: int, width_out: int) -> bool:
@@ -20,36 +30,42 @@ def pays(height: int, width: int, channels: int, width_out: int) -> bool:
     return deep and jax.default_backend() == "cpu"
 
 
-@jax.custom_vjp
-def convolve(x: jax.Array, kernel: jax.Array, transformed: jax.Array | None = None) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def convolve(
+    x: jax.Array, kernel: jax.Array, transformed: jax.Array | None = None, precision: str = "tf32"
+) -> jax.Array:
     """Cross-correlate a map with 3x3 kernels, zeros outside: `[h, w, i]` to `[h, w, o]`.
 
     Args:
       x: `[h, w, i]`.
-      kernel: `[3, 3, i, o]`.
+      kernel: `[3, 3, i, o]`, of the map's type.
       transformed: the same by `winograd.transform`, to be used where it pays.
+      precision: one of `PRECISIONS`.
     """
     if transformed is not None and pays(*x.shape[:2], *kernel.shape[2:]):
         return winograd.convolve(x, transformed)
-    return _correlate(x, kernel)
+    return _correlate(x, kernel, precision)
 
 
-def _correlate(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)[
-        0
-    ]
+def _correlate(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    return lax.conv_general_dilated(
+        x[None], kernel, (1, 1), "SAME",
+        dimension_numbers=_DIMENSIONS, precision=PRECISIONS[precision],
+    )[0]  # fmt: skip
 
 
 _Saved = tuple[jax.Array, jax.Array, jax.Array | None]
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, transformed: jax.Array | None
+    x: jax.Array, kernel: jax.Array, transformed: jax.Array | None, precision: str
 ) -> tuple[jax.Array, _Saved]:
-    return convolve(x, kernel, transformed), (x, kernel, transformed)
+    return convolve(x, kernel, transformed, precision), (x, kernel, transformed)
 
 
-def _backward(saved: _Saved, cotangent: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+def _backward(
+    precision: str, saved: _Saved, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     x, kernel, transformed = saved
     # The gradient with respect to the map is a convolution with the kernel turned by 180
     # degrees and its channels swapped.
@@ -60,9 +76,9 @@ def _backward(saved: _Saved, cotangent: jax.Array) -> tuple[jax.Array, jax.Array
         # no fast routine inside a loop: the gradient then takes four times as long. The barrier
         # keeps the swap apart.
         turned = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-        of_x = convolve(cotangent, turned, None)
+        of_x = convolve(cotangent, turned, None, precision)
     # Of the kernel: only training asks for it; elsewhere it is dropped as unused.
-    _, of_kernel = jax.vjp(lambda kernel: _correlate(x, kernel), kernel)
+    _, of_kernel = jax.vjp(lambda kernel: _correlate(x, kernel, precision), kernel)
     unused = None if transformed is None else jnp.zeros_like(transformed)
     return of_x, of_kernel(cotangent)[0], unused
 

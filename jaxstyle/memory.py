@@ -12,7 +12,12 @@ import psutil
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.prepare import Job, rows_over
 from jaxstyle.programs import lowered
-from jaxstyle.recipe import LBFGS_OPTIMIZERS, Recipe
+from jaxstyle.recipe import (
+    DEFAULT_HISTORY_SIZE,
+    LBFGS_OPTIMIZERS,
+    LEAST_HISTORY_SIZE,
+    Recipe,
+)
 from jaxstyle.targets import compute_targets
 from jaxstyle.vgg import Network, receptive_margin, smallest_side, split_layer
 
@@ -20,6 +25,8 @@ from jaxstyle.vgg import Network, receptive_margin, smallest_side, split_layer
 USABLE = 0.9
 # Pixels above which programs are not compiled but extrapolated: indices would pass 32 bits.
 _COMPILED = 2**24
+# Bytes a pixel of a pair: a move and a change of gradient.
+_PAIR = 2 * 3 * 4
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -35,6 +42,8 @@ class Plan(NamedTuple):
     """Bytes that the device can still give; None where it does not tell."""
     largest: int | None
     """Longest side, of the same proportions, that fits into `USABLE` of what is free."""
+    history_size: int | None = None
+    """Pairs of L-BFGS that this is for; None for other optimisers."""
 
     @property
     def fits(self) -> bool:
@@ -48,7 +57,9 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
     Args:
       height: pixels of the picture.
       width: likewise. The style picture is taken to be as large.
-      recipe: the settings; `tile`, `history_size`, `optimizer` and the layers matter.
+      recipe: the settings; `tile`, `remat`, `precision`, `history_size`, `optimizer` and the
+        layers matter. A history size of None is as large as memory allows, within the recipe's
+        bounds, and `largest` is with the least.
       network: weights; only their shapes are used.
       batch: initial pictures in the program.
 
@@ -61,20 +72,38 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
     for name, value in (("height", height), ("width", width), ("batch", batch)):
         if value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
+    open = _is_open(recipe)
     recipe = recipe.resolved(network)
     needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
     free = free_bytes()
     largest = None
+    assert recipe.history_size is not None, "resolved above"
+    pairs = recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else None
     if free is not None:
         pixels = min(height * width, _COMPILED)
         line = _Line.through(pixels, height / width, recipe, network, batch)
+        if open:
+            pairs = _pairs(needed, free, height * width * batch)
+            saved = recipe.history_size - pairs, recipe.history_size - LEAST_HISTORY_SIZE
+            needed -= saved[0] * _PAIR * height * width * batch
+            line = line._replace(slope=line.slope - saved[1] * _PAIR * batch)
         room = max(0.0, USABLE * free - line.constant) / line.slope
         # Whole sixteens, as one number is not more exact than that.
         largest = int(math.sqrt(room * max(height / width, width / height))) // 16 * 16
-    return Plan(width, height, batch, needed, free, largest or None)
+    return Plan(width, height, batch, needed, free, largest or None, pairs)
 
 
-def check(
+def _is_open(recipe: Recipe) -> bool:
+    return recipe.history_size is None and recipe.optimizer in LBFGS_OPTIMIZERS
+
+
+def _pairs(needed: int, free: int, pixels: int) -> int:
+    """Take as many pairs from what `DEFAULT_HISTORY_SIZE` need as memory lacks."""
+    excess = math.ceil(max(0, needed - USABLE * free) / (_PAIR * pixels))
+    return max(LEAST_HISTORY_SIZE, DEFAULT_HISTORY_SIZE - excess)
+
+
+def fit(
     height: int,
     width: int,
     *,
@@ -82,8 +111,10 @@ def check(
     network: Network,
     batch: int = 1,
     devices: int = 1,
-) -> None:
-    """Raise before a run that would die for want of memory; quick where it is clear that it fits.
+) -> Recipe:
+    """Choose a history size left open, and raise before a run that would die for want of memory.
+
+    Quick where it is clear that all fits.
 
     Args:
       height: of the picture.
@@ -93,23 +124,33 @@ def check(
       batch: initial pictures.
       devices: how many share the batch, or the rows of one picture.
 
+    Returns:
+      The recipe; with a history size where fewer pairs fit than usual.
+
     Raises:
       JaxstyleError: it does not fit; the message has the largest size that does.
     """
-    recipe = recipe.resolved(network)
     free = free_bytes()
     if devices > 1:
-        _check_share(height, width, recipe, network, batch, devices, free)
-        return
-    bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
+        return _fit_share(height, width, recipe, network, batch, devices, free)
+    bound = upper_bound(
+        height, width, recipe=recipe.resolved(network), network=network, batch=batch
+    )
     if free is None or bound < USABLE * free:
-        return
+        return recipe
     found = plan(height, width, recipe=recipe, network=network, batch=batch)
     if not found.fits:
         raise JaxstyleError(f"size: {advice(found, recipe)}")
+    return _with_pairs(recipe, found.history_size)
 
 
-def _check_share(
+def _with_pairs(recipe: Recipe, pairs: int | None) -> Recipe:
+    if not _is_open(recipe) or pairs == DEFAULT_HISTORY_SIZE:
+        return recipe
+    return dataclasses.replace(recipe, history_size=pairs)
+
+
+def _fit_share(
     height: int,
     width: int,
     recipe: Recipe,
@@ -117,9 +158,10 @@ def _check_share(
     batch: int,
     devices: int,
     free: int | None,
-) -> None:
+) -> Recipe:
     if free is None:
-        return
+        return recipe
+    asked, recipe = recipe, recipe.resolved(network)
     if jax.devices()[0].platform == "cpu":
         free //= devices  # They are one machine's.
     if batch > 1:
@@ -129,14 +171,20 @@ def _check_share(
         height = rows_over(jax.devices()[:devices], height, recipe).padded // devices
     bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
     if bound < USABLE * free:
-        return
+        return asked
     needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
+    assert recipe.history_size is not None, "resolved above"
+    pairs = recipe.history_size
+    if _is_open(asked):
+        pairs = _pairs(needed, free, height * width * batch)
+        needed -= (recipe.history_size - pairs) * _PAIR * height * width * batch
     if needed > USABLE * free:
         ways = ["a smaller --size", "more --devices", *([] if recipe.tile else ["--tile 512"])]
         raise JaxstyleError(
             f"size: each of {devices} devices needs {gigabytes(needed)} of memory and "
             f"{gigabytes(free)} are free; use {', '.join(ways)} or several of them"
         )
+    return _with_pairs(asked, pairs)
 
 
 def advice(plan: Plan, recipe: Recipe) -> str:
@@ -148,8 +196,10 @@ def advice(plan: Plan, recipe: Recipe) -> str:
         ways.append(f"--size {plan.largest}")
     if not recipe.tile:
         ways.append("--tile 512")
-    if recipe.optimizer in LBFGS_OPTIMIZERS and recipe.history_size > 5:
-        ways.append("--history-size 5")
+    if plan.history_size is not None and plan.history_size > LEAST_HISTORY_SIZE:
+        ways.append(f"--history-size {LEAST_HISTORY_SIZE}")
+    if not recipe.remat and not recipe.tile:
+        ways.append("--remat")
     if plan.batch > 1:
         ways.append("a smaller --batch")
     return (
@@ -206,6 +256,7 @@ def upper_bound(
     for name in network.layers:
         channels = network.params[name]["bias"].shape[0]
         floats += 4 * channels * seen / 4 ** (int(name[4]) - 1)
+    assert recipe.history_size is not None, "resolved"
     pictures = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
     floats = batch * (floats + 3 * pictures * pixels)
     for layer, _ in recipe.content_layers:

@@ -169,6 +169,7 @@ def make_objective(
         found = means(
             network, x, layers, statistic, maps,
             pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
+            remat=recipe.remat,
         )  # fmt: skip
 
         def of_content(layer: str) -> jax.Array:

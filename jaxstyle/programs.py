@@ -68,7 +68,7 @@ Arguments = tuple[Network, Targets, Recipe]
 
 def common_arguments(job: Job) -> tuple[Arguments, Axes | None]:
     """Give the programs' common arguments and, for a batch, their lane axes."""
-    network = job.network
+    network = job.recipe.seen_by(job.network)
     # Devices that share rows exchange single rows; windows would want more of them.
     if not isinstance(job.layout, Rows):
         network = accelerated(network, (*job.targets.content, *job.targets.style), *job.size)

@@ -20,6 +20,7 @@ from jaxstyle.variation import VARIATIONS
 from jaxstyle.vgg import (
     INPUTS,
     POOLINGS,
+    PRECISIONS,
     Network,
     check_layers,
     split_layer,
@@ -35,6 +36,9 @@ DEFAULT_LEARNING_RATES: dict[str, float] = {
     "momentum": 1e-5,
     "sgd": 1e-5,
 }
+DEFAULT_HISTORY_SIZE = 20
+LEAST_HISTORY_SIZE = 5
+"""What memory alone may bring it down to: with fewer the descent is much slower."""
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
 GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
@@ -170,7 +174,7 @@ class Recipe:
         "mean", "How squared differences of features are put together.", choices=REDUCTIONS
     )
     variation: str = _setting("absolute", "Form of the total variation.", choices=tuple(VARIATIONS))
-    pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
+    pooling: str = _setting("max", "How the network halves its maps.", choices=tuple(POOLINGS))
     convention: str | None = _setting(
         None,
         "How pictures become the network's input, where not as the weights say: as in the programs "
@@ -218,8 +222,10 @@ class Recipe:
     )
     momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
     adam_b2: float = _setting(0.999, "Decay of the second moment of the optimizer `adam`.")
-    history_size: int = _setting(
-        20, "Pairs that L-BFGS keeps; each takes the memory of two pictures."
+    history_size: int | None = _setting(
+        None,
+        "Pairs that L-BFGS keeps; each takes the memory of two pictures; default: "
+        f"{DEFAULT_HISTORY_SIZE}, or as many as memory allows, at least {LEAST_HISTORY_SIZE}.",
     )
     preconditioner: str = _setting(
         "spectrum",
@@ -236,6 +242,18 @@ class Recipe:
         0,
         "Compute the network on tiles of N pixels a side, exactly, for pictures too large for "
         "memory; 0: on the whole picture.",
+    )
+
+    remat: bool = _setting(
+        False,
+        "Save memory: keep only what goes from block to block of the network, and compute each "
+        "again for the gradient.",
+    )
+    precision: str = _setting(
+        "tf32",
+        "Numbers in the network: products by TF32 on GPUs that have it (elsewhere float32; TPUs "
+        "bfloat16), float32 everywhere, or bfloat16 maps. Losses and the optimizer are float32's.",
+        choices=tuple(PRECISIONS),
     )
 
     def __post_init__(self) -> None:
@@ -266,7 +284,8 @@ class Recipe:
             ("tile", 0),
             ("scales", 1),
         ):
-            _check_integer(name, getattr(self, name), low=low)
+            if getattr(self, name) is not None or name != "history_size":
+                _check_integer(name, getattr(self, name), low=low)
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
@@ -306,8 +325,8 @@ class Recipe:
     def resolved(self, network: Network) -> "Recipe":
         """Fill in what depends on the optimiser and the network, and check the layers.
 
-        `all` becomes the ReLUs of every convolution that `network` holds; weights of the terms
-        and a learning rate of `None` become those of the network and the optimiser.
+        `all` becomes the ReLUs of every convolution that `network` holds; weights of the terms,
+        a learning rate and a history size of `None` become those of the network and the optimiser.
 
         Raises:
           JaxstyleError: a layer that the network does not have.
@@ -330,6 +349,8 @@ class Recipe:
             changes[name] = tuple(expanded.items())
         if self.learning_rate is None:
             changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
+        if self.history_size is None:
+            changes["history_size"] = DEFAULT_HISTORY_SIZE
         return dataclasses.replace(self, **changes)
 
     def _term_defaults(self, normalised: bool) -> dict[str, Any]:
@@ -345,11 +366,10 @@ class Recipe:
         return self.steps * self.scales
 
     def seen_by(self, network: Network) -> Network:
-        """Give the network with the input convention that the recipe asks for."""
-        if self.convention is None:
-            return network
-        convention = dataclasses.replace(network.convention, **INPUTS[self.convention])
-        return dataclasses.replace(network, convention=convention)
+        """Give the network with the input convention and the precision that the recipe asks for."""
+        changes = INPUTS[self.convention] if self.convention else {}
+        convention = dataclasses.replace(network.convention, **changes)
+        return dataclasses.replace(network, convention=convention, precision=self.precision)
 
     def for_program(self) -> "Recipe":
         """Strip what does not shape the programs of a run, so that it does not key them either."""
@@ -388,7 +408,7 @@ class Recipe:
         for name, value in settings.items():
             if name not in hints:
                 raise JaxstyleError(
-                    f"{name}: not a setting of a recipe; there are {', '.join(hints)}"
+                    f"{name!r}: not a setting of a recipe; there are {', '.join(hints)}"
                 )
             kinds = set(typing.get_args(hints[name])) or {hints[name]}
             if name in _LAYERS:

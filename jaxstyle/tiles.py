@@ -20,6 +20,7 @@ from jaxstyle.vgg import (
     Network,
     Window,
     activations,
+    by_block,
     check_side,
     receptive_margin,
     smallest_side,
@@ -43,6 +44,7 @@ def means(
     pooling: str,
     tile: int = 0,
     height: int | None = None,
+    remat: bool = False,
 ) -> dict[str, Any]:
     """Average a statistic over the positions of each layer.
 
@@ -58,6 +60,7 @@ def means(
         0, or a picture no larger, computes the whole picture at once.
       height: where `x` has rows added below, shared out over devices (`sharding.Rows`), the
         rows that count; tiles then are strips from top to bottom.
+      remat: as in `vgg.by_block`; tiles are computed again in any case.
 
     Returns:
       `{layer: what statistic gives}`.
@@ -66,28 +69,30 @@ def means(
         return {}
     whole = not tile or tile >= max(x.shape[:2])
     if whole and height in (None, x.shape[0]):
-        acts = activations(network, x, layers, pooling=pooling)
-        return {layer: statistic(layer, acts[layer], maps.get(layer)) for layer in layers}
+
+        def of_layer(layer: str, act: jax.Array, maps: Mapping[str, Any]) -> Any:
+            return statistic(layer, act, maps.get(layer))
+
+        return by_block(network, x, layers, of_layer, maps, pooling=pooling, remat=remat)
     grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
     x = grid.padded(x)
 
     def share_of(x: jax.Array, maps: Mapping[str, Any], at: _Tile) -> dict[str, Any]:
-        acts = grid.window_activations(network, x, at, layers, pooling)
-        shares = {}
-        for layer in layers:
+        def share(layer: str, act: jax.Array, others: tuple[Mapping[str, Any], _Tile]) -> Any:
+            maps, at = others
             place = grid.place(at, layer)
-            counted = place.counted
-            mine = jnp.where(counted, place.slice_of_window(acts[layer]), 0)
+            mine = jnp.where(place.counted, place.slice_of_window(act), 0)
             theirs = jax.tree.map(
-                lambda values, place=place: jnp.where(
-                    place.counted, place.slice_of_picture(values), 0
-                ),
+                lambda values: jnp.where(place.counted, place.slice_of_picture(values), 0),
                 maps.get(layer),
             )
-            shares[layer] = jax.tree.map(
-                lambda mean, share=place.share: share * mean, statistic(layer, mine, theirs)
-            )
-        return shares
+            return jax.tree.map(lambda mean: place.share * mean, statistic(layer, mine, theirs))
+
+        part, window = grid.window(x, at)
+        return by_block(
+            network, part, layers, share, (maps, at),
+            pooling=pooling, window=window, remat=remat and whole,
+        )  # fmt: skip
 
     tiles = grid.tiles()
     if whole:
@@ -123,12 +128,16 @@ def feature_maps(
         return activations(network, x, layers, pooling=pooling)
     grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
     x = grid.padded(x)
+
+    def of_window(x: jax.Array, at: _Tile) -> dict[str, jax.Array]:
+        part, window = grid.window(x, at)
+        return activations(network, part, layers, pooling=pooling, window=window)
+
     if whole:
-        at = jax.tree.map(lambda t: t[0], grid.tiles())
-        return grid.window_activations(network, x, at, layers, pooling)
+        return of_window(x, jax.tree.map(lambda t: t[0], grid.tiles()))
 
     def fill(maps: dict[str, jax.Array], at: _Tile) -> tuple[dict[str, jax.Array], None]:
-        acts = grid.window_activations(network, x, at, layers, pooling)
+        acts = of_window(x, at)
         filled = {}
         for layer in layers:
             place = grid.place(at, layer)
@@ -138,11 +147,7 @@ def feature_maps(
         return filled, None
 
     tiles = grid.tiles()
-    window = jax.eval_shape(
-        lambda x, at: grid.window_activations(network, x, at, layers, pooling),
-        x,
-        jax.tree.map(lambda t: t[0], tiles),
-    )
+    window = jax.eval_shape(of_window, x, jax.tree.map(lambda t: t[0], tiles))
     empty = {}
     for layer in layers:
         height, width = (axis.extent // _cell(layer) for axis in grid.axes)
@@ -228,15 +233,13 @@ class _Grid:
         ends = [(0, axis.padded - size) for axis, size in zip(self.axes, x.shape, strict=False)]
         return jnp.pad(x, (*ends, (0, 0))) if any(after for _, after in ends) else x
 
-    def window_activations(
-        self, network: Network, x: jax.Array, at: _Tile, layers: tuple[str, ...], pooling: str
-    ) -> dict[str, jax.Array]:
+    def window(self, x: jax.Array, at: _Tile) -> tuple[jax.Array, Window | None]:
+        """Cut a tile with its margin out of the padded picture."""
         rows, columns = self.axes
         part = _slice(x, tuple(at.window), (rows.window, columns.window))
         whole = rows.padded == rows.size and columns.padded == columns.size
         top, left = at.window
-        window = None if whole else Window(top, left, rows.size, columns.size)
-        return activations(network, part, layers, pooling=pooling, window=window)
+        return part, None if whole else Window(top, left, rows.size, columns.size)
 
     def place(self, at: _Tile, layer: str) -> "_Place":
         cell = _cell(layer)

@@ -11,7 +11,9 @@ Reference:
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,6 +21,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.convolution import PRECISIONS as PRECISIONS
 from jaxstyle.convolution import convolve, pays
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.winograd import transform
@@ -30,7 +33,6 @@ TOPOLOGIES: dict[str, tuple[int, ...]] = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
-POOLINGS = ("max", "avg", "max-ceil")
 PADDINGS = ("zeros", "reflect")
 
 _LAYER = re.compile(r"(conv|relu)([1-5]_[1-4])")
@@ -97,6 +99,8 @@ class Network:
     """SHA-256 over the arrays, as `jaxstyle.weights.digest` computes it."""
     transformed: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
     """Kernels by convolution as `winograd` wants them; none but in a run (`accelerated`)."""
+    precision: str = flax.struct.field(pytree_node=False, default="tf32")
+    """Of the convolutions, one of `PRECISIONS`."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -229,6 +233,13 @@ def _cells(x: jax.Array) -> jax.Array:
     return x.reshape(*batch, h // 2, 2, w // 2, 2, c)
 
 
+POOLINGS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "max": max_pool,
+    "avg": avg_pool,
+    "max-ceil": max_pool_ceil,
+}
+
+
 class Window(NamedTuple):
     """Where a part of a picture lies whose lower or right edge may lie beyond the picture's."""
 
@@ -255,41 +266,35 @@ def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
     return x
 
 
-class VGG(nn.Module):
-    """The convolutions of a VGG up to the deepest of `layers`; nothing below it is computed.
+class Block(nn.Module):
+    """A run of convolutions of one block of a VGG, then its pooling if a deeper block follows.
 
-    Applied to `[h, w, 3]` (the network's input, see `preprocess`) it returns
-    `{layer: [h', w', c]}`.
+    Applied to `[h, w, channels]` it returns the next block's input and `{layer: [h, w, c]}` of
+    those of `layers` that lie in it.
     """
 
-    topology: str
+    convolutions: tuple[str, ...]
     layers: tuple[str, ...]
     widths: Mapping[str, int]
-    """Output channels of each convolution that is needed."""
-    pooling: str = "max"
+    """Output channels of each convolution."""
     padding: str = "zeros"
+    precision: str = "tf32"
+    pooling: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, window: Window | None = None) -> dict[str, jax.Array]:
-        pool = {"max": max_pool, "avg": avg_pool, "max-ceil": max_pool_ceil}[self.pooling]
-        wanted = set(self.layers)
+    def __call__(
+        self, x: jax.Array, window: Window | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         found: dict[str, jax.Array] = {}
-        block = "1"
-        for name in convolutions(self.topology):
-            if len(found) == len(wanted):
-                break
-            if name[4] != block:
-                x, block = pool(x), name[4]
+        for name in self.convolutions:
             if window is not None:
-                x = _bordered(x, window, 2 ** (int(block) - 1), self._mode(name))
+                x = _bordered(x, window, 2 ** (int(name[4]) - 1), self._mode(name))
             x = self._convolve(x, name)
-            if name in wanted:
-                found[name] = x
+            found[name] = x
             x = nn.relu(x)
-            rectified = name.replace("conv", "relu")
-            if rectified in wanted:
-                found[rectified] = x
-        return found
+            found[name.replace("conv", "relu")] = x
+        kept = {layer: found[layer] for layer in found if layer in self.layers}
+        return POOLINGS[self.pooling](x) if self.pooling else x, kept
 
     def _mode(self, name: str) -> str:
         """What surrounds the map that a convolution sees: zeros, its reflection or its edge."""
@@ -299,32 +304,39 @@ class VGG(nn.Module):
 
     def _convolve(self, x: jax.Array, name: str) -> jax.Array:
         mode = self._mode(name)
+        convolution = Convolution(self.widths[name], self.precision, name=name)
         if mode == "zeros":
-            return Convolution(self.widths[name], name=name)(x)
+            return convolution(x)
         # A border of one for the map, and what it adds to the result cut off again: with a pad
         # and an unpadded convolution the gradient takes 2.5 times as long on CPU.
         x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
-        return Convolution(self.widths[name], name=name)(x)[1:-1, 1:-1]
+        return convolution(x)[1:-1, 1:-1]
 
 
 class Convolution(nn.Module):
     """A 3x3 convolution with bias."""
 
     width: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (3, 3, x.shape[-1], self.width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        return convolve(x, kernel, self.get_variable("transformed", "kernel")) + bias
+        transformed: jax.Array | None = self.get_variable("transformed", "kernel")
+        y = convolve(x, kernel.astype(x.dtype), transformed, self.precision) + bias
+        # The picture itself has more values than bfloat16 can tell apart: what is made of it is
+        # rounded, not it.
+        return y.astype(jnp.bfloat16 if self.precision == "bfloat16" else x.dtype)
 
 
 def accelerated(network: Network, layers: Sequence[str], height: int, width: int) -> Network:
     """Transform the kernels of the convolutions that are then faster on pictures of a size.
 
     For runs of many evaluations: what is transformed takes four times the memory of the kernels.
-    Activations differ from the direct convolutions' by rounding.
+    Activations differ from the direct convolutions' by rounding. Not for bfloat16, whose rounding
+    the transformations would magnify.
 
     Args:
       network: weights; arrays or mere shapes.
@@ -334,7 +346,7 @@ def accelerated(network: Network, layers: Sequence[str], height: int, width: int
     """
     deepest = max(map(_depth, layers), default="")
     kernels = {}
-    for name in network.layers:
+    for name in network.layers if network.precision != "bfloat16" else ():
         kernel, cell = network.params[name]["kernel"], 2 ** (int(name[4]) - 1)
         if name <= deepest and pays(height // cell, width // cell, *kernel.shape[2:]):
             kernels[name] = kernel
@@ -396,20 +408,85 @@ def activations(
       window: says that `x` is only a part of the input; activations near its edges that are
         not the picture's are then wrong (`receptive_margin`).
     """
+    return by_block(network, x, layers, lambda layer, act, _: act, pooling=pooling, window=window)
+
+
+def by_block(
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    take: Callable[[str, jax.Array, Any], Any],
+    others: Any = None,
+    *,
+    pooling: str,
+    window: Window | None = None,
+    remat: bool = False,
+) -> dict[str, Any]:
+    """Give `{layer: take(layer, its activations, others)}`, one block after the other.
+
+    Args:
+      network: weights.
+      x: as in `activations`.
+      layers: likewise.
+      take: what is wanted of a layer; it sees float32 activations.
+      others: a pytree of the arrays that it wants besides.
+      pooling: likewise.
+      window: likewise.
+      remat: a gradient keeps only what goes from block to block, and computes each again.
+    """
     check_side(network, x.shape[0], x.shape[1], layers)
-    widths = {name: int(p["bias"].shape[0]) for name, p in network.params.items()}
-    module = VGG(
-        network.topology,
-        layers,
-        _FrozenWidths(widths),
-        pooling=pooling,
-        padding=network.convention.padding,
-    )
+    widths = _FrozenWidths((name, int(p["bias"].shape[0])) for name, p in network.params.items())
     variables: dict[str, Any] = {
         "params": network.params,
         "transformed": {name: {"kernel": kept} for name, kept in network.transformed.items()},
     }
-    return module.apply(variables, x, window)  # type: ignore[return-value]
+    deepest = max(map(_depth, layers))
+    needed = (name for name in convolutions(network.topology) if name <= deepest)
+    found: dict[str, Any] = {}
+    for number, names in groupby(needed, key=lambda name: name[4]):
+        block = Block(
+            tuple(names),
+            layers,
+            widths,
+            padding=network.convention.padding,
+            precision=network.precision,
+            pooling=None if number == deepest[4] else pooling,
+        )
+
+        def apply(block: Block, given: Any, x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+            variables, window, others = given
+            x, acts = block.apply(variables, x, window)
+            return x, {
+                layer: take(layer, act.astype(jnp.float32), others) for layer, act in acts.items()
+            }
+
+        of_block = partial(apply, block)
+        given = variables, window, others
+        x, taken = (_computed_again(of_block) if remat else of_block)(given, x)
+        found |= taken
+    return {layer: found[layer] for layer in layers}
+
+
+def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
+    """Let a function's gradient keep nothing but the arguments and compute the rest again.
+
+    What `jax.checkpoint` is for; but the CPU's compiler drops its barrier and then merges what is
+    computed twice.
+    """
+    call = jax.custom_vjp(function)
+
+    def forward(given: Any, x: jax.Array) -> tuple[Any, Any]:
+        return function(given, x), (given, x)
+
+    def backward(saved: Any, cotangent: Any) -> Any:
+        given, x = saved
+        # True of any number, which no compiler knows: what follows has to wait for the cotangent.
+        later = jax.tree.leaves(cotangent)[0].reshape(-1)[0]
+        x = jnp.where(later == later, x, 0)
+        return jax.vjp(function, given, x)[1](cotangent)
+
+    call.defvjp(forward, backward)
+    return call
 
 
 class _FrozenWidths(dict):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images, memory
 from jaxstyle.programs import lowered
+from jaxstyle.record import read_record
 
 SMALL = Recipe(size=0, content_layers="relu2_1", style_layers="relu1_1,relu2_1", history_size=3)
 
@@ -70,10 +72,75 @@ def test_the_quick_bound_is_above_the_truth(small, changes):
 def test_a_run_too_large_is_refused_with_ways_out(small, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 8_000_000)
     recipe = dataclasses.replace(SMALL, history_size=20)
-    with pytest.raises(JaxstyleError, match=r"^size: .*--size \d+, --tile 512, --history-size 5"):
-        memory.check(200, 200, recipe=recipe, network=small)
+    ways = r"^size: .*--size \d+, --tile 512, --history-size 5, --remat or"
+    with pytest.raises(JaxstyleError, match=ways):
+        memory.fit(200, 200, recipe=recipe, network=small)
     monkeypatch.setattr(memory, "free_bytes", lambda: None)
-    memory.check(200, 200, recipe=recipe, network=small)
+    assert memory.fit(200, 200, recipe=recipe, network=small) == recipe
+
+
+OPEN = dataclasses.replace(SMALL, history_size=None)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_history_left_open_is_as_long_as_memory_allows(small, monkeypatch, devices):
+    settings = {"recipe": OPEN, "network": small}
+    # A device has half of the rows, and half of the machine's memory.
+    needed = memory.needed_bytes(
+        200 // devices, 200, recipe=OPEN.resolved(small), network=small
+    )  # fmt: skip
+    pair = 2 * 12 * 200 * 200 // devices
+    free = int((needed - 7.5 * pair) / memory.USABLE * devices)
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    if devices > 1:
+        monkeypatch.setattr(memory, "rows_over", lambda *_: Over(200))
+    fitted = memory.fit(200, 200, devices=devices, **settings)
+    assert fitted == dataclasses.replace(OPEN, history_size=12)
+    assert 0.99 * needed < memory.needed_bytes(
+        200 // devices, 200, recipe=fitted, network=small
+    ) + 8 * pair < 1.01 * needed  # fmt: skip
+    # With much memory it stays open, with little five pairs are the least.
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100 * free)
+    assert memory.fit(200, 200, devices=devices, **settings) == OPEN
+    monkeypatch.setattr(memory, "free_bytes", lambda: free // 3)
+    with pytest.raises(JaxstyleError, match="^size: ") as caught:
+        memory.fit(200, 200, devices=devices, **settings)
+    assert "--history-size" not in str(caught.value)
+
+
+class Over(NamedTuple):
+    """In the place of `Rows`."""
+
+    padded: int
+
+
+def test_plan_tells_the_history_and_the_largest_size_with_the_least(small, monkeypatch):
+    settings = {"recipe": OPEN, "network": small}
+    needed = memory.needed_bytes(200, 200, recipe=OPEN.resolved(small), network=small)
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(needed * 0.9))
+    plan = jaxstyle.plan(200, 200, **settings)
+    assert plan.fits and 5 <= plan.history_size < 20 and plan.needed < needed
+    side = plan.largest
+    memory.fit(side, side, **settings)
+    assert jaxstyle.plan(side, side, **settings).history_size <= 7
+    adam = dataclasses.replace(OPEN, optimizer="adam")
+    assert jaxstyle.plan(64, 64, recipe=adam, network=small).history_size is None
+
+
+def test_stylize_says_that_it_keeps_fewer_pairs(stylize, monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "needed_bytes", lambda h, w, **_: 1000 * h * w)
+    monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
+    output = tmp_path / "out.png"
+    stylize(output)
+    pixels = images.load_image(output).shape[0] * images.load_image(output).shape[1]
+    free = (1000 * pixels - 7.5 * 24 * pixels) / memory.USABLE
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(free))
+    err = stylize(output)
+    assert "jaxstyle: L-BFGS keeps 12 pairs, as many as memory has room for" in err
+    assert read_record(output).recipe.history_size == 12
+    # What is asked for is kept, or refused.
+    monkeypatch.setattr(memory, "needed_bytes", lambda h, w, **_: 800 * h * w)
+    assert "pairs" not in stylize(output, "--history-size", 12)
 
 
 def test_a_size_below_one_is_refused(small):

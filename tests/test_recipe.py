@@ -103,6 +103,7 @@ OUT_OF_RANGE = {
     "adam_b2": [-0.1, 1.5],
     "optimizer": ["newton", "LBFGS"],
     "schedule": ["step"],
+    "precision": ["half", None],
 }
 
 
@@ -228,6 +229,8 @@ STRUCTURE = {
     "init": "noise",
     "upscale": True,
     "tile": 64,
+    "remat": True,
+    "precision": "bfloat16",
     "learning_rate": 1.0,
 }
 

@@ -75,6 +75,14 @@ def test_a_damaged_record_costs_one_line(written, damaged):
         read_record(written(json.dumps(damaged)))
 
 
+def test_a_setting_by_a_name_of_two_lines_costs_one(written):
+    """Found by fuzzing."""
+    recipe = RECORD["recipe"] | {"cont\nent\x1b[2J": 1}
+    with pytest.raises(JaxstyleError, match="is damaged") as caught:
+        read_record(written(json.dumps(RECORD | {"recipe": recipe})))
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[" + "1," * 2**20 + "1]"])
 def test_no_json(written, text):
     with pytest.raises(JaxstyleError, match="damaged|no record|not a whole PNG"):

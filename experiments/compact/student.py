@@ -1,6 +1,6 @@
 """The student: its widths, its random start, and a forward pass that is quick to train on CPU.
 
-The same function as `jaxstyle.vgg.VGG` on the same params (`export.py` compares them), with
+The same function as `jaxstyle.vgg` on the same params (`export.py` compares them), with
 convolutions written so that XLA's CPU gradients cost less.
 """
 

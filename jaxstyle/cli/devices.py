@@ -27,6 +27,12 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # Old programs go when the folder reaches a gigabyte.
     jax.config.update("jax_compilation_cache_max_size", 2**30)
+    # On some CPUs XLA calls every program from the cache an error, for features that only tune it
+    # (openxla/xla issue 44565).
+    asked = os.environ.get("JAX_LOGGING_LEVEL") or os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    # JAX sets the second to 1 itself.
+    if asked in (None, "1") and jax.default_backend() == "cpu":
+        jax.config.update("jax_logging_level", "CRITICAL")
     warnings.filterwarnings("always", "Error (reading|writing) persistent compilation cache entry")
     if warnings.showwarning is not _show:
         _show.others = warnings.showwarning

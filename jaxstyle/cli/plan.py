@@ -22,7 +22,18 @@ from jaxstyle.errors import JaxstyleError
 @click.option("--content", type=PICTURE, help="Take the proportions of this picture; else square.")
 @preset_option
 @weights_option
-@recipe_options(("content_layers", "style_layers", "size", "optimizer", "history_size", "tile"))
+@recipe_options(
+    (
+        "content_layers",
+        "style_layers",
+        "size",
+        "optimizer",
+        "history_size",
+        "tile",
+        "remat",
+        "precision",
+    )
+)
 @click.option(
     "--batch", type=int, default=1, metavar="K", show_default=True, help="Pictures in one program."
 )
@@ -72,7 +83,8 @@ def plan(
         click.echo(to_json({**found._asdict(), "fits": found.fits}), nl=False)
         return 0
     click.echo(f"picture  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
-    click.echo(f"needed   {memory.gigabytes(found.needed)}")
+    pairs = f" ({found.history_size} pairs of L-BFGS)" if found.history_size else ""
+    click.echo(f"needed   {memory.gigabytes(found.needed)}{pairs}")
     if found.free is not None:
         click.echo(f"free     {memory.gigabytes(found.free)}")
         click.echo(f"largest  {'none' if found.largest is None else f'--size {found.largest}'}")

@@ -201,8 +201,9 @@ def stylize(
         height, width = sources.content.shape[:2]
         height, width = output_size(height, width, recipe)
         sharing = shared_by(devices, batch)
-        memory.check(
-            height, width, recipe=recipe, network=network, batch=batch, devices=len(sharing)
+        asked = recipe
+        recipe = memory.fit(
+            height, width, recipe=asked, network=network, batch=batch, devices=len(sharing)
         )
         job = prepare(
             sources.content,
@@ -235,6 +236,11 @@ def stylize(
         notices.append(
             f"all {batch} pictures start alike, as --init {recipe.init} has no noise; "
             "use --init noise or --noise-blend for different ones"
+        )
+    if recipe.history_size != asked.history_size:
+        notices.append(
+            f"L-BFGS keeps {recipe.history_size} pairs, as many as memory has room for; "
+            f"--history-size {recipe.history_size} repeats this, --tile leaves room for more"
         )
     if until is not None:
         notices.append(

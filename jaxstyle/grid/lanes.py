@@ -88,7 +88,9 @@ def check(groups: Sequence[Group]) -> None:
     """
     for group in groups:
         first = group.cells[0]
-        memory.check(*group.shape[:2], recipe=first.recipe, network=first.network)
+        # Lanes are numbered by their settings: memory is not to choose any.
+        recipe = first.recipe.resolved(first.network)
+        memory.fit(*group.shape[:2], recipe=recipe, network=first.network)
         checked = set()
         for cell in group.cells:
             masks = tuple(pair for pair in named(cell.inputs.report()) if "mask" in pair[0])

@@ -31,6 +31,7 @@ def make_optimiser(recipe: Recipe, *, rows: Rows | None = None) -> Optimiser:
       recipe: resolved.
       rows: how the position's rows are shared out over devices.
     """
+    assert recipe.history_size is not None, "resolved"
     if recipe.optimizer == "lbfgs":
         return lbfgs(
             history_size=recipe.history_size,
