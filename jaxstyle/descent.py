@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxstyle import heap
 from jaxstyle.divergence import diverged
 from jaxstyle.objective import Terms
 from jaxstyle.prepare import Job
@@ -213,6 +214,8 @@ def _iterate(
     `past` is the history since the last iterate, or so many of the numbers given, up to `step`.
     """
     compile_seconds = clock.lap()
+    if compile_seconds > 0.1:
+        heap.trim()
     image: Any = as_saved(carry.best.position, scale.chroma, bounds=scale.recipe.bounds)
     image = scale.layout.fetch(image) if isinstance(scale.layout, Rows) else readable(image)
     best = carry.best

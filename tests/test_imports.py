@@ -12,7 +12,7 @@ import jaxstyle
 ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
-    {"bounds", "colours", "errors", "interrupts", "curves"},
+    {"bounds", "colours", "errors", "heap", "interrupts", "curves"},
     {"winograd", "divergence", "files"},
     {"convolution"},
     {"vgg"},

@@ -11,6 +11,7 @@ PyTorch; the plot needs matplotlib.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -20,18 +21,28 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 NAMES = ("jaxstyle", "jaxstyle, cached", "torch", "torch, compiled")
 
 
-def ours(size: int, evaluations: int, network_name: str) -> dict[str, float]:
+def ours(given: Path, evaluations: int) -> dict[str, float]:
     """Run ours in this process."""
     import jax
 
     import jaxstyle
+    from jaxstyle.vgg import InputConvention
 
-    content, style, network = _given(size, network_name)
+    content, style, network = _read(given)
+    network = jaxstyle.Network(
+        jax.tree.map(jax.numpy.asarray, network.params),
+        network.topology,
+        InputConvention(**vars(network.convention)),
+        normalised=network.normalised,
+    )
     recipe = jaxstyle.Recipe(size=0, steps=evaluations - 1, bounds="none", history_size=20)
     start = time.perf_counter()
     job = jaxstyle.prepare(content, style, recipe=recipe, network=network)
@@ -50,18 +61,14 @@ def ours(size: int, evaluations: int, network_name: str) -> dict[str, float]:
     }
 
 
-def theirs(
-    size: int, evaluations: int, network_name: str, *, device: str, compiled: bool
-) -> dict[str, float]:
+def theirs(given: Path, evaluations: int, *, device: str, compiled: bool) -> dict[str, float]:
     """Run PyTorch's in this process."""
     import torch
     from torch_objective import TorchObjective, picture
 
-    import jaxstyle
-
-    content, style, network = _given(size, network_name)
+    content, style, network = _read(given)
+    recipe = network.recipe
     torch.set_num_threads(os.cpu_count() or 1)
-    recipe = jaxstyle.Recipe(size=0).resolved(network)
     start = time.perf_counter()
     objective = TorchObjective(network, content, style, recipe, device=device)
     image = picture(content, device=device).contiguous().requires_grad_()
@@ -94,14 +101,40 @@ def theirs(
     }
 
 
-def _given(size: int, name: str) -> tuple[Any, Any, Any]:
+def _give(size: str, name: str, file: str) -> None:
+    """Write what both are given, in a process of its own: JAX's memory is not PyTorch's."""
     import jax
     from evaluation import random_vgg19
 
     import jaxstyle
 
-    content, style = jax.random.uniform(jax.random.key(0), (2, size, size, 3))
-    return content, style, random_vgg19() if name == "full" else jaxstyle.load_network(name)
+    content, style = jax.random.uniform(jax.random.key(0), (2, int(size), int(size), 3))
+    network = random_vgg19() if name == "full" else jaxstyle.load_network(name)
+    recipe = jaxstyle.Recipe(size=0).resolved(network)
+    settings = {
+        "topology": network.topology,
+        "normalised": network.normalised,
+        "layers": network.layers,
+        "convention": dataclasses.asdict(network.convention),
+        "recipe": recipe.as_dict(),
+    }
+    params = {f"{l}/{kind}": x for l, held in network.params.items() for kind, x in held.items()}
+    np.savez(file, content=content, style=style, settings=json.dumps(settings), **params)
+
+
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Read both pictures, and a network with a recipe that stands in for ours."""
+    with np.load(file) as arrays:
+        network = SimpleNamespace(**json.loads(str(arrays["settings"])))
+        network.params = {
+            layer: {kind: arrays[f"{layer}/{kind}"] for kind in ("kernel", "bias")}
+            for layer in network.layers
+        }
+        network.convention = SimpleNamespace(**network.convention)
+        network.recipe = SimpleNamespace(**network.recipe)
+        for name in ("content_layers", "style_layers"):
+            setattr(network.recipe, name, tuple(getattr(network.recipe, name).items()))
+        return arrays["content"], arrays["style"], network
 
 
 def one(name: str, size: int, evaluations: int, network: str, device: str) -> dict[str, float]:
@@ -114,7 +147,9 @@ def one(name: str, size: int, evaluations: int, network: str, device: str) -> di
                 "JAX_COMPILATION_CACHE_DIR": folder,
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }
-        settings = [name, str(size), str(evaluations), network, device]
+        given = str(Path(folder) / "given.npz")
+        subprocess.run([sys.executable, __file__, "--given", str(size), network, given], check=True)
+        settings = [name, given, str(evaluations), device]
         for _ in range(2 if cached else 1):
             done = subprocess.run(
                 [sys.executable, __file__, "--one", *settings],
@@ -123,13 +158,12 @@ def one(name: str, size: int, evaluations: int, network: str, device: str) -> di
         return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def _one(name: str, size: str, evaluations: str, network: str, device: str) -> None:
+def _one(name: str, given: str, evaluations: str, device: str) -> None:
     if name.startswith("jaxstyle"):
-        found = ours(int(size), int(evaluations), network)
+        found = ours(Path(given), int(evaluations))
     else:
-        found = theirs(
-            int(size), int(evaluations), network, device=device, compiled=name.endswith("compiled")
-        )
+        compiled = name.endswith("compiled")
+        found = theirs(Path(given), int(evaluations), device=device, compiled=compiled)
     # Linux counts kilobytes.
     found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(found))
@@ -173,8 +207,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--results", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--given", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.given:
+        return _give(*arguments.given)
     if arguments.one:
         return _one(*arguments.one)
     names = arguments.only or NAMES[: 4 if arguments.device == "cuda" else 3]

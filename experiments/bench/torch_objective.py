@@ -1,20 +1,23 @@
-"""The default objective in PyTorch, for benchmarks: the rival and the independent reference."""
+"""The default objective in PyTorch, for benchmarks: the rival and the independent reference.
 
-from typing import Any
+Imports nothing of JAX, so that a process that needs PyTorch alone has it alone.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jaxstyle import Network, Recipe
-from jaxstyle.vgg import convolutions
+if TYPE_CHECKING:
+    from jaxstyle import Network, Recipe
 
 
 class TorchObjective:
     """`picture [1, 3, h, w] in [0, 1] -> loss` with zero padding and max pooling, channels last."""
 
     def __init__(
-        self, network: Network, content: Any, style: Any, recipe: Recipe, *, device: str = "cpu"
+        self, network: "Network", content: Any, style: Any, recipe: "Recipe", *, device: str = "cpu"
     ) -> None:
         self.network, self.recipe = network, recipe
         self.kernels = {
@@ -40,7 +43,7 @@ class TorchObjective:
         x = image.flip(1) if convention.channel_order == "bgr" else image
         x = (x * convention.scale - self.mean) / self.std
         found, block = {"input": x}, "1"
-        for name in convolutions(self.network.topology):
+        for name in self.network.layers:
             if len(found) > len(self.layers):
                 break
             if name[4] != block:
