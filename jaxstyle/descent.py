@@ -148,12 +148,15 @@ def _descend(
             compile_seconds=state.compile_seconds, run_seconds=state.run_seconds
         )
         yield latest
+        # What the caller does meanwhile is no part of the run.
+        clock.lap()
     elif latest is None:
         carry = begin(*arguments, scale.start, axes=axes, layout=layout)
         best = carry.best
         start = best.loss[..., None], Terms(*(term[..., None] for term in best.terms))
         latest = _iterate(scale, carry, 0, (1, *start), clock)
         yield latest
+        clock.lap()
     else:
         assert not isinstance(layout, Rows), "refused by prepare"
         grown: Any = latest.image, np.asarray(latest.evaluations, np.int32)
@@ -175,7 +178,6 @@ def _descend(
             return
         # On multiples of `every`, also from a state that is not on one.
         num_steps = min(every - done % every, end - done, every if done else first or every)
-        clock.lap()
         carry, *numbers = advance(*arguments, carry, num_steps, axes=axes, layout=layout, most=most)
         done += num_steps
         before, latest = latest, _iterate(scale, carry, done, (num_steps, *numbers), clock)
@@ -183,6 +185,7 @@ def _descend(
             latest = _without(gone, before, latest)
         losses = latest.history.loss
         yield latest
+        clock.lap()
 
 
 class _Clock:

@@ -154,6 +154,8 @@ def begin(
 
 def _fresh(state: Any, recipe: Recipe, spent: jax.Array) -> Carry:
     """Give the carry of a state that has made no step."""
+    # Typed as steps will leave it, or the second chunk would be compiled anew (optax's search).
+    state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
     point, mean = state.point, None
     if recipe.average is not None:
         nothing = Mean(jnp.zeros_like(point.position), jnp.zeros(()))

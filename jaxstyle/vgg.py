@@ -442,6 +442,15 @@ def by_block(
     }
     deepest = max(map(_depth, layers))
     needed = (name for name in convolutions(network.topology) if name <= deepest)
+    given = variables, window, others
+
+    def apply(block: Block, given: Any, x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        variables, window, others = given
+        x, acts = block.apply(variables, x, window)
+        return x, {
+            layer: take(layer, act.astype(jnp.float32), others) for layer, act in acts.items()
+        }
+
     found: dict[str, Any] = {}
     for number, names in groupby(needed, key=lambda name: name[4]):
         block = Block(
@@ -452,16 +461,7 @@ def by_block(
             precision=network.precision,
             pooling=None if number == deepest[4] else pooling,
         )
-
-        def apply(block: Block, given: Any, x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-            variables, window, others = given
-            x, acts = block.apply(variables, x, window)
-            return x, {
-                layer: take(layer, act.astype(jnp.float32), others) for layer, act in acts.items()
-            }
-
         of_block = partial(apply, block)
-        given = variables, window, others
         x, taken = (_computed_again(of_block) if remat else of_block)(given, x)
         found |= taken
     return {layer: found[layer] for layer in layers}

@@ -14,11 +14,13 @@ from jaxstyle import (
     images,
     iterates,
     prepare,
+    programs,
     stylize_batch,
 )
 from jaxstyle import stylize as stylize_one
 from jaxstyle.descent import default_every
 from jaxstyle.prepare import initial_picture
+from jaxstyle.recipe import OPTIMIZERS
 from jaxstyle.sizing import small_style_notice, style_pictures, style_size
 from jaxstyle.vgg import CONVENTIONS
 
@@ -196,6 +198,13 @@ class TestOptimisers:
         assert result.loss < result.initial_loss
         assert result.evaluations >= 7 if rate is None else result.evaluations == 7
 
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    def test_the_start_is_typed_as_steps_leave_it(self, pictures, network, optimizer):
+        recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
+        form = programs.carry_form(prepare(*pictures, recipe=recipe, network=network))
+        # A weak type would compile the second chunk anew.
+        assert not any(leaf.weak_type for leaf in jax.tree.leaves(form))
+
     def test_a_diverged_run_returns_its_best_picture(self, pictures, network):
         recipe = dataclasses.replace(
             RECIPE, optimizer="sgd", learning_rate=1e30, init="noise", noise_std=20.0, bounds="none"
@@ -207,8 +216,6 @@ class TestOptimisers:
         assert result.loss == pytest.approx(result.initial_loss, rel=0.1)
 
     def test_other_numbers_use_the_same_program(self, pictures, network):
-        from jaxstyle import programs
-
         stylize_one(*pictures, recipe=RECIPE, network=network)
         before = programs.advance._cache_size(), programs.begin._cache_size()
         changed = dataclasses.replace(

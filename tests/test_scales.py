@@ -1,13 +1,14 @@
 """Several scales in one run, and the mean of its pictures."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import JaxstyleError, Recipe, evaluate, finish, iterates, lbfgs, prepare
+from jaxstyle import JaxstyleError, Recipe, descent, evaluate, finish, iterates, lbfgs, prepare
 from jaxstyle.checkpoint import check_same_run, load_state, read_checkpoint, save_checkpoint
 from jaxstyle.descent import History, run_state, scale_at
 from jaxstyle.images import MIN_SIDE
@@ -220,3 +221,16 @@ class TestAverage:
         assert float(seen[-1].loss) == pytest.approx(result.loss, rel=1e-3)
         (chunked,) = finish(job, list(iterates(job, every=4)))
         np.testing.assert_allclose(chunked.image, result.image, atol=1e-6)
+
+
+def test_what_a_larger_scales_start_compiles_is_counted(job, monkeypatch):
+    real = descent.enlarge
+
+    def slow(*arguments, **options):
+        time.sleep(0.5)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(descent, "enlarge", slow)
+    seen = list(iterates(job, every=2))
+    first = next(i for i in seen if i.step > RECIPE.steps)
+    assert first.compile_seconds >= 0.5
