@@ -19,7 +19,7 @@ from jaxstyle.optimisers.lbfgs import carry_pairs
 from jaxstyle.optimisers.lbfgs import lbfgs as lbfgs
 from jaxstyle.optimisers.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optimisers.preconditioner import preconditioner
-from jaxstyle.recipe import Recipe
+from jaxstyle.recipe import LBFGS_OPTIMIZERS, Recipe
 from jaxstyle.sharding import Rows
 from jaxstyle.vgg import INPUTS
 
@@ -31,20 +31,21 @@ def make_optimiser(recipe: Recipe, *, rows: Rows | None = None) -> Optimiser:
       recipe: resolved.
       rows: how the position's rows are shared out over devices.
     """
-    assert recipe.history_size is not None, "resolved"
+    if recipe.optimizer not in LBFGS_OPTIMIZERS:
+        return first_order(transformation(recipe), schedule(recipe))
+    history_size = recipe.history_size
+    assert history_size is not None, "resolved"
     if recipe.optimizer == "lbfgs":
         return lbfgs(
-            history_size=recipe.history_size,
+            history_size=history_size,
             preconditioner=preconditioner(recipe.preconditioner, rows=rows),
         )
     if recipe.optimizer == "lbfgs-fixed":
         # The programs that work so step on the scale of their picture.
         scale = INPUTS.get(recipe.convention or "", {}).get("scale", 255.0)
-        return fixed_lbfgs(history_size=recipe.history_size, unit=1 / scale)
+        return fixed_lbfgs(history_size=history_size, unit=1 / scale)
     wrapped = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
-    if recipe.optimizer in wrapped:
-        return wrapped[recipe.optimizer](history_size=recipe.history_size)
-    return first_order(transformation(recipe), schedule(recipe))
+    return wrapped[recipe.optimizer](history_size=history_size)
 
 
 def carried(old: Any, new: Any, recipe: Recipe) -> Any:
