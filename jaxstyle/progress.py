@@ -90,7 +90,9 @@ def describe(iterate: Iterate, pace: Pace) -> str:
     named = "  ".join(
         f"{name} {term:.4g}" for name, term in zip(iterate.terms._fields, terms, strict=True)
     )
-    text = f"loss {loss:.4g} ({named})"
+    pictures = np.size(iterate.loss)
+    text = f"best of {pictures}: " if pictures > 1 else ""
+    text += f"loss {loss:.4g} ({named})"
     if pace.evaluations_per_second is not None and pace.seconds_left is not None:
         text += f"  {pace.evaluations_per_second:.3g} evaluations/s"
         text += f"  {clock(pace.seconds_left)} left"

@@ -189,6 +189,7 @@ class TestResume:
             (("-o", pictures[0]), "is the file of CONTENT too"),
             (("--report", tmp_path / "o-001.png", "--batch", 2), "is the file of -o too"),
             (("--report", files["start"], "--init", files["start"]), "is the file of --init too"),
+            (("--save-every", 1, "--report", tmp_path / "o-step0002.png"), "of --save-every too"),
             (("--checkpoint", tmp_path / "no" / "c"), "--checkpoint"),
             (("--resume", tmp_path / "no"), "does not exist"),
             (("--resume", files["weights"]), "is not a checkpoint"),

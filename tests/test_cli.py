@@ -197,6 +197,7 @@ class TestStylize:
     def test_a_batch_of_equal_starts_is_pointed_out(self, stylize, tmp_path):
         err = stylize(tmp_path / "o.png", "--batch", 2)
         assert "--init noise" in err.splitlines()[0]
+        assert err.splitlines()[-1].startswith("step 3/3  best of 2: loss ")
         # The files differ in their records, which name another seed.
         first, second = (np.asarray(Image.open(tmp_path / f"o-00{k}.png")) for k in range(2))
         assert (first == second).all()

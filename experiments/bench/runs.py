@@ -1,6 +1,6 @@
 """Whole runs of L-BFGS against PyTorch's: seconds, memory, and how low the loss is.
 
-    python experiments/bench/runs.py [--sizes 128 256 512] [--evaluations 200] [--network full]
+    python experiments/bench/runs.py [--sizes 128 256 512x384] [--evaluations 200] [--network full]
         [--repeats 3] [--only NAME ...] [--results FILE.json] [--plot FILE.svg] [--device cpu]
 
 The same noise as pictures, weights and objective for both, float32; a fresh process a run, taken in
@@ -101,6 +101,12 @@ def theirs(given: Path, evaluations: int, *, device: str, compiled: bool) -> dic
     }
 
 
+def _sides(size: str) -> tuple[int, int]:
+    """Width and height of `256` and of `512x384`."""
+    width, _, height = size.partition("x")
+    return int(width), int(height or width)
+
+
 def _give(size: str, name: str, file: str) -> None:
     """Write what both are given, in a process of its own: JAX's memory is not PyTorch's."""
     import jax
@@ -108,7 +114,8 @@ def _give(size: str, name: str, file: str) -> None:
 
     import jaxstyle
 
-    content, style = jax.random.uniform(jax.random.key(0), (2, int(size), int(size), 3))
+    width, height = _sides(size)
+    content, style = jax.random.uniform(jax.random.key(0), (2, height, width, 3))
     network = random_vgg19() if name == "full" else jaxstyle.load_network(name)
     recipe = jaxstyle.Recipe(size=0).resolved(network)
     settings = {
@@ -137,7 +144,7 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray, Any]:
         return arrays["content"], arrays["style"], network
 
 
-def one(name: str, size: int, evaluations: int, network: str, device: str) -> dict[str, float]:
+def one(name: str, size: str, evaluations: int, network: str, device: str) -> dict[str, float]:
     """Run one in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "JAX_PLATFORMS": "" if device == "cuda" else device}
@@ -148,7 +155,7 @@ def one(name: str, size: int, evaluations: int, network: str, device: str) -> di
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }
         given = str(Path(folder) / "given.npz")
-        subprocess.run([sys.executable, __file__, "--given", str(size), network, given], check=True)
+        subprocess.run([sys.executable, __file__, "--given", size, network, given], check=True)
         settings = [name, given, str(evaluations), device]
         for _ in range(2 if cached else 1):
             done = subprocess.run(
@@ -177,16 +184,16 @@ def plot(results: list[dict[str, Any]], file: Path) -> None:
     made, axes = plots.figure(2)
     for name in dict.fromkeys(row["name"] for row in results):
         rows = [row for row in results if row["name"] == name]
-        sizes = [row["size"] for row in rows]
+        sizes = [max(_sides(row["size"])) for row in rows]
         axes[0].plot(sizes, [row["evaluation"] for row in rows], "o-", label=name)
         axes[1].plot(sizes, [row["peak"] / 1e9 for row in rows], "o-", label=name)
-    plots.label(axes[0], x="side (px)", y="evaluation (s)", log="xy")
-    plots.label(axes[1], x="side (px)", y="peak memory (GB)", log="xy")
-    axes[0].legend()
+    plots.label(axes[0], x="longer side (px)", y="evaluation (s)", log="xy")
+    plots.label(axes[1], x="longer side (px)", y="peak memory (GB)", log="xy")
+    plots.names(axes[0])
     plots.save(made, file)
 
 
-def _line(size: int, name: str, found: dict[str, float], rival: dict[str, float] | None) -> str:
+def _line(size: str, name: str, found: dict[str, float], rival: dict[str, float] | None) -> str:
     def ratio(key: str) -> str:
         return f"{found[key] / rival[key]:.2f}" if rival else "-"
 
@@ -199,7 +206,7 @@ def _line(size: int, name: str, found: dict[str, float], rival: dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--sizes", nargs="+", default=["128", "256", "512"])
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--network", default="full", help="full, or weights by name")
     parser.add_argument("--repeats", type=int, default=3)
@@ -215,7 +222,7 @@ def main() -> None:
     if arguments.one:
         return _one(*arguments.one)
     names = arguments.only or NAMES[: 4 if arguments.device == "cuda" else 3]
-    print("| side | run | whole (s) | to torch | compile (s) | evaluation (s) | to torch "
+    print("| size | run | whole (s) | to torch | compile (s) | evaluation (s) | to torch "
           "| peak (GB) | to torch | loss |")  # fmt: skip
     print("|---" * 10 + "|")
     results: list[dict[str, Any]] = []

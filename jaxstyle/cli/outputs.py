@@ -16,7 +16,7 @@ from jaxstyle.report import batch_report, record, run_report, write_report
 from jaxstyle.run import Result
 from jaxstyle.vgg import Network
 
-_SAME = {("-o", "--from"), ("--checkpoint", "--resume")}
+_SAME = {("-o", "--from"), ("--save-every", "--from"), ("--checkpoint", "--resume")}
 """What may be written over what was read: the same again, or further."""
 
 
@@ -25,6 +25,7 @@ def check_outputs(
     *,
     batch: int,
     bit_depth: int,
+    snapshots: Iterable[int],
     report: Path | None,
     checkpoint: Path | None,
     read: Iterable[tuple[str, StrPath | None]],
@@ -36,6 +37,7 @@ def check_outputs(
       output: what `-o` names.
       batch: lanes.
       bit_depth: of the output.
+      snapshots: steps after which the picture so far is written too.
       report: what `--report` names.
       checkpoint: what `--checkpoint` names.
       read: the files that the run depends on, each with the argument that names it; None if that
@@ -44,7 +46,10 @@ def check_outputs(
     images.check_output(output, argument="-o")
     images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
     written: list[tuple[str, StrPath]] = [("-o", output)]
-    written += [("-o", path) for path in lane_paths(output, batch)]
+    lanes = lane_paths(output, batch)
+    written += [("-o", path) for path in lanes]
+    suffixes = [snapshot_suffix(step) for step in snapshots]
+    written += [("--save-every", numbered(path, end)) for path in lanes for end in suffixes]
     for flag, path in (("--report", report), ("--checkpoint", checkpoint)):
         if path is not None:
             check_writable(path, argument=flag)
@@ -61,6 +66,11 @@ def check_outputs(
 def lane_paths(output: Path, batch: int) -> list[Path]:
     """Name one file a lane: `output` itself, or with -000 … before its ending."""
     return [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
+
+
+def snapshot_suffix(step: int) -> str:
+    """Give what stands before the ending of the picture after `step` steps."""
+    return f"-step{step:04}"
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ def plan(
     if batch < 1:
         raise JaxstyleError(f"--batch: {batch} is out of range; give a whole number from 1")
 
+    from rich.console import Console
+
     from jaxstyle import images, memory
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.sources import tell_weights
@@ -75,7 +77,8 @@ def plan(
     elif not recipe.size:
         raise JaxstyleError("--size: 0 keeps the content picture's; give --content or a size")
     try:
-        found = memory.plan(height, width, recipe=recipe, network=network, batch=batch)
+        with Console(stderr=True).status("compiling …"):
+            found = memory.plan(height, width, recipe=recipe, network=network, batch=batch)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)

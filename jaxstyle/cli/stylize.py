@@ -154,7 +154,7 @@ def stylize(
     )
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.keeping import checkpoints, rescue, warn
-    from jaxstyle.cli.outputs import Outputs, check_outputs
+    from jaxstyle.cli.outputs import Outputs, check_outputs, snapshot_suffix
     from jaxstyle.cli.sources import read_sources, tell_weights
     from jaxstyle.descent import Iterate, default_every, iterates
     from jaxstyle.inputs import recipe_files
@@ -177,6 +177,7 @@ def stylize(
         output,
         batch=batch,
         bit_depth=bit_depth,
+        snapshots=range(save_every, recipe.total_steps + 1, save_every) if save_every else (),
         report=report,
         checkpoint=checkpoint,
         read=read,
@@ -292,7 +293,7 @@ def stylize(
                         keep(seen, iterate.step == recipe.total_steps)
                     if save_every and iterate.step and iterate.step % save_every == 0:
                         try:
-                            outputs.save(finish(job, seen), f"-step{iterate.step:04}")
+                            outputs.save(finish(job, seen), snapshot_suffix(iterate.step))
                         except JaxstyleError as error:
                             warn(f"{error}; the run goes on")
                     check_interrupt()
