@@ -22,12 +22,14 @@ of float32 everywhere, of bfloat16 numbers. Sums are float32's. CPUs have no TF3
 def pays(height: int, width: int, channels: int, width_out: int) -> bool:
     """Whether `winograd` is faster than the direct convolution of a map.
 
-    Measured on x86 CPUs, forward and gradient (`experiments/bench/convolutions.py`): 0.34 to 0.75
-    of the time from 64 channels on, even at 32; with fewer the additions outweigh the products.
-    GPUs and TPUs have fast convolutions of their own.
+    Measured on two x86 CPUs, forward and gradient (`experiments/bench/convolutions.py`): 0.34 to
+    0.84 of the time from 128 channels on, even at 32 pixels; with 64 the same on small maps, but on
+    large ones up to 1.23 with AVX-512; with fewer the additions outweigh the products. GPUs and
+    TPUs have fast convolutions of their own.
     """
-    deep = min(channels, width_out) >= 32 and height * width >= 16 * 16
-    return deep and jax.default_backend() == "cpu"
+    narrow = min(channels, width_out)
+    deep = narrow >= 128 or (narrow >= 64 and height * width <= 128 * 128)
+    return deep and height * width >= 16 * 16 and jax.default_backend() == "cpu"
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -61,8 +61,6 @@ def store(
 ) -> tuple[Pairs, Projected]:
     """Put a pair into the oldest slot where `keep` says so, and project a gradient on all pairs.
 
-    Both in one pass over each history.
-
     Args:
       pairs: those so far.
       s: difference of two positions.
@@ -186,20 +184,21 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(a * b)
 
 
-# Exact float32 on every backend: no TF32, whose noise a line search would chase. Each product has
-# two vectors on its small side and the histories are flat: XLA's CPU compiler would fuse the update
-# of a history into a product with one vector, or into a reshape, and to that end copy the history
-# in every step. It also keeps the bits of a lane alike alone and in a batch; from JAX 0.11 on only
-# with XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-reduce, as XLA otherwise gives sums
-# to a library that orders them by the shape of the batch.
+# Exact float32 on every backend: no TF32, whose noise a line search would chase. XLA's CPU
+# compiler decides the forms. The histories are flat, and combined by two rows of coefficients, one
+# of zeros: it would fuse the update of a history into a reshape or a combination by one row, and to
+# that end copy the history in every step. They are multiplied with one vector at a time, which is
+# as fast as memory; two at once take five times as long. It also keeps the bits of a lane alike
+# alone and in a batch; from JAX 0.11 on only with
+# XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-reduce, as XLA otherwise gives sums to a library
+# that orders them by the shape of the batch.
 
 _EXACT = lax.Precision.HIGHEST
 
 
 def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Multiply every pair with two vectors, `[2, history_size]`."""
-    vectors = jnp.stack([a.reshape(-1), b.reshape(-1)], axis=1)
-    return jnp.matmul(history, vectors, precision=_EXACT).T
+    return jnp.stack([jnp.matmul(history, v.reshape(-1), precision=_EXACT) for v in (a, b)])
 
 
 def _combine(history: jax.Array, coefficients: jax.Array) -> jax.Array:
