@@ -7,6 +7,7 @@ the loop of the caller.
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxstyle import heap
 from jaxstyle.divergence import diverged
 from jaxstyle.objective import Terms
 from jaxstyle.prepare import Job
-from jaxstyle.programs import Carry, advance, as_saved, begin, common_arguments, enlarge
+from jaxstyle.programs import Carry, advance, as_saved, common_arguments, hand_over, started
 from jaxstyle.sharding import Rows, readable
 
 
@@ -140,6 +141,10 @@ def _descend(
     arguments, axes = common_arguments(scale)
     layout = scale.layout
     clock = _Clock()
+    begun = partial(
+        started, arguments,
+        shape=scale.start.shape[-3:], axes=axes, layout=layout, most=most,
+    )  # fmt: skip
 
     # A call returns when its program is traced, compiled and queued; waiting is running.
     if state is not None:
@@ -151,20 +156,16 @@ def _descend(
         # What the caller does meanwhile is no part of the run.
         clock.lap()
     elif latest is None:
-        carry = begin(*arguments, scale.start, axes=axes, layout=layout)
-        best = carry.best
-        start = best.loss[..., None], Terms(*(term[..., None] for term in best.terms))
-        latest = _iterate(scale, carry, 0, (1, *start), clock)
+        carry, loss, terms = begun(scale.start)
+        latest = _iterate(scale, carry, 0, (1, loss, terms), clock)
         yield latest
         clock.lap()
     else:
         assert not isinstance(layout, Rows), "refused by prepare"
-        grown: Any = latest.image, np.asarray(latest.evaluations, np.int32)
-        grown = layout.place_state(grown, scale.size[1]) if layout else grown
-        carry = enlarge(
-            *arguments, latest.carry, *grown,
-            shape=scale.start.shape[-3:], axes=axes, layout=layout,
-        )  # fmt: skip
+        small: Any = latest.image, np.asarray(latest.evaluations, np.int32)
+        small = layout.place_state(small, scale.size[1]) if layout else small
+        carry, *_ = begun(small[0])
+        carry = hand_over(arguments[2], latest.carry, carry, small[1], axes=axes, layout=layout)
     done = latest.step
     known = latest.history
     losses = known.loss[..., known.step >= measured_from(job, level)]

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxstyle.bounds import BOUNDS
 from jaxstyle.colours import with_chroma
 from jaxstyle.objective import Objective, Targets, Terms, make_objective
-from jaxstyle.optimisers import carried, make_optimiser
+from jaxstyle.optimisers import blank, carried, is_flat, make_optimiser
 from jaxstyle.prepare import Job
 from jaxstyle.recipe import Recipe
 from jaxstyle.sharding import Lanes, Layout, Rows
@@ -129,69 +129,74 @@ def _kept(carry: Carry, layout: Layout | None) -> Carry:
     return layout.keep(carry, carry.best.position.shape[1]) if isinstance(layout, Rows) else carry
 
 
-@partial(jax.jit, static_argnames=("axes", "layout"))
+@partial(jax.jit, static_argnames=("shape", "axes", "layout"))
 def begin(
     network: Network,
     targets: Targets,
     recipe: Recipe,
     start: jax.Array,
     *,
+    shape: tuple[int, ...],
     axes: Axes | None,
     layout: Layout | None,
 ) -> Carry:
-    """Evaluate the initial picture, or a batch of them, and begin the optimiser there."""
+    """Begin the optimiser at the initial picture of `shape`, or at a batch of them.
+
+    A start of another size is resized. Where the optimiser is flat nothing is evaluated: the first
+    of `advance`'s steps does.
+    """
     rows = layout if isinstance(layout, Rows) else None
 
     def init(network: Network, targets: Targets, recipe: Recipe, start: jax.Array) -> Carry:
+        if start.shape != shape:
+            start = jax.image.resize(start, shape, "lanczos3")
         # A copy, as the carry is donated and the caller keeps the start.
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
-        objective = _objective(network, targets, recipe, rows)
-        state = make_optimiser(recipe, rows=rows).init(objective, position)
-        return _fresh(state, recipe, jnp.zeros((), jnp.int32))
+        optimiser = make_optimiser(recipe, rows=rows)
+        if is_flat(recipe):
+            state = blank(optimiser, position, Terms(*[jnp.zeros(())] * len(Terms._fields)))
+        else:
+            state = optimiser.init(_objective(network, targets, recipe, rows), position)
+        # Typed as steps will leave it, or the second chunk would be compiled anew (optax's search).
+        state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
+        point, mean = state.point, None
+        if recipe.average is not None:
+            mean = Mean(jnp.zeros_like(position), jnp.zeros(()))
+            if not is_flat(recipe):
+                mean = mean.add(BOUNDS[recipe.bounds].picture(position), recipe.average)
+        best = Best(point.position, point.value, point.aux)
+        return Carry(state, best, jnp.zeros((), jnp.int32), mean)
 
     return _kept(_lanes(init, axes, layout)(network, targets, recipe, start), layout)
 
 
-def _fresh(state: Any, recipe: Recipe, spent: jax.Array) -> Carry:
-    """Give the carry of a state that has made no step."""
-    # Typed as steps will leave it, or the second chunk would be compiled anew (optax's search).
-    state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
-    point, mean = state.point, None
-    if recipe.average is not None:
-        nothing = Mean(jnp.zeros_like(point.position), jnp.zeros(()))
-        mean = nothing.add(BOUNDS[recipe.bounds].picture(point.position), recipe.average)
-    return Carry(state, Best(point.position, point.value, point.aux), spent, mean)
-
-
-@partial(jax.jit, static_argnames=("shape", "axes", "layout"))
-def enlarge(
-    network: Network,
-    targets: Targets,
+@partial(jax.jit, static_argnames=("axes", "layout"))
+def hand_over(
     recipe: Recipe,
-    carry: Carry,
-    image: jax.Array,
+    before: Carry,
+    begun: Carry,
     spent: jax.Array,
     *,
-    shape: tuple[int, ...],
     axes: Axes | None,
     layout: Lanes | None,
 ) -> Carry:
-    """Begin the next scale: from the picture of the one before, with what its optimiser knows."""
+    """Give a scale that has begun what the optimiser of the one before knows.
 
-    def init(
-        network: Network,
-        targets: Targets,
-        recipe: Recipe,
-        of: tuple[Carry, jax.Array, jax.Array],
-    ) -> Carry:
-        before, image, spent = of
-        start = jax.image.resize(image, shape, "lanczos3")
-        optimiser = make_optimiser(recipe)
-        position = BOUNDS[recipe.bounds].position(start)
-        state = optimiser.init(_objective(network, targets, recipe, None), position)
-        return _fresh(carried(before.state, state, recipe), recipe, spent)
+    Args:
+      recipe: of both.
+      before: where the smaller scale ended.
+      begun: the larger one's start, evaluated.
+      spent: evaluations up to the end of the smaller one.
+      axes: of the batch.
+      layout: of its lanes.
+    """
 
-    return _lanes(init, axes, layout)(network, targets, recipe, (carry, image, spent))
+    def given(_: None, __: None, recipe: Recipe, of: tuple[Carry, Carry, jax.Array]) -> Carry:
+        before, begun, spent = of
+        state = carried(before.state, begun.state, recipe)
+        return begun._replace(state=state, spent=spent)
+
+    return _lanes(given, axes, layout)(None, None, recipe, (before, begun, spent))
 
 
 @partial(jax.jit, static_argnames=("axes", "layout", "most"), donate_argnums=(3,))
@@ -222,7 +227,7 @@ def advance(
             state, info = optimiser.step(objective, carry.state)
             point, best = state.point, carry.best
             # A value that is not a number is never better, so a diverged run keeps its best.
-            better = point.value < best.loss
+            better = (point.value < best.loss) | (carry.state.evaluations == 0)
             candidate = Best(point.position, point.value, point.aux)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
             image = bounds.picture(point.position)
@@ -249,6 +254,26 @@ def advance(
     return carry, losses, terms
 
 
+def started(
+    arguments: Arguments,
+    start: jax.Array,
+    *,
+    shape: tuple[int, ...],
+    axes: Axes | None,
+    layout: Layout | None,
+    most: int,
+) -> tuple[Carry, jax.Array, Terms]:
+    """Begin at a picture and evaluate it, in the program that `advance` is."""
+    carry = begin(*arguments, start, shape=shape, axes=axes, layout=layout)
+    if is_flat(arguments[2]):
+        made: tuple[Carry, jax.Array, Terms] = advance(
+            *arguments, carry, 1, axes=axes, layout=layout, most=most
+        )
+        return made
+    best = carry.best
+    return carry, best.loss[..., None], jax.tree.map(lambda term: term[..., None], best.terms)
+
+
 @partial(jax.jit, static_argnames=("bounds",))
 def as_saved(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> jax.Array:
     """Give the picture that a position stands for, clipped as a file needs it.
@@ -265,7 +290,8 @@ def as_saved(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> j
 def carry_form(job: Job) -> Any:
     """Give the pytree of shapes and types that a `RunState.carry` of this job's last scale has."""
     arguments, axes = common_arguments(job)
-    return jax.eval_shape(partial(begin, axes=axes, layout=job.layout), *arguments, job.start)
+    make = partial(begin, shape=job.start.shape[-3:], axes=axes, layout=job.layout)
+    return jax.eval_shape(make, *arguments, job.start)
 
 
 def lowered(job: Job, *, every: int = 1) -> jax.stages.Lowered:

@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 
 from jaxstyle import JaxstyleError, Recipe, compute_targets, lbfgs, make_objective, make_optimiser
-from jaxstyle.optimisers import jaxopt_lbfgs, optax_lbfgs, schedule
+from jaxstyle.optimisers import blank, is_flat, jaxopt_lbfgs, optax_lbfgs, schedule
 from jaxstyle.optimisers.preconditioner import spectrum
 
 
@@ -525,6 +525,28 @@ class TestLineSearchLibraries:
             np.testing.assert_allclose(state.point.aux, state.point.position.sum(), rtol=1e-5)
         assert max(spent) > 1
         assert state.point.value < 5 < rosenbrock(jnp.array([-1.2, 1.0]))
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan], ids=["a number", "none"])
+@pytest.mark.parametrize(
+    "optimizer", ["lbfgs", "lbfgs-fixed", "sgd", "momentum", "rmsprop", "adam"]
+)
+def test_a_first_step_from_blank_is_the_start(optimizer, value):
+    recipe = Recipe(optimizer=optimizer, history_size=3, learning_rate=0.03)
+    optimiser = make_optimiser(recipe)
+    assert is_flat(recipe)
+
+    def objective(x):
+        loss = value * jnp.sum(jnp.cosh(x - 0.2) * jnp.arange(1.0, 4.0))
+        return loss, {"mean": jnp.mean(x)}
+
+    start = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 5, 3)), jnp.float32)
+    expected = optimiser.init(objective, start)
+    state = blank(optimiser, start, {"mean": jnp.zeros(())})
+    assert int(state.evaluations) == 0
+    found, info = optimiser.step(objective, state)
+    assert int(info.evaluations) == 1 and bool(info.accepted)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 class TestFirstOrder:

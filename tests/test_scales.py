@@ -224,13 +224,13 @@ class TestAverage:
 
 
 def test_what_a_larger_scales_start_compiles_is_counted(job, monkeypatch):
-    real = descent.enlarge
+    real = descent.hand_over
 
     def slow(*arguments, **options):
         time.sleep(0.5)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(descent, "enlarge", slow)
+    monkeypatch.setattr(descent, "hand_over", slow)
     seen = list(iterates(job, every=2))
     first = next(i for i in seen if i.step > RECIPE.steps)
     assert first.compile_seconds >= 0.5

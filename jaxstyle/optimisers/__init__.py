@@ -5,6 +5,7 @@ from typing import Any
 from jaxstyle.optimisers.base import Optimiser as Optimiser
 from jaxstyle.optimisers.base import Point as Point
 from jaxstyle.optimisers.base import StepInfo as StepInfo
+from jaxstyle.optimisers.base import blank as blank
 from jaxstyle.optimisers.base import evaluate as evaluate
 from jaxstyle.optimisers.first_order import (
     FirstOrderState,
@@ -22,6 +23,14 @@ from jaxstyle.optimisers.preconditioner import preconditioner
 from jaxstyle.recipe import LBFGS_OPTIMIZERS, Recipe
 from jaxstyle.sharding import Rows
 from jaxstyle.vgg import INPUTS
+
+_SEARCHES = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
+"""Those whose step is a loop of evaluations."""
+
+
+def is_flat(recipe: Recipe) -> bool:
+    """Whether each step of the optimiser is one evaluation, so that it may begin `blank`."""
+    return recipe.optimizer not in _SEARCHES
 
 
 def make_optimiser(recipe: Recipe, *, rows: Rows | None = None) -> Optimiser:
@@ -44,8 +53,7 @@ def make_optimiser(recipe: Recipe, *, rows: Rows | None = None) -> Optimiser:
         # The programs that work so step on the scale of their picture.
         scale = INPUTS.get(recipe.convention or "", {}).get("scale", 255.0)
         return fixed_lbfgs(history_size=history_size, unit=1 / scale)
-    wrapped = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
-    return wrapped[recipe.optimizer](history_size=history_size)
+    return _SEARCHES[recipe.optimizer](history_size=history_size)
 
 
 def carried(old: Any, new: Any, recipe: Recipe) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 Objective = Callable[[jax.Array], tuple[jax.Array, Any]]
 
@@ -32,7 +33,8 @@ class State(Protocol):
 
     @property
     def evaluations(self) -> jax.Array:
-        """Evaluations of value and gradient so far, that of `init` included; int32 scalar."""
+        """Evaluations of value and gradient so far, that of `init` included; int32 scalar. 0 of
+        what is `blank`."""
 
 
 class StepInfo(NamedTuple):
@@ -62,6 +64,23 @@ class Optimiser(NamedTuple):
 def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Bring what belongs to the pixels of a picture to one of another size, linearly."""
     return jax.image.resize(values, shape, "linear")
+
+
+def blank(optimiser: Optimiser, position: jax.Array, aux: Any) -> Any:
+    """Begin an optimiser where nothing has been evaluated yet.
+
+    A flat optimiser's first step from there evaluates the position and gives the state of `init`.
+    So a program that steps can start too, and the objective, which is most of what there is to
+    compile, is in one program only.
+
+    Args:
+      optimiser: one whose step is a single evaluation.
+      position: start.
+      aux: of the form that the objective gives; the values do not matter.
+    """
+    # Anything is better, and nothing pulls anywhere.
+    state = optimiser.init(lambda _: (jnp.asarray(jnp.inf), aux), position)
+    return state._replace(evaluations=jnp.zeros_like(state.evaluations))
 
 
 def evaluate(objective: Objective, position: jax.Array) -> Point:

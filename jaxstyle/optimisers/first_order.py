@@ -41,9 +41,11 @@ def first_order(
 
     def step(objective: Objective, state: FirstOrderState) -> tuple[FirstOrderState, StepInfo]:
         point = state.point
-        rate = jnp.asarray(learning_rate(state.evaluations - 1), jnp.float32)
+        first = state.evaluations == 0
+        rate = jnp.asarray(learning_rate(jnp.maximum(state.evaluations - 1, 0)), jnp.float32)
         updates, inner = transform.update(point.grad, state.inner, point.position)
-        point = evaluate(objective, point.position - rate * updates)
+        inner = jax.tree.map(lambda new, old: jnp.where(first, old, new), inner, state.inner)
+        point = evaluate(objective, point.position - jnp.where(first, 0, rate * updates))
         evaluations = state.evaluations + 1
         return FirstOrderState(point, evaluations, inner), StepInfo(
             point.value, point.aux, evaluations, rate, jnp.ones((), bool)

@@ -63,35 +63,39 @@ def fixed_lbfgs(
             "least 1 and unit above 0"
         )
 
+    def first_move(grad: jax.Array) -> jax.Array:
+        size = unit * jnp.sum(jnp.abs(grad))
+        length = jnp.minimum(1.0, 1 / jnp.where(size > 0, size, 1))
+        return -length * unit**2 * grad
+
     def init(objective: Objective, position: jax.Array) -> FixedLbfgsState:
         point = evaluate(objective, position)
-        size = unit * jnp.sum(jnp.abs(point.grad))
-        length = jnp.minimum(1.0, 1 / jnp.where(size > 0, size, 1))
         return FixedLbfgsState(
             point=point,
             evaluations=jnp.ones((), jnp.int32),
-            move=-length * unit**2 * point.grad,
+            move=first_move(point.grad),
             pairs=no_pairs(history_size, position),
         )
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
         old = state.point
+        first = state.evaluations == 0
         trial = evaluate(objective, old.position + learning_rate * state.move)
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
-        point = where(finite, trial, old)
+        moved = first | finite
+        point = where(moved, trial, old)
         s, y = trial.position - old.position, trial.grad - old.grad
         keep = finite & (dot(s, y) > 1e-10)
         pairs, projected = store(state.pairs, s, y, y, point.grad, point.grad, keep)
         newton = -inverse_hessian_product(pairs, projected, point.grad)
-        move = jnp.where(any_held(pairs), newton, -(unit**2) * point.grad)
+        steepest = jnp.where(first, first_move(point.grad), -(unit**2) * point.grad)
+        move = jnp.where(any_held(pairs), newton, steepest)
         evaluations = state.evaluations + 1
         return FixedLbfgsState(
             point=point,
             evaluations=evaluations,
-            move=jnp.where(finite, move, state.move / 2),
+            move=jnp.where(moved, move, state.move / 2),
             pairs=pairs,
-        ), StepInfo(
-            point.value, point.aux, evaluations, jnp.asarray(learning_rate, s.dtype), finite
-        )
+        ), StepInfo(point.value, point.aux, evaluations, jnp.asarray(learning_rate, s.dtype), moved)
 
     return Optimiser(init, step)

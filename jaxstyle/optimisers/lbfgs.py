@@ -150,14 +150,16 @@ def lbfgs(
 
     def step(objective: Objective, state: LbfgsState) -> tuple[LbfgsState, StepInfo]:
         old, t = state.point, state.step_size
+        first = state.evaluations == 0
         trial = evaluate(objective, old.position + t * state.direction)
 
         # 1. Accept or refuse. Near a minimum the decrease drowns in the rounding of the
         # value itself; within that, a trial is as good as the point.
         rounding = jnp.finfo(trial.value.dtype).eps * jnp.abs(old.value)
         bound = jnp.max(state.recent) + sufficient_decrease * t * state.slope + rounding
-        finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
-        accepted = finite & (trial.value <= bound)
+        # Of a start anything is taken, a value that is not a number too.
+        finite = first | (jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad)))
+        accepted = finite & ~(trial.value > bound)
         point = where(accepted, trial, old)
         scaled_grad = jnp.where(accepted, scaled(trial.grad), state.scaled_grad)
         recent = jnp.where(accepted, jnp.roll(state.recent, 1).at[0].set(trial.value), state.recent)
@@ -174,7 +176,7 @@ def lbfgs(
         restart = shrinks >= max_shrinks
         shrinks = jnp.where(restart, 0, shrinks)
         pairs = forget(pairs, restart)
-        recent = jnp.where(restart, point.value, recent)
+        recent = jnp.where(restart | first, point.value, recent)
 
         # 4. Direct the next trial: along a new direction from an accepted point, further along
         # the old one where the slope asks for it, nearer along it from a refused one.
@@ -185,7 +187,7 @@ def lbfgs(
         new_direction = jnp.where(steepest, -scaled_grad, newton)
         new_slope = jnp.where(steepest, -dot(point.grad, scaled_grad), slope)
         move = jnp.where(
-            restart, first_move, jnp.where(accepted & ~keep, 2 * state.move, state.move)
+            restart | first, first_move, jnp.where(accepted & ~keep, 2 * state.move, state.move)
         )
         new_step_size = jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0)
         slope_here = dot(state.direction, trial.grad)
