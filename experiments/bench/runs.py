@@ -1,17 +1,20 @@
-"""Whole runs of L-BFGS against PyTorch's: seconds, memory, and how low the loss is.
+"""Whole runs of L-BFGS against PyTorch's: seconds and memory.
 
-    python experiments/bench/runs.py [--sizes 128 256 512x384] [--evaluations 200] [--network full]
-        [--repeats 3] [--only NAME ...] [--results FILE.json] [--plot FILE.svg] [--device cpu]
+    python experiments/bench/runs.py [--sizes 128 256 512x384] [--evaluations 200]
+        [--networks full compact] [--repeats 3] [--only NAME ...] [--results FILE.json]
+        [--plot FILE.svg] [--device cpu]
 
 The same noise as pictures, weights and objective for both, float32; a fresh process a run, taken in
-turns. PyTorch runs channels last with as many threads as cores, `torch.optim.LBFGS` without a line
-search (one evaluation a step, as ours), on a GPU also with `torch.compile`. The compilation cache
-of JAX is off, but for "jaxstyle, cached". Prints a Markdown table of medians and ratios. Needs
-PyTorch; the plot needs matplotlib.
+turns. Losses tell that both descend; how well on pictures, `lbfgs.py` tells. PyTorch runs channels
+last with as many threads as cores, `torch.optim.LBFGS` without a line search (one evaluation a
+step, as ours), on a GPU also with `torch.compile`. The compilation cache of JAX is off, but for
+"jaxstyle, cached". Prints a Markdown table of medians and ratios. Needs PyTorch; the plot needs
+matplotlib.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -181,24 +184,34 @@ def plot(results: list[dict[str, Any]], file: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import plots
 
-    made, axes = plots.figure(2)
-    for name in dict.fromkeys(row["name"] for row in results):
-        rows = [row for row in results if row["name"] == name]
-        sizes = [max(_sides(row["size"])) for row in rows]
-        axes[0].plot(sizes, [row["evaluation"] for row in rows], "o-", label=name)
-        axes[1].plot(sizes, [row["peak"] / 1e9 for row in rows], "o-", label=name)
-    plots.label(axes[0], x="longer side (px)", y="evaluation (s)", log="xy")
-    plots.label(axes[1], x="longer side (px)", y="peak memory (GB)", log="xy")
+    networks = list(dict.fromkeys(row["network"] for row in results))
+    made, axes = plots.figure(2, rows=len(networks))
+    for network, seconds, memory in zip(networks, axes[::2], axes[1::2], strict=True):
+        mine = [row for row in results if row["network"] == network]
+        for name in dict.fromkeys(row["name"] for row in mine):
+            rows = [row for row in mine if row["name"] == name]
+            sides = [max(_sides(row["size"])) for row in rows]
+            seconds.plot(sides, [row["evaluation"] for row in rows], "o-", label=name)
+            memory.plot(sides, [row["peak"] / 1e9 for row in rows], "o-", label=name)
+        title = "VGG-19" if network == "full" else network
+        plots.label(seconds, x="longer side (px)", y="evaluation (s)", title=title, log="xy")
+        plots.label(memory, x="longer side (px)", y="peak memory (GB)", title=title, log="x")
+        memory.set_ylim(bottom=0)
+        for axis in (seconds, memory):
+            axis.set_xticks(sides, [str(side) for side in sides])
+            axis.set_xticks([], minor=True)
     plots.names(axes[0])
     plots.save(made, file)
 
 
-def _line(size: str, name: str, found: dict[str, float], rival: dict[str, float] | None) -> str:
+def _line(
+    network: str, size: str, name: str, found: dict[str, float], rival: dict[str, float] | None
+) -> str:
     def ratio(key: str) -> str:
         return f"{found[key] / rival[key]:.2f}" if rival else "-"
 
     return (
-        f"| {size} | {name} | {found['whole']:.1f} | {ratio('whole')} "
+        f"| {network} | {size} | {name} | {found['whole']:.1f} | {ratio('whole')} "
         f"| {found['compile']:.1f} | {found['evaluation']:.3f} | {ratio('evaluation')} "
         f"| {found['peak'] / 1e9:.2f} | {ratio('peak')} | {found['loss']:.4g} |"
     )
@@ -208,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", default=["128", "256", "512"])
     parser.add_argument("--evaluations", type=int, default=200)
-    parser.add_argument("--network", default="full", help="full, or weights by name")
+    parser.add_argument("--networks", nargs="+", default=["full"], help="full, or weights by name")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=None)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -222,23 +235,22 @@ def main() -> None:
     if arguments.one:
         return _one(*arguments.one)
     names = arguments.only or NAMES[: 4 if arguments.device == "cuda" else 3]
-    print("| size | run | whole (s) | to torch | compile (s) | evaluation (s) | to torch "
+    print("| network | size | run | whole (s) | to torch | compile (s) | evaluation (s) | to torch "
           "| peak (GB) | to torch | loss |")  # fmt: skip
-    print("|---" * 10 + "|")
+    print("|---" * 11 + "|")
     results: list[dict[str, Any]] = []
-    for size in arguments.sizes:
+    for network, size in itertools.product(arguments.networks, arguments.sizes):
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(arguments.repeats):
             for name in names:
-                settings = size, arguments.evaluations, arguments.network, arguments.device
-                runs[name].append(one(name, *settings))
+                runs[name].append(one(name, size, arguments.evaluations, network, arguments.device))
         medians = {
             name: {key: statistics.median(run[key] for run in of_name) for key in of_name[0]}
             for name, of_name in runs.items()
         }
         for name, found in medians.items():
-            results.append({"name": name, "size": size, **found})
-            print(_line(size, name, found, medians.get("torch")), flush=True)
+            results.append({"network": network, "name": name, "size": size, **found})
+            print(_line(network, size, name, found, medians.get("torch")), flush=True)
     if arguments.results:
         arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.plot:
