@@ -19,6 +19,7 @@ from jaxstyle.optimisers import blank, carried, is_flat, make_optimiser
 from jaxstyle.prepare import Job
 from jaxstyle.recipe import Recipe
 from jaxstyle.sharding import Lanes, Layout, Rows
+from jaxstyle.tiles import part
 from jaxstyle.vgg import Network, accelerated
 
 
@@ -71,7 +72,9 @@ def common_arguments(job: Job) -> tuple[Arguments, Axes | None]:
     network = job.recipe.seen_by(job.network)
     # Devices that share rows exchange single rows; windows would want more of them.
     if not isinstance(job.layout, Rows):
-        network = accelerated(network, (*job.targets.content, *job.targets.style), *job.size)
+        layers = tuple({**job.targets.content, **job.targets.style})
+        parts = part(network, layers, *job.size, tile=job.recipe.tile)
+        network = accelerated(network, layers, *parts)
     if len(job.start.shape) == 3:
         return (network, job.targets, job.recipe.for_program()), None
     recipe = job.recipe.for_program()

@@ -67,7 +67,7 @@ def means(
     """
     if not layers:
         return {}
-    whole = not tile or tile >= max(x.shape[:2])
+    whole = _is_whole(tile, *x.shape[:2])
     if whole and height in (None, x.shape[0]):
 
         def of_layer(layer: str, act: jax.Array, maps: Mapping[str, Any]) -> Any:
@@ -108,6 +108,28 @@ def means(
     return lax.scan(add, start, tiles)[0]
 
 
+def part(
+    network: Network, layers: tuple[str, ...], height: int, width: int, *, tile: int
+) -> tuple[int, int]:
+    """Give the rows and columns that `means` computes at once: a tile with its margin.
+
+    Args:
+      network: weights.
+      layers: as for `means`.
+      height: of the picture.
+      width: likewise.
+      tile: as for `means`.
+    """
+    if not layers or _is_whole(tile, height, width):
+        return height, width
+    rows, columns = _Grid.cut(network, layers, height, width, tile, None).axes
+    return rows.window, columns.window
+
+
+def _is_whole(tile: int, height: int, width: int) -> bool:
+    return not tile or tile >= max(height, width)
+
+
 def feature_maps(
     network: Network,
     x: jax.Array,
@@ -123,7 +145,7 @@ def feature_maps(
     """
     if not layers:
         return {}
-    whole = not tile or tile >= max(x.shape[:2])
+    whole = _is_whole(tile, *x.shape[:2])
     if whole and height in (None, x.shape[0]):
         return activations(network, x, layers, pooling=pooling)
     grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)

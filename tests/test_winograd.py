@@ -1,5 +1,7 @@
 """Winograd's filtering is the direct convolution, forward and backward."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from scipy.signal import correlate
 import jaxstyle
 from jaxstyle import convolution, winograd
 from jaxstyle.convolution import convolve, pays
+from jaxstyle.programs import common_arguments
 from jaxstyle.vgg import accelerated
 
 
@@ -90,3 +93,14 @@ def test_a_run_uses_it_and_keeps_to_the_objective(make_network, make_picture, mo
     assert value == pytest.approx(expected, rel=1e-5)
     scale = abs(expected_gradient).max()
     np.testing.assert_allclose(gradient, expected_gradient, atol=2e-5 * scale)
+
+
+def test_a_tile_with_its_margin_decides(make_network, make_picture):
+    """A map too large for 64 channels is not, in tiles."""
+    network = make_network(blocks=1, widths=(64,))
+    recipe = jaxstyle.Recipe(size=0, content_layers="relu1_2", style_layers="relu1_1")
+    picture = make_picture(140, 130)
+    for tile, transformed in ((0, set()), (64, {"conv1_2"})):
+        tiled = dataclasses.replace(recipe, tile=tile)
+        job = jaxstyle.prepare(picture, picture, recipe=tiled, network=network)
+        assert set(common_arguments(job)[0][0].transformed) == transformed
