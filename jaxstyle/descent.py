@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from jaxstyle import heap
 from jaxstyle.divergence import diverged
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.objective import Terms
 from jaxstyle.prepare import Job
 from jaxstyle.programs import Carry, advance, as_saved, common_arguments, hand_over, started
@@ -97,7 +98,13 @@ def iterates(
     Yields:
       `Iterate` at step 0 (or `state.step`), after `first` steps, at the multiples of `every`, and
       at the end of each scale.
+
+    Raises:
+      JaxstyleError: `every` or `first` below 1.
     """
+    for name, value in (("every", every), ("first", first)):
+        if value is not None and value < 1:
+            raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     latest = None
     until = job.recipe.total_steps if until is None else until
     lowest = scale_at(job, state.step) if state else 0

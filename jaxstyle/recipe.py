@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxstyle.bounds import BOUNDS
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.styles import STYLE_LOSSES
 from jaxstyle.variation import VARIATIONS
 from jaxstyle.vgg import (
@@ -39,6 +39,9 @@ DEFAULT_LEARNING_RATES: dict[str, float] = {
 DEFAULT_HISTORY_SIZE = 20
 LEAST_HISTORY_SIZE = 5
 """What memory alone may bring it down to: with fewer the descent is much slower."""
+MOST_HISTORY_SIZE = 1000
+"""Far more than helps; products of all pairs with all are kept."""
+MOST_SCALES = 16
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
 GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
@@ -276,16 +279,16 @@ class Recipe:
         _check_number("decay", self.decay, low=0, open=True, high=1)
         _check_number("momentum", self.momentum, low=0, high=1)
         _check_number("adam_b2", self.adam_b2, low=0, high=1)
-        for name, low in (
-            ("steps", 1),
-            ("size", 0),
-            ("history_size", 1),
-            ("seed", 0),
-            ("tile", 0),
-            ("scales", 1),
+        for name, low, high in (
+            ("steps", 1, _LARGEST_INTEGER),
+            ("size", 0, _LARGEST_INTEGER),
+            ("history_size", 1, MOST_HISTORY_SIZE),
+            ("seed", 0, _LARGEST_INTEGER),
+            ("tile", 0, _LARGEST_INTEGER),
+            ("scales", 1, MOST_SCALES),
         ):
             if getattr(self, name) is not None or name != "history_size":
-                _check_integer(name, getattr(self, name), low=low)
+                _check_integer(name, getattr(self, name), low=low, high=high)
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
@@ -423,7 +426,9 @@ class Recipe:
                 named: dict[Any, str] = {list: "a list of pairs"} if name == "mask" else {}
                 named |= {float: "a number", bool: "true or false", int: "a whole number"}
                 wanted = next((n for kind, n in named.items() if kind in kinds), "a text")
-                raise JaxstyleError(f"{name}: {value!r} is of the wrong type; give {wanted}")
+                raise JaxstyleError(
+                    f"{name}: {shortened(value)} is of the wrong type; give {wanted}"
+                )
         return cls(**settings)
 
     # The split into traced numbers and static structure (see the class docstring).
@@ -531,19 +536,20 @@ def _blend(weights: str | Sequence[float]) -> tuple[float, ...]:
     """Read `"3,1"` or a sequence of numbers as weights of which only the ratios count."""
     try:
         numbers = tuple(map(float, weights.split(",") if isinstance(weights, str) else weights))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise JaxstyleError(
-            f"style_blend: {weights!r} has something that is no number; write e.g. 3,1"
+            f"style_blend: {shortened(weights)} has something that is no number; write e.g. 3,1"
         ) from None
     if not all(weight >= 0 for weight in numbers) or not 0 < sum(numbers) <= _LARGEST:
         raise JaxstyleError(
-            f"style_blend: {weights!r} is out of range; give finite numbers, none negative, not "
-            "all 0"
+            f"style_blend: {shortened(weights)} is out of range; give finite numbers, none "
+            "negative, not all 0"
         )
     return numbers
 
 
 _LARGEST = 3e38
+_LARGEST_INTEGER = 2**31 - 1
 
 
 def _is_traced(value: Any) -> bool:
@@ -559,20 +565,24 @@ def _check_number(
     try:
         # JSON, jit and float32 all want a plain finite number.
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
-        raise JaxstyleError(f"{name}: {value!r} is not a number; give one") from None
+        raise JaxstyleError(f"{name}: {shortened(value)} is not a number; give one") from None
     # Beyond float32 a number would be infinite on the device.
     inside = (low < number if open else low <= number) and number <= min(high, _LARGEST)
     if not (inside and math.isfinite(number)):
         bound = "above" if open else "at least"
-        upper = f" and at most {high:g}" if high < math.inf else ""
         raise JaxstyleError(
-            f"{name}: {value!r} is out of range; give a finite number {bound} {low:g}{upper}"
+            f"{name}: {shortened(value)} is out of range; give a finite number {bound} {low:g} and "
+            f"at most {min(high, _LARGEST):g}"
         )
 
 
-def _check_integer(name: str, value: Any, *, low: int) -> None:
+def _check_integer(name: str, value: Any, *, low: int, high: int) -> None:
     if _is_traced(value):
         return
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
-        raise JaxstyleError(f"{name}: {value!r} is out of range; give a whole number from {low}")
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise JaxstyleError(
+            f"{name}: {shortened(value)} is out of range; give a whole number from {low} to {high}"
+        )

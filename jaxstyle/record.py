@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.inputs import named
+from jaxstyle.inputs import named, recipe_files
 from jaxstyle.recipe import Recipe
 from jaxstyle.report import SCHEMA, to_json
 
@@ -19,7 +19,7 @@ LONGEST = 1 << 20
 
 
 # What a text that is no record makes `parse_record` raise, beside `JaxstyleError`.
-MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 class InputFile(NamedTuple):
@@ -79,13 +79,29 @@ def read_record(path: Path, *, argument: str = "picture") -> Record:
         ) from None
 
 
+def size_notice(path: Path, size: int | None) -> str | None:
+    """The line to show when a picture that is scored was made with another size than the default.
+
+    Args:
+      path: of the picture.
+      size: that style pictures are scored at; None if it was asked for.
+    """
+    if size is None:
+        return None
+    try:
+        made = read_record(path).recipe.size
+    except JaxstyleError:
+        return None
+    return None if made == size else f"styles are taken at --size {size}, {path} was made at {made}"
+
+
 def parse_record(text: str) -> Record:
     """Read a record that anyone may have written.
 
     Raises:
       JaxstyleError: a setting of its recipe does not exist or is out of range.
-      ValueError, TypeError, KeyError, AttributeError, RecursionError: it is malformed
-        (`MALFORMED`).
+      ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError: it is
+        malformed (`MALFORMED`).
     """
     if len(text) > LONGEST:
         raise ValueError("it is too long")
@@ -100,11 +116,17 @@ def _checked(found: Any) -> Record:
         raise ValueError(f"steps are {steps!r}")
     terms = found.get("terms", {})
     for loss in (found["loss"], *terms.values()):
-        if loss is not None and not (isinstance(loss, int | float) and math.isfinite(loss)):
+        number = isinstance(loss, int | float) and not isinstance(loss, bool)
+        if loss is not None and not (number and math.isfinite(loss)):
             raise ValueError(f"loss is {loss!r}")
     files = {name: file and _input(file) for name, file in named(inputs)}
+    recipe = Recipe.from_dict(found["recipe"])
+    known = {file.path for file in files.values() if file}
+    for setting, name in recipe_files(recipe):
+        if Path(name) not in known:
+            raise ValueError(f"it has no digest of the {setting} {name!r}")
     return Record(
-        recipe=Recipe.from_dict(found["recipe"]),
+        recipe=recipe,
         steps=steps,
         content=_input(inputs["content"]),
         styles=tuple(_input(style) for style in inputs["styles"]),

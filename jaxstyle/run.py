@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxstyle import images
 from jaxstyle.descent import History, Iterate, iterates, measured_from, scale_at
 from jaxstyle.divergence import diverged, only_rose
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.masks import Masks
 from jaxstyle.objective import Terms
 from jaxstyle.prepare import Job, prepare
@@ -57,7 +58,12 @@ def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
     Args:
       job: what `iterates` was given.
       seen: the iterates that it yielded, in order, at least one; earlier pictures are not used.
+
+    Raises:
+      JaxstyleError: no iterate.
     """
+    if not seen:
+        raise JaxstyleError("seen: there is no iterate; give at least the first of `iterates`")
     recipe, start = job.recipe, job.start
     batched = start.ndim == 4
     last = seen[-1]

@@ -24,7 +24,27 @@ def picture(image: ArrayLike, argument: str) -> np.ndarray:
         )
     if not np.isfinite(array).all():
         raise JaxstyleError(f"{argument}: the picture has values that are not finite; replace them")
+    # A start may be anywhere, and filters overshoot a little; bytes as floats leave [0, 1] far.
+    if argument != "start" and np.abs(array).max(initial=0) > 16:
+        raise JaxstyleError(
+            f"{argument}: the picture has values from {array.min():g} to {array.max():g}; give RGB "
+            "in [0, 1], values of 0 to 255 divided by 255"
+        )
     return array.astype(np.float32)
+
+
+def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe) -> str | None:
+    """The line to show when a content picture is smaller than the size that was asked for.
+
+    Args:
+      shape: of the content picture, height first.
+      size: asked for; None if the default is used.
+      recipe: its `upscale` is used.
+    """
+    height, width = shape[:2]
+    if not size or recipe.upscale or max(height, width) >= size:
+        return None
+    return f"the content picture is {width}x{height}, and so is the output; --upscale enlarges it"
 
 
 def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:

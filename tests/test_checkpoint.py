@@ -190,6 +190,10 @@ class TestResume:
             (("--report", tmp_path / "o-001.png", "--batch", 2), "is the file of -o too"),
             (("--report", files["start"], "--init", files["start"]), "is the file of --init too"),
             (("--save-every", 1, "--report", tmp_path / "o-step0002.png"), "of --save-every too"),
+            (
+                ("--steps", 2**31 - 1, "--save-every", 7, "--report", tmp_path / "o-step70000.png"),
+                "of --save-every too",
+            ),
             (("--checkpoint", tmp_path / "no" / "c"), "--checkpoint"),
             (("--resume", tmp_path / "no"), "does not exist"),
             (("--resume", files["weights"]), "is not a checkpoint"),

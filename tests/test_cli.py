@@ -169,6 +169,20 @@ class TestStylize:
         assert err.splitlines()[0].startswith("step 0/3  loss ")
         assert err.splitlines()[-1].startswith("step 3/3  loss ") and "\r" not in err
 
+    def test_a_photograph_that_is_not_enlarged_is_pointed_out(self, stylize, tmp_path):
+        assert "--upscale" not in stylize(tmp_path / "o.png", "--size", 32)
+        assert "--upscale enlarges it" in stylize(tmp_path / "o.png", "--size", 400)
+        assert "--upscale" not in stylize(tmp_path / "o.png", "--size", 40, "--upscale")
+
+    def test_a_score_at_another_size_is_pointed_out(self, stylize, files, run, tmp_path):
+        stylize(tmp_path / "o.png", "--size", 32)
+        of = ("evaluate", tmp_path / "o.png", "--content", files["content"])
+        of += ("--style", files["style"], "--weights", files["weights"])
+        of += ("--content-layers", "relu1_1", "--style-layers", "relu1_1")
+        for size, words in (((), "o.png was made at 32"), (("--size", 48), "")):
+            code, _, err = run(*of, *size)
+            assert code == 0 and words in err and ("made at" in err) == bool(words), err
+
     def test_quiet_prints_nothing(self, stylize, tmp_path):
         assert stylize(tmp_path / "o.png", "--quiet") == ""
 
@@ -348,6 +362,9 @@ BAD = {
     "negative seed": ([C, S, "--seed", "-1"], ["--seed", "-1"]),
     "not a number": ([C, S, "--steps", "many"], ["--steps", "many"]),
     "no batch": ([C, S, "--batch", "0"], ["--batch", "0"]),
+    "huge batch": ([C, S, "--batch", "500000000"], ["--batch", "500000000", "10000"]),
+    "huge history": ([C, S, "--history-size", "100000"], ["--history-size", "100000", "1000"]),
+    "huge scales": ([C, S, "--scales", "2147483647"], ["--scales", "2147483647", "16"]),
     "no steps": ([C, S, "--steps", "0"], ["--steps", "0"]),
     "save every none": ([C, S, "--save-every", "0"], ["--save-every", "0"]),
     "corrupt weights": ([C, S, "--weights", "{bad}/flipped.safetensors"], ["flipped"]),

@@ -161,6 +161,15 @@ class TestFile:
         for part in expected:
             assert part in str(error.value)
 
+    def test_a_number_of_more_digits_than_python_reads(self, grid_file):
+        with pytest.raises(JaxstyleError, match="is not TOML.*digits") as error:
+            grids.read(grid_file(f"[base]\nsteps = 1{5000 * '0'}\n"))
+        assert "\n" not in str(error.value)
+
+    def test_a_byte_order_mark_is_read_over(self, grid_file):
+        text = f"[base]\n{BASE}"
+        assert grids.read(grid_file("\ufeff" + text)).base == grids.read(grid_file(text)).base
+
     def test_a_file_that_is_not_toml(self, grid_file):
         with pytest.raises(JaxstyleError, match="is not TOML.*line 1"):
             grids.read(grid_file("[base\n"))
@@ -284,6 +293,11 @@ class TestCells:
         [
             ("style_weight = -1", ["[base] style_weight", "-1", "out of range"]),
             ("style_weight = nan", ["style_weight", "nan"]),
+            (f"style_weight = 1{400 * '0'}", ["style_weight", "10000", "out of range"]),
+            (f"style_weight = 0x{5000 * 'f'}", ["style_weight", "digits", "out of range"]),
+            (f"seed = 0x{5000 * 'f'}", ["seed", "digits", "out of range"]),
+            ("history_size = 100000", ["history_size", "1 to 1000"]),
+            ("scales = 2147483647", ["scales", "1 to 16"]),
             ("optimizer = 'bfgs'", ["[base] optimizer", "'bfgs'", "choose from"]),
             ("preset = 'none'", ["[base] preset", "'none'", "choose from"]),
             ("init = 'none.png'", ["[base] init", "none.png", "does not exist"]),

@@ -281,13 +281,13 @@ def test_16_bit_gray_keeps_its_precision(tmp_path: Path, mode: str, ending: str)
         np.testing.assert_allclose(picture[..., channel], values / 65_535, atol=1e-6)
 
 
-def _png(width: int, height: int, depth: int, kind: int, data: bytes, before: bytes = b"") -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(name + body))
-        return struct.pack(">I", len(body)) + name + body + crc
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
-    body = before + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+def _png(width: int, height: int, depth: int, kind: int, data: bytes, before: bytes = b"") -> bytes:
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
+    body = before + _chunk(b"IDAT", zlib.compress(data)) + _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + header + body
 
 
@@ -313,8 +313,7 @@ def test_16_bit_gray_with_alpha_comes_back_exactly(tmp_path: Path) -> None:
         np.testing.assert_allclose(rgb[..., channel], (gray - 1) * alpha + 1, atol=2**-23)
     # Its profile too: linear light here, a curve that is interpolated.
     profile = b"p\0\0" + zlib.compress(_gray_profile(gamma=1.0))
-    chunk = struct.pack(">I", len(profile)) + b"iCCP" + profile
-    chunk += struct.pack(">I", zlib.crc32(b"iCCP" + profile))
+    chunk = _chunk(b"iCCP", profile)
     pixel = struct.pack(">HH", 0x4000, 0xFFFF)
     path.write_bytes(_png(20, 20, 16, 4, (b"\0" + pixel * 20) * 20, chunk))
     np.testing.assert_allclose(images.load_image(path), 0.537, atol=0.005)
@@ -368,8 +367,7 @@ def test_16_bit_colour_is_turned_and_converted(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     body = exif.tobytes().removeprefix(b"Exif\0\0")
-    chunk = struct.pack(">I", len(body)) + b"eXIf" + body
-    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    chunk = _chunk(b"eXIf", body)
     (tmp_path / "turned.png").write_bytes(data[:33] + chunk + data[33:])
     turned = images.load_image(tmp_path / "turned.png")
     np.testing.assert_array_equal(turned, np.rot90(unit, -1))
@@ -377,11 +375,68 @@ def test_16_bit_colour_is_turned_and_converted(tmp_path: Path) -> None:
     red_is_blue = zlib.compress(_swapped_profile())
     row = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     profile = b"p\0\0" + red_is_blue
-    chunk = struct.pack(">I", len(profile)) + b"iCCP" + profile
-    chunk += struct.pack(">I", zlib.crc32(b"iCCP" + profile))
+    chunk = _chunk(b"iCCP", profile)
     (tmp_path / "other.png").write_bytes(_png(25, 18, 16, 2, row, chunk))
     converted = images.load_image(tmp_path / "other.png")
     assert np.corrcoef(converted[..., 0].ravel(), unit[..., 2].ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("profile", [b"", _chunk(b"iCCP", b"p\0\0" + zlib.compress(b"none"))])
+def test_a_transparent_colour_of_16_bits(tmp_path: Path, profile: bytes) -> None:
+    """All 16 bits of a colour decide, where its high bytes are those of another."""
+    values = np.full((20, 20, 3), 0x1234, ">u2")
+    values[:10] = 0x1235
+    rows = b"".join(b"\0" + line.tobytes() for line in values)
+    key = _chunk(b"tRNS", struct.pack(">HHH", 0x1234, 0x1234, 0x1234))
+    (tmp_path / "key.png").write_bytes(_png(20, 20, 16, 2, rows, profile + key))
+    rgb, alpha = images.load_with_alpha(tmp_path / "key.png")
+    assert alpha is not None
+    np.testing.assert_array_equal(alpha[:, 0], [1.0] * 10 + [0.0] * 10)
+    np.testing.assert_allclose(rgb[0, 0], 0x1235 / 65_535, atol=0.002)
+    np.testing.assert_array_equal(rgb[-1, 0], 1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "key"), [(1, 0), (1, 1), (2, 1), (2, 3), (4, 5), (4, 15), (8, 7)]
+)
+def test_a_transparent_gray_of_few_bits(tmp_path: Path, depth: int, key: int) -> None:
+    other = (key + 1) % 2**depth
+    rows = b""
+    for value in [key] * 8 + [other] * 8:
+        rows += b"\0" + int(f"{value:0{depth}b}" * 16, 2).to_bytes(2 * depth, "big")
+    chunk = _chunk(b"tRNS", struct.pack(">H", key))
+    (tmp_path / "key.png").write_bytes(_png(16, 16, depth, 0, rows, chunk))
+    rgb, alpha = images.load_with_alpha(tmp_path / "key.png")
+    assert alpha is not None
+    np.testing.assert_array_equal(alpha[:, 0], [0.0] * 8 + [1.0] * 8)
+    np.testing.assert_allclose(rgb[-1, -1], other / (2**depth - 1), atol=1e-6)
+
+
+def _gray_tiff(side: int, bits: int, photometric: int, row: bytes) -> bytes:
+    values = {
+        256: side, 257: side, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: side,
+        279: side * len(row),
+    }  # fmt: skip
+    data = row * side
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    directory = struct.pack("<H", len(values)) + tags + struct.pack("<I", 0)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "row", "expected"),
+    [
+        (16, 1, b"\x00\x40" * 20, 0x4000 / 65_535),
+        (16, 0, b"\x00\x40" * 20, 1 - 0x4000 / 65_535),
+        (12, 1, b"\x40\x04\x00" * 10, 0x400 / 4095),
+    ],
+    ids=["16 bits", "white is 0", "12 bits"],
+)
+def test_gray_tiffs(
+    tmp_path: Path, bits: int, photometric: int, row: bytes, expected: float
+) -> None:
+    (tmp_path / "gray.tif").write_bytes(_gray_tiff(20, bits, photometric, row))
+    np.testing.assert_allclose(images.load_image(tmp_path / "gray.tif"), expected, atol=1e-5)
 
 
 def test_float_pixels_need_a_known_range(tmp_path: Path) -> None:
@@ -575,7 +630,7 @@ def test_small_pictures_are_refused(tmp_path: Path, size: tuple[int, int]) -> No
 def test_several_frames_are_refused_or_the_first_is_read(tmp_path: Path, ending: str) -> None:
     first, second = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
     path = _save(tmp_path, first, f"in.{ending}", save_all=True, append_images=[second])
-    _refused(path, "2 frames")
+    _refused(path, "2 frames" if ending != "tif" else "several pages")
     picture = images.load_image(path, first_frame=True)
     np.testing.assert_allclose(picture[5, 5], [1, 0, 0], atol=0.02)
 

@@ -384,3 +384,20 @@ def test_a_style_smaller_than_what_a_layer_sees_is_pointed_out(make_network):
     assert notice([(200, 20)], style_layers={"relu2_1": 1, "relu3_1": 0}) is None
     # Nothing better is to be had for an output as small.
     assert notice([(200, 20)], shortest=20) is None
+
+
+def test_what_cannot_be_run_is_named(make_network, make_picture):
+    network = make_network(blocks=2)
+    recipe = Recipe(size=0, content_layers="relu1_1", style_layers="relu1_1", steps=2)
+    pictures = make_picture(32, 32), make_picture(32, 32, seed=1)
+    for name, given in (("content", (255, 1)), ("style", (1, 255))):
+        scaled = [factor * picture for factor, picture in zip(given, pictures, strict=True)]
+        with pytest.raises(JaxstyleError, match=f"{name}: .* divided by 255"):
+            prepare(*scaled, recipe=recipe, network=network)
+    job = prepare(*pictures, recipe=recipe, network=network)
+    with pytest.raises(JaxstyleError, match="every: 0 is out of range"):
+        next(iterates(job, every=0))
+    with pytest.raises(JaxstyleError, match="first: -1 is out of range"):
+        next(iterates(job, first=-1))
+    with pytest.raises(JaxstyleError, match="seen: there is no iterate"):
+        finish(job, [])

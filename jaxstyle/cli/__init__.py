@@ -1,5 +1,7 @@
 """The command line: arguments in, pictures and reports out, one line for what goes wrong."""
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         command = error.ctx.command_path if error.ctx else "jaxstyle"
         _fail(f"no command was given; see '{command} --help'")
@@ -62,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output has gone, as `| head` does.
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        # Of files, rooms below have made a `JaxstyleError`.
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        _fail(f"standard output cannot be written: {error.strerror}; make room or choose another")
     if code in (INTERRUPTED, TERMINATED):
         # After a signal in the middle of a compilation, XLA crashes in Python's own way out.
         sys.stdout.flush()

@@ -59,6 +59,7 @@ def evaluate(
     from jaxstyle.files import StrPath
     from jaxstyle.inputs import Inputs, Picture
     from jaxstyle.peers import weights_notice
+    from jaxstyle.record import size_notice
     from jaxstyle.report import terms_report, to_json, weights_report
     from jaxstyle.run import evaluate as evaluate_picture
     from jaxstyle.weights import load_network
@@ -84,8 +85,10 @@ def evaluate(
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
-    if notice := weights_notice(preset_name, network.name):
-        print(f"jaxstyle: {notice}", file=sys.stderr)
+    size = recipe.size if flags["size"] is None else None
+    for notice in (weights_notice(preset_name, network.name), size_notice(image, size)):
+        if notice:
+            print(f"jaxstyle: {notice}", file=sys.stderr)
     if as_json:
         report = {
             "loss": loss,

@@ -38,6 +38,8 @@ OBJECTIVE = (
     "size",
 )
 PICTURE = click.Path(path_type=Path)
+MOST_PICTURES = 10_000
+"""In one program."""
 
 
 def _completes(words: Iterable[str]) -> Callable[[Any, Any, str], list[str]]:
@@ -113,6 +115,14 @@ def bounds(max_pixels: int | None, first_frame: bool) -> dict[str, Any]:
     from jaxstyle.images import MAX_PIXELS
 
     return {"max_pixels": max_pixels or MAX_PIXELS, "first_frame": first_frame}
+
+
+def check_batch(count: int) -> None:
+    """Raise a `JaxstyleError` for a number of pictures that no program has."""
+    if not 1 <= count <= MOST_PICTURES:
+        raise JaxstyleError(
+            f"--batch: {count} is out of range; give a whole number from 1 to {MOST_PICTURES}"
+        )
 
 
 def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Command]:

@@ -1,5 +1,6 @@
 """The files that a command writes: pictures, a lane each, and the report."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from jaxstyle.report import batch_report, record, run_report, write_report
 from jaxstyle.run import Result
 from jaxstyle.vgg import Network
 
-_SAME = {("-o", "--from"), ("--save-every", "--from"), ("--checkpoint", "--resume")}
+_SAME = {("-o", "--from"), ("--checkpoint", "--resume")}
 """What may be written over what was read: the same again, or further."""
 
 
@@ -25,7 +26,7 @@ def check_outputs(
     *,
     batch: int,
     bit_depth: int,
-    snapshots: Iterable[int],
+    snapshots: range,
     report: Path | None,
     checkpoint: Path | None,
     read: Iterable[tuple[str, StrPath | None]],
@@ -48,8 +49,6 @@ def check_outputs(
     written: list[tuple[str, StrPath]] = [("-o", output)]
     lanes = lane_paths(output, batch)
     written += [("-o", path) for path in lanes]
-    suffixes = [snapshot_suffix(step) for step in snapshots]
-    written += [("--save-every", numbered(path, end)) for path in lanes for end in suffixes]
     for flag, path in (("--report", report), ("--checkpoint", checkpoint)):
         if path is not None:
             check_writable(path, argument=flag)
@@ -61,6 +60,10 @@ def check_outputs(
         other = taken.setdefault(Path(file).resolve(), name)
         if other != name and (name, other) not in _SAME and (name, file) in written:
             raise JaxstyleError(f"{name}: {file} is the file of {other} too; choose another")
+    shots = {numbered(path, snapshot_suffix(0)).resolve(): path for path in lanes}
+    for file, name in taken.items():
+        if snapshots and name != "--from" and _step(file, shots) in snapshots:
+            raise JaxstyleError(f"{name}: {file} is a file of --save-every too; choose another")
 
 
 def lane_paths(output: Path, batch: int) -> list[Path]:
@@ -71,6 +74,14 @@ def lane_paths(output: Path, batch: int) -> list[Path]:
 def snapshot_suffix(step: int) -> str:
     """Give what stands before the ending of the picture after `step` steps."""
     return f"-step{step:04}"
+
+
+def _step(file: Path, shots: Mapping[Path, Path]) -> int | None:
+    """Give the step that a file is the snapshot of, by its name, if it is any."""
+    found = re.fullmatch(r"(.*-step)(\d{4,})(\D*)", file.name)
+    if found is None or file.with_name(f"{found[1]}0000{found[3]}") not in shots:
+        return None
+    return int(found[2])
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from jaxstyle.cli.options import (
     bounds,
     bounds_options,
     build_recipe,
+    check_batch,
     preset_option,
     recipe_options,
     weights_option,
 )
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.recipe import LEAST_HISTORY_SIZE
 
 
 @click.command()
@@ -54,8 +56,7 @@ def plan(
     The program is compiled for that size but not run, so it takes seconds, whatever the size.
     """
     recipe = build_recipe(preset_name, flags)
-    if batch < 1:
-        raise JaxstyleError(f"--batch: {batch} is out of range; give a whole number from 1")
+    check_batch(batch)
 
     from rich.console import Console
 
@@ -90,7 +91,10 @@ def plan(
     click.echo(f"needed   {memory.gigabytes(found.needed)}{pairs}")
     if found.free is not None:
         click.echo(f"free     {memory.gigabytes(found.free)}")
-        click.echo(f"largest  {'none' if found.largest is None else f'--size {found.largest}'}")
+        largest = "none" if found.largest is None else f"--size {found.largest}"
+        if found.largest and pairs and recipe.history_size is None:
+            largest += f" ({LEAST_HISTORY_SIZE} pairs)"
+        click.echo(f"largest  {largest}")
         if not found.fits:
             click.echo(f"It does not fit: {memory.advice(found, recipe)}.")
     return 0

@@ -14,6 +14,7 @@ from jaxstyle.cli.options import (
     bounds,
     bounds_options,
     build_recipe,
+    check_batch,
     devices_option,
     preset_option,
     recipe_options,
@@ -136,13 +137,13 @@ def stylize(
         raise click.UsageError(f"Missing argument '{missing}'.")
     batch = 1 if batch is None else batch
     whole = {
-        "--batch": batch,
         "--save-every": save_every,
         "--checkpoint-every": checkpoint_every,
     }
     for flag, value in whole.items():
         if value is not None and value < 1:
             raise JaxstyleError(f"{flag}: {value} is out of range; give a whole number from 1")
+    check_batch(batch)
 
     # Imported here so that usage errors and --help do not wait for JAX's programs.
     from jaxstyle import images, memory
@@ -164,7 +165,7 @@ def stylize(
     from jaxstyle.progress import progress
     from jaxstyle.run import finish
     from jaxstyle.sharding import shared_by
-    from jaxstyle.sizing import output_size, small_style_notice
+    from jaxstyle.sizing import not_enlarged_notice, output_size, small_style_notice
     from jaxstyle.weights import load_network
 
     # Everything that can fail early does so before the long work.
@@ -177,7 +178,7 @@ def stylize(
         output,
         batch=batch,
         bit_depth=bit_depth,
-        snapshots=range(save_every, recipe.total_steps + 1, save_every) if save_every else (),
+        snapshots=range(save_every, recipe.total_steps + 1, save_every) if save_every else range(0),
         report=report,
         checkpoint=checkpoint,
         read=read,
@@ -232,7 +233,7 @@ def stylize(
         [(style.shape[0], style.shape[1]) for style in sources.styles], recipe, network,
         shortest=min(job.size),
     )  # fmt: skip
-    notices.append(small)
+    notices += [small, not_enlarged_notice(sources.content.shape, flags["size"], recipe)]
     if batch > 1 and recipe.init != "noise" and not recipe.noise_blend:
         notices.append(
             f"all {batch} pictures start alike, as --init {recipe.init} has no noise; "

@@ -21,7 +21,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.files import check_readable, reason, shown
 from jaxstyle.recipe import Recipe
 
@@ -65,19 +65,20 @@ def read(path: Path) -> GridFile:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise JaxstyleError(
             f"FILE {named} cannot be read: {reason(error)}; name a grid file (TOML, UTF-8)"
         ) from None
     try:
         return parse(text, path)
-    except tomllib.TOMLDecodeError as error:
-        raise JaxstyleError(f"FILE {named} is not TOML: {error}; correct it there") from None
     except RecursionError:
         raise JaxstyleError(f"FILE {named} is nested too deeply; write plain lists") from None
     except JaxstyleError as error:
         raise JaxstyleError(f"{path}: {error}") from None
+    # Not only of TOML: a number may have more digits than Python reads.
+    except ValueError as error:
+        raise JaxstyleError(f"FILE {named} is not TOML: {error}; correct it there") from None
 
 
 def parse(text: str, path: Path) -> GridFile:
@@ -87,8 +88,8 @@ def parse(text: str, path: Path) -> GridFile:
         if name not in ("base", "grid") or not isinstance(table, dict):
             hint = " (it belongs in [base])" if name in KEYS else ""
             raise JaxstyleError(
-                f"{name}: {_short(table)} stands outside [base] and [grid]{hint}; put one value a "
-                "flag in [base] and a list a flag in [grid]"
+                f"{name}: {shortened(table)} stands outside [base] and [grid]{hint}; put one value "
+                "a flag in [base] and a list a flag in [grid]"
             )
     base, grid = tables.get("base", {}), tables.get("grid", {})
     for key, value in base.items():
@@ -104,7 +105,7 @@ def parse(text: str, path: Path) -> GridFile:
         _check_key(where, key)
         if not isinstance(values, list):
             raise JaxstyleError(
-                f"{where}: {_short(values)} is not a list; write {key} = [{_short(values)}], "
+                f"{where}: {shortened(values)} is not a list; write {key} = [{shortened(values)}], "
                 f"or put {key} in [base]"
             )
         if not values:
@@ -113,7 +114,7 @@ def parse(text: str, path: Path) -> GridFile:
         for value in values:
             _check(where, key, value)
             if (identity := _identity(value)) in seen:
-                raise JaxstyleError(f"{where}: {_short(value)} is listed twice; list it once")
+                raise JaxstyleError(f"{where}: {shortened(value)} is listed twice; list it once")
             seen.add(identity)
     for key in PICTURES:
         if key not in base and key not in grid:
@@ -150,7 +151,7 @@ def _check(where: str, key: str, value: Any) -> None:
             raise JaxstyleError(f"{where}: {str(error).removeprefix(f'{key}: ')}") from None
         return
     if not good:
-        raise JaxstyleError(f"{where}: {_short(value)} does not fit; give {wanted}")
+        raise JaxstyleError(f"{where}: {shortened(value)} does not fit; give {wanted}")
 
 
 def _is_text(value: Any) -> bool:
@@ -164,8 +165,3 @@ def _identity(value: Any) -> Hashable:
     if isinstance(value, dict):
         return ("dict", *((key, _identity(value[key])) for key in sorted(value)))
     return ("bool", value) if isinstance(value, bool) else value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,14 +2,28 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from jaxstyle.images.array import Array
 from jaxstyle.images.colour import is_srgb, to_srgb
-from jaxstyle.images.deep import is_deep, is_deep_gray, take_all_bytes, take_low_bytes
+from jaxstyle.images.deep import (
+    is_deep,
+    is_deep_gray,
+    name_of,
+    take_all_bytes,
+    take_low_bytes,
+)
+
+# TIFF 6.0, section 8.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+class Unsupported(ValueError):
+    """A whole picture of a kind that is not read."""
 
 
 def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[Array, Array | None]:
@@ -25,19 +39,27 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
         pairs = np.asarray(_upright(image)).view(">u2").astype(np.float32)
         pairs /= 65_535
         return _in_srgb(pairs[..., 0], profile), np.ascontiguousarray(pairs[..., 1])
-    # The colour engine takes 8 bit, and a colour that stands for transparency has them too.
-    whole = is_deep(image) and is_srgb(profile) and "transparency" not in image.info
+    deep, key = is_deep(image), image.info.get("transparency")
+    _scale_key(image)
+    # Of the file: what is turned has none.
+    tags = getattr(image, "tag_v2", {})
     image = _upright(image)
-    if whole:
+    # The colour engine takes 8 bit, of which a transparent colour of 16 is not made.
+    if deep and (is_srgb(profile) or key is not None):
         low = open_again()
         take_low_bytes(low)
-        return _joined(image, _upright(low))
+        rgb, alpha = _joined(image, _upright(low))
+        if key is not None:
+            alpha = (np.rint(rgb * 65_535) != key).any(-1).astype(np.float32)
+        if is_srgb(profile):
+            return rgb, alpha
+        image.info.pop("transparency")
+        return _unit(to_srgb(image, profile) or image), alpha
     if image.mode.startswith(("I", "F")):
-        key = image.info.get("transparency")
         opaque = (np.asarray(image) != key).astype(np.float32) if isinstance(key, int) else None
-        return _gray(image, profile), opaque
+        return _gray(image, tags, profile), opaque
 
-    alpha: Array | None = None
+    alpha = None
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA")
         alpha = _unit(image.getchannel("A"))
@@ -46,6 +68,14 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
         image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
     converted = to_srgb(image, profile)
     return _unit(converted or image.convert("RGB")), alpha
+
+
+def _scale_key(image: Image.Image) -> None:
+    """Bring a transparent gray of 2 or 4 bits to the 8 that Pillow decodes to."""
+    key, tiles = image.info.get("transparency"), getattr(image, "tile", [])
+    factor = {"L;2": 85, "L;4": 17}.get(name_of(tiles[0]) if tiles else "")
+    if isinstance(key, int) and factor:
+        image.info["transparency"] = key * factor
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -70,16 +100,19 @@ def _joined(high: Image.Image, low: Image.Image) -> tuple[Array, Array | None]:
     return np.ascontiguousarray(values[..., :3]), np.ascontiguousarray(values[..., 3])
 
 
-def _gray(image: Image.Image, profile: bytes | None) -> Array:
+def _gray(image: Image.Image, tags: Mapping[int, Any], profile: bytes | None) -> Array:
     """Grayscale of more than 8 bit, [h, w, 3] in [0, 1]."""
     # float32 holds 16 bit exactly.
     values = np.asarray(image).astype(np.float32)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        gray: Array = values / np.float32(65_535)
+        bits = min(16, *tags.get(_BITS_PER_SAMPLE, (16,)))
+        gray: Array = values / np.float32(2**bits - 1)
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            gray = 1 - gray
     elif image.mode == "F" and values.min() >= 0 and values.max() <= 1:
         gray = values
     else:
-        raise ValueError("32-bit pixels have no fixed range, save it with 8 or 16 bit")
+        raise Unsupported("pixels of 32 bits or with a sign have no fixed range")
     return _in_srgb(gray, profile)
 
 

@@ -32,7 +32,7 @@ def take_low_bytes(image: Image.Image) -> None:
 def is_deep_gray(image: Image.Image) -> bool:
     """Whether an opened picture, not decoded yet, is gray with alpha, both of 16 bits."""
     tiles = getattr(image, "tile", [])
-    return image.mode == "RGBA" and [_name(tile) for tile in tiles] == ["LA;16B"]
+    return image.mode == "RGBA" and [name_of(tile) for tile in tiles] == ["LA;16B"]
 
 
 def take_all_bytes(image: Image.Image) -> None:
@@ -41,7 +41,8 @@ def take_all_bytes(image: Image.Image) -> None:
     image.tile = [_renamed(tile, "RGBA") for tile in image.tile]
 
 
-def _name(tile: ImageFile._Tile) -> Any:
+def name_of(tile: ImageFile._Tile) -> Any:
+    """Give the unpacker's name."""
     return tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
 
 
@@ -50,7 +51,7 @@ def _renamed(tile: ImageFile._Tile, name: str) -> ImageFile._Tile:
 
 
 def _raw_mode(tile: ImageFile._Tile) -> re.Match[str] | None:
-    name = _name(tile)
+    name = name_of(tile)
     return _RAW.fullmatch(name) if isinstance(name, str) else None
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 
@@ -13,7 +12,7 @@ from jaxstyle import files
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.images.array import Array
-from jaxstyle.images.decoding import decode
+from jaxstyle.images.decoding import Unsupported, decode
 from jaxstyle.images.sizes import MIN_SIDE
 
 # 40 megapixels is twice an A3 scan at 300 dpi and more than most cameras write, and
@@ -90,6 +89,8 @@ def load_with_alpha(
                 rgb, alpha = decode(image, open_again)
         except (JaxstyleError, MemoryError):
             raise
+        except Unsupported as error:
+            raise JaxstyleError(f"{named}: {error}; save it with 8 or 16 bits") from None
         except Image.DecompressionBombError:
             raise JaxstyleError(
                 f"{named} has far more than the {max_pixels} pixels accepted; make it smaller "
@@ -158,8 +159,14 @@ def _open(stream: io.BufferedReader, named: str) -> Image.Image:
     try:
         return Image.open(stream, formats=READ_FORMATS)
     except UnidentifiedImageError:
-        empty = os.fstat(stream.fileno()).st_size == 0
-        what = "is an empty file" if empty else "is not a picture that can be read"
+        stream.seek(0)
+        head = stream.read(4)
+        if head in (b"II*\0", b"MM\0*"):
+            raise JaxstyleError(
+                f"{named} is a TIFF of a kind that is not read, or damaged; save it as PNG, or as "
+                "TIFF of 8 or 16 bits"
+            ) from None
+        what = "is not a picture that can be read" if head else "is an empty file"
         raise JaxstyleError(
             f"{named} {what}; give a JPEG, PNG, TIFF, WebP, AVIF or BMP file"
         ) from None
@@ -178,10 +185,24 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
             f"{named} is too small: {width}x{height} pixels, and both sides need {MIN_SIDE}; "
             "use a larger picture"
         )
-    # MPO is a JPEG with previews or depth maps behind the picture.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1 and not first_frame:
+    if not first_frame and (frames := _frames(image)):
         raise JaxstyleError(
-            f"{named} holds {frames} frames or pages; save the one you want as its own file "
-            "or take the first with --first-frame"
+            f"{named} holds {frames}; save the one you want as its own file or take the first with "
+            "--first-frame"
         )
+
+
+def _frames(image: Image.Image) -> str | None:
+    """Say how many frames a file holds if it is more than one."""
+    # MPO is a JPEG with previews or depth maps behind the picture.
+    if image.format == "MPO":
+        return None
+    if image.format != "TIFF":
+        count = getattr(image, "n_frames", 1)
+        return f"{count} frames" if count > 1 else None
+    # Pages are a chain, which to count is to follow to its end.
+    try:
+        image.seek(1)
+    except EOFError:
+        return None
+    return "several pages"
