@@ -24,7 +24,7 @@ def pays(height: int, width: int, channels: int, width_out: int) -> bool:
 
     Measured on two x86 CPUs, forward and gradient (`experiments/bench/convolutions.py`): 0.34 to
     0.84 of the time from 128 channels on, even at 32 pixels; with 64 the same on small maps, but on
-    large ones up to 1.23 with AVX-512; with fewer the additions outweigh the products. GPUs and
+    large ones up to 1.23 on one of them; with fewer the additions outweigh the products. GPUs and
     TPUs have fast convolutions of their own.
     """
     narrow = min(channels, width_out)
