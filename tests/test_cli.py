@@ -169,6 +169,16 @@ class TestStylize:
         assert err.splitlines()[0].startswith("step 0/3  loss ")
         assert err.splitlines()[-1].startswith("step 3/3  loss ") and "\r" not in err
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
+    def test_a_full_standard_output_costs_one_line(self):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [COMMAND, "weights", "list"], stdout=full, stderr=subprocess.PIPE, text=True,
+                timeout=200,
+            )  # fmt: skip
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert "standard output" in done.stderr
+
     def test_a_photograph_that_is_not_enlarged_is_pointed_out(self, stylize, tmp_path):
         assert "--upscale" not in stylize(tmp_path / "o.png", "--size", 32)
         assert "--upscale enlarges it" in stylize(tmp_path / "o.png", "--size", 400)

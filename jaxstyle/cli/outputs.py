@@ -1,7 +1,7 @@
 """The files that a command writes: pictures, a lane each, and the report."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ def check_outputs(
         other = taken.setdefault(Path(file).resolve(), name)
         if other != name and (name, other) not in _SAME and (name, file) in written:
             raise JaxstyleError(f"{name}: {file} is the file of {other} too; choose another")
-    shots = {numbered(path, snapshot_suffix(0)).resolve(): path for path in lanes}
+    shots = {numbered(path, snapshot_suffix(0)).resolve() for path in lanes}
     for file, name in taken.items():
         if snapshots and name != "--from" and _step(file, shots) in snapshots:
             raise JaxstyleError(f"{name}: {file} is a file of --save-every too; choose another")
@@ -76,8 +76,11 @@ def snapshot_suffix(step: int) -> str:
     return f"-step{step:04}"
 
 
-def _step(file: Path, shots: Mapping[Path, Path]) -> int | None:
-    """Give the step that a file is the snapshot of, by its name, if it is any."""
+def _step(file: Path, shots: Set[Path]) -> int | None:
+    """Give the step that a file is the snapshot of, if it is any; `shots` are those of step 0.
+
+    By its name, as there may be more snapshots than could be listed.
+    """
     found = re.fullmatch(r"(.*-step)(\d{4,})(\D*)", file.name)
     if found is None or file.with_name(f"{found[1]}0000{found[3]}") not in shots:
         return None

@@ -53,7 +53,7 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
             alpha = (np.rint(rgb * 65_535) != key).any(-1).astype(np.float32)
         if is_srgb(profile):
             return rgb, alpha
-        image.info.pop("transparency")
+        image.info.pop("transparency", None)
         return _unit(to_srgb(image, profile) or image), alpha
     if image.mode.startswith(("I", "F")):
         opaque = (np.asarray(image) != key).astype(np.float32) if isinstance(key, int) else None

@@ -38,8 +38,8 @@ def load_image(
     EXIF orientation is applied. An embedded ICC profile is converted to sRGB; a
     broken one, or one that does not fit the pixels, is ignored. CMYK, palette and
     grayscale become RGB. Grayscale and RGB of 16 bit keep their precision, with alpha too, but
-    for RGB with a profile other than sRGB, which is converted at 8 bit, or with a transparent
-    colour in the place of alpha; a grayscale profile is interpolated. Transparent pixels are
+    for RGB with a profile other than sRGB, which is converted at 8 bit; a grayscale profile is
+    interpolated. Grayscale of 12 bit is read as well. Transparent pixels are
     laid over white, as on paper; see `load_with_alpha`.
 
     Args:
