@@ -61,6 +61,15 @@ def fitted(mask: ArrayLike, height: int, width: int, *, argument: str) -> np.nda
     return images.resize(values[..., None], height, width)[..., 0]
 
 
+def halved_mask(mask: np.ndarray, level: int) -> np.ndarray:
+    """Return a mask `[h, w]` halved `level` times, as `objective.halved` does with images."""
+    for _ in range(level):
+        mask = np.pad(mask, [(0, side % 2) for side in mask.shape], mode="edge")
+        rows, columns = (side // 2 for side in mask.shape)
+        mask = mask.reshape(rows, 2, columns, 2).mean((1, 3))
+    return mask
+
+
 def at_layers(
     mask: np.ndarray, layers: Sequence[str], *, pooling: str, argument: str
 ) -> dict[str, np.ndarray]:

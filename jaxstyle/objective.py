@@ -10,6 +10,11 @@ picture and of the style picture. `losses` gives each normalisation. A recipe ma
 in the place of means, other divisors of G, other statistics than G (`styles`) and other forms
 of TV (`variation`).
 
+With an image pyramid the style term is the mean of its values at several resolutions, each half the
+one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
+High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2). Large structures of a style
+are then compared within the network's receptive field, whatever the size of the image.
+
 A content mask multiplies the squares of (F_l − P_l) position by position. With region masks the
 style term is a sum over regions r, each with one style:
 
@@ -37,7 +42,16 @@ from jaxstyle.sharding import Rows
 from jaxstyle.styles import STYLE_LOSSES, StyleLoss
 from jaxstyle.tiles import means
 from jaxstyle.variation import VARIATIONS
-from jaxstyle.vgg import Network, map_size, preprocess
+from jaxstyle.vgg import Network, avg_pool, map_size, preprocess
+
+
+class StyleTargets(NamedTuple):
+    """What the style term compares with at a coarser resolution of the image pyramid."""
+
+    style: dict[str, Any]
+    """As in `Targets`."""
+    regions: dict[str, jax.Array] | None = None
+    """As in `Targets`."""
 
 
 class Targets(NamedTuple):
@@ -54,6 +68,8 @@ class Targets(NamedTuple):
     """The region masks at each style layer, `[h, w, r]`, each with a mean of 1."""
     region_weights: jax.Array | None = None
     """What each region's terms are multiplied with, `[r]`."""
+    coarse: tuple[StyleTargets, ...] = ()
+    """Of the image pyramid below the full resolution, each half of the one before."""
 
 
 class Terms(NamedTuple):
@@ -83,6 +99,14 @@ def gram_factor(
         return float(channels)
     height, width = map_size(layer, shape[0], shape[1], pooling=pooling)
     return channels * height * width / (shape[0] * shape[1])
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """Return the image pyramid's next resolution: the mean of each 2x2 cell of `[h, w, c]`.
+
+    An odd last row or column counts twice, so that sizes are rounded up.
+    """
+    return avg_pool(jnp.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge"))
 
 
 class Maps(NamedTuple):
@@ -149,39 +173,46 @@ def make_objective(
     style_weights = recipe.style_layers
     assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
     assert style_weights is not None, "resolved above"
-    layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
     statistic = partial(statistic_of, style_loss, frozenset(targets.style))
     variation = VARIATIONS[recipe.variation]
-    maps = {
-        layer: Maps(
-            targets.content.get(layer),
-            (targets.content_weights or {}).get(layer),
-            (targets.regions or {}).get(layer),
-        )
-        for layer in layers
-    }
 
-    def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
-        height = image.shape[0] if rows is None else rows.height
-        shape = (height, *image.shape[1:])
-        image = seen(image, recipe)
-        x = preprocess(network.convention, image)
-        found = means(
+    def layer_means(
+        x: jax.Array,
+        layers: tuple[str, ...],
+        content: dict[str, jax.Array],
+        content_weights: dict[str, jax.Array] | None,
+        regions: dict[str, jax.Array] | None,
+    ) -> dict[str, _Means]:
+        maps = {
+            layer: Maps(
+                content.get(layer), (content_weights or {}).get(layer), (regions or {}).get(layer)
+            )
+            for layer in layers
+        }
+        found: dict[str, _Means] = means(
             network, x, layers, statistic, maps,
             pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
             remat=recipe.remat,
         )  # fmt: skip
+        return found
 
-        def of_content(layer: str) -> jax.Array:
+    def content_term(found: dict[str, _Means], shape: tuple[int, ...]) -> jax.Array:
+        def of_layer(layer: str) -> Any:
             sums = recipe.content_reduction == "sum"
             channels = targets.content[layer].shape[-1]
             size = math.prod(map_size(layer, *shape[:2], pooling=recipe.pooling)) * channels
-            return found[layer].content * (size if sums else 1)
+            difference: Any = found[layer].content
+            return difference * (size if sums else 1)
 
-        def of_style(layer: str) -> jax.Array:
+        return sum((w * of_layer(l) for l, w in recipe.content_layers), jnp.zeros((), jnp.float32))
+
+    def style_term(
+        found: dict[str, _Means], style: dict[str, Any], shape: tuple[int, ...]
+    ) -> jax.Array:
+        def of_layer(layer: str) -> jax.Array:
             if targets.region_weights is None:
-                return of_region(layer, found[layer].style[0], targets.style[layer])
-            several = zip(found[layer].style, targets.style[layer], strict=True)
+                return of_region(layer, found[layer].style[0], style[layer])
+            several = zip(found[layer].style, style[layer], strict=True)
             regions = jnp.stack([of_region(layer, *pair) for pair in several])
             return jnp.sum(targets.region_weights * regions)
 
@@ -194,10 +225,25 @@ def make_objective(
             sums = recipe.style_reduction == "sum"
             return style_loss.distance(statistics, target) * (target.size if sums else 1)
 
-        zero = jnp.zeros((), jnp.float32)
+        return sum((w * of_layer(l) for l, w in style_weights), jnp.zeros((), jnp.float32))
+
+    def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
+        height = image.shape[0] if rows is None else rows.height
+        shape = (height, *image.shape[1:])
+        image = seen(image, recipe)
+        x = preprocess(network.convention, image)
+        layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
+        found = layer_means(x, layers, targets.content, targets.content_weights, targets.regions)
+        content = content_term(found, shape)
+        styles = [style_term(found, targets.style, shape)]
+        coarse = x
+        for level in targets.coarse:
+            coarse = halved(coarse)
+            found = layer_means(coarse, tuple(level.style), {}, None, level.regions)
+            styles.append(style_term(found, level.style, coarse.shape))
         terms = Terms(
-            content=alpha * sum((w * of_content(l) for l, w in recipe.content_layers), zero),
-            style=beta * sum((w * of_style(l) for l, w in style_weights), zero),
+            content=alpha * content,
+            style=beta * sum(styles) / len(styles),
             tv=tv_weight * variation(image, x, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms

@@ -27,6 +27,7 @@ _EQUAL = _first_of_blocks(1, 1, 1, 1, 1)
 _FIFTHS = _first_of_blocks(0.2, 0.2, 0.2, 0.2, 0.2)
 
 NEURAL_STYLE_PT = Recipe(
+    scales=1,
     bounds="none",
     content_layers=_RELU4_2,
     style_layers=_EQUAL,
@@ -114,6 +115,7 @@ points, for which ours stands in.
 """
 
 CROWSON = Recipe(
+    scales=1,
     bounds="none",
     content_layers=_RELU4_2,
     style_layers=_first_of_blocks(*(weight / 341 for weight in (256, 64, 16, 4, 1))),

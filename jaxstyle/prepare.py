@@ -1,5 +1,6 @@
 """From pictures and a recipe to a `Job`: sized, with targets and initial pictures."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,14 @@ from jaxstyle.masks import Masks
 from jaxstyle.objective import Targets
 from jaxstyle.recipe import INITS, Recipe
 from jaxstyle.sharding import Devices, Lanes, Layout, Rows, put, shared_by
-from jaxstyle.sizing import output_size, picture, style_pictures
+from jaxstyle.sizing import (
+    output_size,
+    picture,
+    pyramid_levels,
+    resolve_scales,
+    several,
+    style_pictures,
+)
 from jaxstyle.targets import compute_targets
 from jaxstyle.vgg import InputConvention, Network, smallest_side
 
@@ -89,12 +97,17 @@ def prepare(
     """
     recipe = recipe.resolved(network)
     devices = shared_by(devices, 1 if lanes is None else len(lanes))
+    content = picture(content, "content")
+    if lanes is None and len(devices) > 1 and recipe.scales is None:
+        # Devices that share the rows of one image hold only one resolution of it.
+        recipe = dataclasses.replace(recipe, scales=1)
+    recipe = resolve_scales(recipe, content.shape, [style.shape for style in several(styles)])
+    assert recipe.scales is not None, "resolved above"
     if lanes is None and len(devices) > 1 and recipe.scales > 1:
         raise JaxstyleError(
             f"devices: {len(devices)} do not share the rows of one picture through several scales "
             f"(scales {recipe.scales}); use one device, one scale, or a batch"
         )
-    content = picture(content, "content")
     shared = (targets,) if isinstance(targets, Targets) else targets
     jobs = [
         _at_scale(
@@ -131,8 +144,9 @@ def _at_scale(
         network = put(network, rows.on_all)
     if targets is None:
         targets = compute_targets(
-            network, jnp.asarray(content), shrunk, recipe, masks=masks, rows=rows
-        )
+            network, jnp.asarray(content), shrunk, recipe, masks=masks, rows=rows,
+            pyramid=pyramid_levels(recipe, [], level=level),
+        )  # fmt: skip
 
     def painted(start: str, seed: int) -> jax.Array:
         matched = colours.MATCHES[recipe.preserve_color]

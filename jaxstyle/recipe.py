@@ -42,6 +42,8 @@ LEAST_HISTORY_SIZE = 5
 MOST_HISTORY_SIZE = 1000
 """Far more than helps; products of all pairs with all are kept."""
 MOST_SCALES = 16
+PYRAMID_SIDE = 128
+"""Pixels of the longer side of an image at the coarsest resolution of its pyramid, at least."""
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
 GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
@@ -201,9 +203,15 @@ class Recipe:
     )
     upscale: bool = _setting(False, "Let --size enlarge a smaller content picture.")
     steps: int = _setting(300, "Optimiser steps; of each scale.")
-    scales: int = _setting(
-        1,
-        "Sizes that are painted one after the other, each 1.41 times the one before, up to --size.",
+    scales: int | None = _setting(
+        None,
+        "Sizes at which the image is optimized one after the other, each 1.41 times the one "
+        "before, up to --size; default: chosen from the size of the image.",
+    )
+    pyramid: int | None = _setting(
+        None,
+        "Resolutions at which the style is compared, each half the one before; default: down to "
+        f"{PYRAMID_SIDE} pixels on the longer side, or 1 where --scales 1 is given.",
     )
     average: float | None = _setting(
         None,
@@ -286,8 +294,9 @@ class Recipe:
             ("seed", 0, _LARGEST_INTEGER),
             ("tile", 0, _LARGEST_INTEGER),
             ("scales", 1, MOST_SCALES),
+            ("pyramid", 1, MOST_SCALES),
         ):
-            if getattr(self, name) is not None or name != "history_size":
+            if getattr(self, name) is not None or name not in _CHOSEN:
                 _check_integer(name, getattr(self, name), low=low, high=high)
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
@@ -365,8 +374,8 @@ class Recipe:
 
     @property
     def total_steps(self) -> int:
-        """Steps of all scales together."""
-        return self.steps * self.scales
+        """Steps of all scales together; of one where the number of scales is still open."""
+        return self.steps * (self.scales or 1)
 
     def seen_by(self, network: Network) -> Network:
         """Give the network with the input convention and the precision that the recipe asks for."""
@@ -548,6 +557,8 @@ def _blend(weights: str | Sequence[float]) -> tuple[float, ...]:
     return numbers
 
 
+_CHOSEN = ("history_size", "scales", "pyramid")
+"""Whole numbers that may be None: chosen for the network or the images of a run."""
 _LARGEST = 3e38
 _LARGEST_INTEGER = 2**31 - 1
 

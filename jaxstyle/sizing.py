@@ -1,5 +1,7 @@
 """The size that each picture of a run has, and what may be a picture at all."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +12,11 @@ from jax.typing import ArrayLike
 
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.recipe import Recipe
+from jaxstyle.recipe import PYRAMID_SIDE, Recipe
 from jaxstyle.vgg import Network, receptive_margin, smallest_side
+
+LEAST_PYRAMID_SIDE = 48
+"""Pixels that the shorter side has at least at the coarsest resolution of an image pyramid."""
 
 
 def picture(image: ArrayLike, argument: str) -> np.ndarray:
@@ -70,12 +75,58 @@ def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> t
     return small[0], small[1]
 
 
+def resolve_scales(
+    recipe: Recipe, shape: tuple[int, ...], styles: Sequence[tuple[int, ...]]
+) -> Recipe:
+    """Return the recipe with its numbers of scales and of pyramid resolutions filled in.
+
+    Args:
+      recipe: its `scales` and `pyramid` may be None.
+      shape: of the content image as given, height first.
+      styles: of the style images as given.
+    """
+    scales = default_scales(recipe, shape) if recipe.scales is None else recipe.scales
+    pyramid = recipe.pyramid
+    if pyramid is None and recipe.scales != 1:
+        sizes = [style_size(style[0], style[1], recipe) for style in styles]
+        pyramid = pyramid_levels(recipe, [output_size(shape[0], shape[1], recipe), *sizes])
+    return dataclasses.replace(recipe, scales=scales, pyramid=pyramid or 1)
+
+
+def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
+    """Return the number of scales of a run whose recipe does not say it."""
+    return 1
+
+
+def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: int = 0) -> int:
+    """Return the number of resolutions at which the style of a run is compared.
+
+    Args:
+      recipe: its `pyramid` is used where it has one; 1 where it asks for one scale.
+      shapes: of the content and of all style images, height first, as the run has them.
+      level: scales above the one that is asked for; its images are smaller.
+    """
+    if recipe.pyramid is not None:
+        return max(1, recipe.pyramid - round(level / 2))
+    if recipe.scales == 1:
+        return 1
+    longest = min(max(height, width) for height, width, *_ in shapes)
+    shortest = min(min(height, width) for height, width, *_ in shapes)
+    halvings = min(math.log2(longest / PYRAMID_SIDE), math.log2(shortest / LEAST_PYRAMID_SIDE))
+    return 1 + max(0, math.floor(halvings))
+
+
+def several(styles: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
+    """Return one or several style images as a list of float32 arrays, checked."""
+    listed: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
+    return [picture(style, "style") for style in listed]
+
+
 def style_pictures(
     styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe, *, level: int = 0
 ) -> list[jax.Array]:
     """Give one or several style pictures as a list, of the sizes that `style_size` gives."""
-    several: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
-    pictures = [picture(style, "style") for style in several]
+    pictures = several(styles)
     sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in pictures]
     return [jnp.asarray(images.resize(p, *s)) for p, s in zip(pictures, sizes, strict=True)]
 

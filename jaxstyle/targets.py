@@ -10,10 +10,19 @@ import numpy as np
 
 from jaxstyle import colours
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.masks import Masks, at_layers, fitted, normalised
-from jaxstyle.objective import Maps, Targets, gram_factor, seen, statistic_of
+from jaxstyle.masks import Masks, at_layers, fitted, halved_mask, normalised
+from jaxstyle.objective import (
+    Maps,
+    StyleTargets,
+    Targets,
+    gram_factor,
+    halved,
+    seen,
+    statistic_of,
+)
 from jaxstyle.recipe import WHOLE, Recipe
 from jaxstyle.sharding import Rows
+from jaxstyle.sizing import pyramid_levels
 from jaxstyle.styles import STYLE_LOSSES
 from jaxstyle.tiles import feature_maps, means
 from jaxstyle.vgg import Network, preprocess, smallest_side
@@ -27,6 +36,7 @@ def compute_targets(
     *,
     masks: Masks | None = None,
     rows: Rows | None = None,
+    pyramid: int | None = None,
 ) -> Targets:
     """Compute the content features and the style Gram matrices of a recipe.
 
@@ -37,6 +47,8 @@ def compute_targets(
       recipe: what shapes the objective is used, and the styles' blend and colours.
       masks: concrete arrays, resized to their pictures; needed where the recipe names files.
       rows: how the content's rows are shared out over devices; the styles' are likewise.
+      pyramid: resolutions at which the style is compared; the recipe's, or as many as suit the
+        images, if not given.
 
     Returns:
       `Targets`; A_l is the weighted mean over the styles, or, with region masks, one a style.
@@ -58,39 +70,80 @@ def compute_targets(
     masks = _checked(masks or Masks(), recipe, len(styles))
     content_layers = tuple(layer for layer, _ in recipe.content_layers)
     style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
-    content_weights = regions = region_weights = None
+    content_weights = None
     if masks.content is not None:
         mask = fitted(masks.content, *content.shape[:2], argument="content_mask")
         content_weights = _on_devices(
             at_layers(mask, content_layers, pooling=recipe.pooling, argument="content_mask"), rows
         )
-    if masks.regions:
-        at_style_layers, region_weights = _regions(masks, content, style_layers, recipe, blend)
-        regions = _on_devices(at_style_layers, rows)
-    found = []
-    for number, style in enumerate(styles):
-        of_style = rows.of(style.shape[0]) if rows else None
-        matched = colours.MATCHES[recipe.preserve_color](style, content)
-        region = _on_devices(_style_region(masks, number, style, recipe), of_style)
-        found.append(
-            _style_statistics(
-                network, of_style.place(matched) if of_style else matched, style_layers, region,
-                style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
-                pooling=recipe.pooling, tile=recipe.tile, height=of_style and of_style.height,
-            )
-        )  # fmt: skip
-    if regions is not None:
-        style_targets = {layer: tuple(of[layer] for of in found) for layer in style_layers}
-    else:
-        shares = [weight / sum(blend) for weight in blend]
-        mix = STYLE_LOSSES[recipe.style_loss].blend
-        style_targets = {layer: mix([of[layer] for of in found], shares) for layer in style_layers}
+    if pyramid is None:
+        pyramid = pyramid_levels(recipe, [content.shape, *(style.shape for style in styles)])
+    if rows and pyramid > 1:
+        raise JaxstyleError(
+            f"pyramid: {pyramid} resolutions do not work where devices share the rows of one "
+            "image; use --pyramid 1, or one device"
+        )
+    matched = [colours.MATCHES[recipe.preserve_color](style, content) for style in styles]
+    levels = [
+        _style_level(
+            network, content.shape, matched, style_layers, recipe, blend, masks, level, rows
+        )
+        for level in range(pyramid)
+    ]
+    region_weights = _region_weights(masks, content.shape, blend) if masks.regions else None
     shown = seen(content, recipe)
     maps = _content_features(
         network, rows.place(shown) if rows else shown, content_layers,
         pooling=recipe.pooling, tile=recipe.tile, height=rows and rows.height,
     )  # fmt: skip
-    return Targets(maps, style_targets, content_weights, regions, region_weights)
+    finest, *coarse = levels
+    return Targets(
+        maps, finest.style, content_weights, finest.regions, region_weights, tuple(coarse)
+    )
+
+
+def _style_level(
+    network: Network,
+    shape: tuple[int, ...],
+    styles: Sequence[jax.Array],
+    layers: tuple[str, ...],
+    recipe: Recipe,
+    blend: Sequence[float],
+    masks: Masks,
+    level: int,
+    rows: Rows | None,
+) -> StyleTargets:
+    """Compute what the style term compares with at one resolution of the image pyramid.
+
+    Args:
+      network: weights, as the recipe uses them.
+      shape: of the content image.
+      styles: the style images, with the content's colors where the recipe asks for it.
+      layers: of the style.
+      recipe: resolved.
+      blend: a weight for each style.
+      masks: checked.
+      level: how often the images are halved.
+      rows: as in `compute_targets`.
+    """
+    found = []
+    for number, style in enumerate(styles):
+        of_style = rows.of(style.shape[0]) if rows else None
+        region = _on_devices(_style_region(masks, number, style.shape, recipe, level), of_style)
+        found.append(
+            _style_statistics(
+                network, of_style.place(style) if of_style else style, layers, region,
+                style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
+                pooling=recipe.pooling, tile=recipe.tile, height=of_style and of_style.height,
+                level=level,
+            )
+        )  # fmt: skip
+    if masks.regions:
+        regions = _on_devices(_regions(masks, shape, layers, recipe, level), rows)
+        return StyleTargets({layer: tuple(of[layer] for of in found) for layer in layers}, regions)
+    shares = [weight / sum(blend) for weight in blend]
+    mix = STYLE_LOSSES[recipe.style_loss].blend
+    return StyleTargets({layer: mix([of[layer] for of in found], shares) for layer in layers})
 
 
 def _on_devices(weights: dict[str, np.ndarray], rows: Rows | None) -> dict[str, jax.Array]:
@@ -121,37 +174,45 @@ def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
 
 
 def _regions(
-    masks: Masks,
-    content: jax.Array,
-    layers: tuple[str, ...],
-    recipe: Recipe,
-    blend: Sequence[float],
-) -> tuple[dict[str, np.ndarray], jax.Array]:
-    """Give the regions' masks at the layers, and the weights of their terms."""
-    height, width = content.shape[:2]
-    found, shares = [], []
-    for number, (region, _) in enumerate(masks.regions, start=1):
-        mask = np.ones((height, width), np.float32)
-        if region is not None:
-            mask = fitted(region, height, width, argument=f"mask: region {number}")
-        levels = at_layers(mask, layers, pooling=recipe.pooling, argument=f"mask: region {number}")
+    masks: Masks, shape: tuple[int, ...], layers: tuple[str, ...], recipe: Recipe, level: int
+) -> dict[str, np.ndarray]:
+    """Return the regions' masks at the layers, `[h, w, r]`, each with a mean of 1."""
+    found = []
+    for number, mask in enumerate(_region_masks(masks, shape), start=1):
+        argument = f"mask: region {number}"
+        levels = at_layers(
+            halved_mask(mask, level), layers, pooling=recipe.pooling, argument=argument
+        )
         found.append(normalised(levels))
-        shares.append(mask.mean())
-    weights = np.array(shares) * blend * len(blend) / sum(blend)
-    regions = {layer: np.concatenate([of[layer] for of in found], -1) for layer in layers}
-    return regions, jnp.asarray(weights, jnp.float32)
+    return {layer: np.concatenate([of[layer] for of in found], -1) for layer in layers}
+
+
+def _region_weights(masks: Masks, shape: tuple[int, ...], blend: Sequence[float]) -> jax.Array:
+    """Return what the terms of the regions are multiplied with, `[r]`."""
+    shares = [mask.mean() for mask in _region_masks(masks, shape)]
+    return jnp.asarray(np.array(shares) * blend * len(blend) / sum(blend), jnp.float32)
+
+
+def _region_masks(masks: Masks, shape: tuple[int, ...]) -> list[np.ndarray]:
+    height, width = shape[:2]
+    return [
+        np.ones((height, width), np.float32)
+        if region is None
+        else fitted(region, height, width, argument=f"mask: region {number}")
+        for number, (region, _) in enumerate(masks.regions, start=1)
+    ]
 
 
 def _style_region(
-    masks: Masks, number: int, style: jax.Array, recipe: Recipe
+    masks: Masks, number: int, shape: tuple[int, ...], recipe: Recipe, level: int
 ) -> dict[str, np.ndarray]:
-    """Give the weights of a style's positions at the layers; none for the whole picture."""
+    """Return the weights of a style's positions at the layers; none for the whole image."""
     region = masks.regions[number][1] if masks.regions else None
     if region is None:
         return {}
     argument = f"mask: style region {number + 1}"
     layers = [layer for layer, _ in recipe.style_layers or ()]
-    mask = fitted(region, *style.shape[:2], argument=argument)
+    mask = halved_mask(fitted(region, *shape[:2], argument=argument), level)
     return normalised(at_layers(mask, layers, pooling=recipe.pooling, argument=argument))
 
 
@@ -171,7 +232,15 @@ def _content_features(
 
 @partial(
     jax.jit,
-    static_argnames=("layers", "style_loss", "gram_normalization", "pooling", "tile", "height"),
+    static_argnames=(
+        "layers",
+        "style_loss",
+        "gram_normalization",
+        "pooling",
+        "tile",
+        "height",
+        "level",
+    ),
 )
 def _style_statistics(
     network: Network,
@@ -184,12 +253,15 @@ def _style_statistics(
     pooling: str,
     tile: int,
     height: int | None,
+    level: int,
 ) -> dict[str, Any]:
     x = preprocess(network.convention, image)
+    for _ in range(level):
+        x = halved(x)
     statistic = partial(statistic_of, STYLE_LOSSES[style_loss], frozenset(layers))
     maps = {layer: Maps(None, None, weights) for layer, weights in region.items()}
     found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)
-    shape = (height or image.shape[0], *image.shape[1:])
+    shape = (height or x.shape[0], *x.shape[1:])
     return {
         layer: jax.tree.map(
             lambda leaf, layer=layer: (

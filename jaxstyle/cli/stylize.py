@@ -165,7 +165,12 @@ def stylize(
     from jaxstyle.progress import progress
     from jaxstyle.run import finish
     from jaxstyle.sharding import shared_by
-    from jaxstyle.sizing import not_enlarged_notice, output_size, small_style_notice
+    from jaxstyle.sizing import (
+        not_enlarged_notice,
+        output_size,
+        resolve_scales,
+        small_style_notice,
+    )
     from jaxstyle.weights import load_network
 
     # Everything that can fail early does so before the long work.
@@ -200,6 +205,9 @@ def stylize(
     elif repeated is not None:
         repeated.check(network, inputs)
     try:
+        recipe = resolve_scales(
+            recipe, sources.content.shape, [style.shape for style in sources.styles]
+        )
         height, width = sources.content.shape[:2]
         height, width = output_size(height, width, recipe)
         sharing = shared_by(devices, batch)

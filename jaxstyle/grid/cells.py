@@ -17,6 +17,7 @@ from jaxstyle.grid.file import HINTS, GridFile, Settings
 from jaxstyle.inputs import Inputs, Picture, named
 from jaxstyle.peers import preset
 from jaxstyle.recipe import Recipe, format_layers
+from jaxstyle.sizing import resolve_scales
 from jaxstyle.vgg import Network
 
 
@@ -135,17 +136,19 @@ def cells(
         except JaxstyleError as error:
             raise _placed(error, where, grid) from None
         several = settings["style"]
+        inputs = Inputs.read(
+            settings["content"],
+            several if isinstance(several, list) else [several],
+            recipe,
+            picture,
+        )
+        shapes = [style.pixels.shape for style in inputs.styles]
         cell = Cell(
             settings=settings,
             axes=tuple(name for name, values in grid.axes.items() if len(values) > 1),
-            recipe=recipe,
+            recipe=resolve_scales(recipe, inputs.content.pixels.shape, shapes),
             network=weights,
-            inputs=Inputs.read(
-                settings["content"],
-                several if isinstance(several, list) else [several],
-                recipe,
-                picture,
-            ),
+            inputs=inputs,
         )
         found.setdefault(cell.key, cell)
     return list(found.values())

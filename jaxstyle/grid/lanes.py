@@ -19,7 +19,7 @@ from jaxstyle.grid.cells import Cell
 from jaxstyle.inputs import named
 from jaxstyle.objective import Targets
 from jaxstyle.prepare import Job, prepare, spread, stack
-from jaxstyle.sizing import output_size, style_size
+from jaxstyle.sizing import output_size, pyramid_levels, style_size
 from jaxstyle.styles import STYLE_LOSSES
 from jaxstyle.targets import compute_targets
 
@@ -58,7 +58,7 @@ class Batch(NamedTuple):
         height, width, channels = self.group.shape
         recipe = self.group.cells[0].recipe
         # Each smaller scale has half the pixels of the next.
-        steps = recipe.steps * sum(0.5**level for level in range(recipe.scales))
+        steps = recipe.steps * sum(0.5**level for level in range(recipe.scales or 1))
         return height * width * channels * steps * len(self.places)
 
 
@@ -99,10 +99,15 @@ def check(groups: Sequence[Group]) -> None:
                 continue
             checked.add(known)
             content = cell.inputs.content.pixels
-            for level in {0, cell.recipe.scales - 1}:
+            for level in {0, (cell.recipe.scales or 1) - 1}:
                 size = output_size(content.shape[0], content.shape[1], cell.recipe, level=level)
                 jax.eval_shape(
-                    partial(compute_targets, recipe=cell.recipe, masks=cell.inputs.arrays),
+                    partial(
+                        compute_targets,
+                        recipe=cell.recipe,
+                        masks=cell.inputs.arrays,
+                        pyramid=pyramid_levels(cell.recipe, [], level=level),
+                    ),
                     cell.network,
                     jax.ShapeDtypeStruct((*size, 3), jnp.float32),
                     [
