@@ -51,6 +51,9 @@ REDUCTIONS = ("mean", "sum")
 PRECONDITIONERS = ("spectrum", "none")
 INITS = ("content", "noise", "style")
 COLOURS = ("none", "luminance", "cholesky", "histogram")
+DEFAULT_STRENGTH = 0.5
+STRENGTH_EXPONENT = 4.0
+"""What makes equal steps of the strength look like equal steps (`experiments/quality`)."""
 WHOLE = "-"
 """In the place of a mask's file: the whole picture."""
 
@@ -103,6 +106,11 @@ def _term_weight(name: str, what: str) -> Any:
     return _setting(None, f"{what}; default: {normalised:g}, or {other:g} likewise.")
 
 
+def style_factor(strength: float) -> float:
+    """Return what the default style weight is multiplied with at a strength in [0, 1]."""
+    return (strength / DEFAULT_STRENGTH) ** STRENGTH_EXPONENT
+
+
 def format_layers(layers: LayerWeights) -> str:
     """Write pairs of layer and weight as `parse_layers` reads them."""
     return ",".join(l if weight == 1 else f"{l}:{weight:g}" for l, weight in layers)
@@ -130,6 +138,12 @@ class Recipe:
         "Layers whose Gram matrices carry the style, written likewise; default: "
         f"{format_layers(TERM_DEFAULTS[True].style_layers)} for networks normalised as `compact` "
         "is, weighed alike for others.",
+    )
+    strength: float | None = _setting(
+        None,
+        "How much of the style: 0 is the photograph, 1 the painting's texture with hints of the "
+        "photograph; instead of --content-weight and --style-weight.  [default: "
+        f"{DEFAULT_STRENGTH:g}]",
     )
     content_weight: float | None = _term_weight(
         "content_weight", "alpha, weight of the content term"
@@ -274,6 +288,14 @@ class Recipe:
         for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=0, open=name == "learning_rate")
+        if self.strength is not None:
+            _check_number("strength", self.strength, low=0, high=1)
+            for name in ("content_weight", "style_weight"):
+                if getattr(self, name) is not None:
+                    raise JaxstyleError(
+                        f"strength: {self.strength!r} and {name} {getattr(self, name)!r} are two "
+                        "ways to say one thing; give one of them"
+                    )
         if self.average is not None:
             _check_number("average", self.average, low=0, high=0.9999)
         if self.style_blend is not None:
@@ -348,6 +370,9 @@ class Recipe:
             for name, value in self._term_defaults(network.normalised).items()
             if getattr(self, name) is None
         }
+        if self.strength is not None:
+            changes["style_weight"] *= style_factor(self.strength)
+            changes["strength"] = None
         for name in _LAYERS:
             expanded: dict[str, float] = {}
             for layer, weight in changes.get(name, getattr(self, name)):
@@ -364,6 +389,25 @@ class Recipe:
         if self.history_size is None:
             changes["history_size"] = DEFAULT_HISTORY_SIZE
         return dataclasses.replace(self, **changes)
+
+    def updated(self, settings: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe with some settings changed.
+
+        A strength takes the place of the weights; where the recipe has weights of its own, as
+        presets have, it scales that of the style.
+
+        Raises:
+          JaxstyleError: a value out of range, or a strength beside a weight.
+        """
+        strength = settings.get("strength")
+        if strength is not None and self.style_weight is not None:
+            # Checks the range, and that no weight is given beside it.
+            Recipe(**{k: v for k, v in settings.items() if k == "strength" or k.endswith("weight")})
+            weight = self.style_weight * style_factor(strength)
+            settings = {**settings, "strength": None, "style_weight": weight}
+        elif self.strength is not None and {"content_weight", "style_weight"} & set(settings):
+            settings = {"strength": None, **settings}
+        return dataclasses.replace(self, **settings)
 
     def _term_defaults(self, normalised: bool) -> dict[str, Any]:
         defaults = TERM_DEFAULTS[normalised]._asdict()

@@ -4,15 +4,16 @@ The network is the exact VGG-16, conv1_1 to conv3_3 (Simonyan & Zisserman). The 
 distilled from VGG-19, so that nothing here was descended by a run. All images are RGB `[h, w, 3]`,
 float, in [0, 1].
 
-| measure | what | better |
-| --- | --- | --- |
-| patch | mean over positions of 1 - cosine of a 3x3 patch of relu3_1 and its nearest in the painting, over the photograph's mean | lower |
-| worst | the same, mean of the tenth of the positions that is farthest: unpainted skies | lower |
-| content | mean over positions of 1 - cosine of relu3_3 and the photograph's, both less its mean | lower |
-| grain | finest luminance detail beyond the painting's, standard deviation, 0-255 | lower |
-| grain_chroma | the same of the chroma | lower |
-| fringe | detail in the outer 8 pixels over detail inside, over the same of the photograph | nearer 1 |
-| unpainted | share of positions that are hardly nearer to the painting than the photograph is there | lower |
+Lower is better, for `fringe` nearer to 1.
+
+- `patch`: mean over positions of 1 - cosine of a 3x3 patch of relu3_1 and its nearest in the
+  painting, over the photograph's mean.
+- `worst`: the same, mean of the tenth of the positions that is farthest: unpainted skies.
+- `content`: mean over positions of 1 - cosine of relu3_3 and the photograph's, both less its mean.
+- `grain`, `grain_chroma`: finest detail of luminance and chroma beyond the painting's, standard
+  deviation, 0-255.
+- `fringe`: detail in the outer 8 pixels over detail inside, over the same of the photograph.
+- `unpainted`: share of positions that are hardly nearer to the painting than the photograph is.
 """
 
 from functools import partial
@@ -39,7 +40,7 @@ _FINEST = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
 
 
 class Measures(NamedTuple):
-    """See the table at the head of this file."""
+    """Defined at the head of this file."""
 
     patch: float
     worst: float
@@ -87,7 +88,9 @@ def _nearest(patches: jax.Array, style: jax.Array) -> jax.Array:
 def _distances(features: np.ndarray, style: np.ndarray) -> np.ndarray:
     patches = _patches(features, MOST_POSITIONS)
     nearest = partial(_nearest, style=jnp.asarray(style))
-    return np.concatenate([np.asarray(nearest(jnp.asarray(part))) for part in np.array_split(patches, 8)])
+    return np.concatenate(
+        [np.asarray(nearest(jnp.asarray(part))) for part in np.array_split(patches, 8)]
+    )
 
 
 def _finest(image: np.ndarray) -> tuple[float, float]:
@@ -114,7 +117,9 @@ def _band_ratio(image: np.ndarray) -> float:
     return float(detail[outer].mean() / detail[inner].mean())
 
 
-def measure(network: Network, image: np.ndarray, content: np.ndarray, style: np.ndarray) -> Measures:
+def measure(
+    network: Network, image: np.ndarray, content: np.ndarray, style: np.ndarray
+) -> Measures:
     """Compute all measures of one image.
 
     Args:

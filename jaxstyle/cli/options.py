@@ -150,7 +150,7 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
     try:
         recipe = base if isinstance(base, Recipe) else preset(base or "default")
-        return dataclasses.replace(recipe, **given)
+        return recipe.updated(given)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
 

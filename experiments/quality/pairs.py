@@ -1,0 +1,43 @@
+"""The pairs of photograph and painting that recipes are compared on."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from jaxstyle import images
+
+sys.path.append(str(Path(__file__).parents[1] / "demo"))
+from paint import paint  # noqa: E402
+from photo import PHOTOS  # noqa: E402
+
+PAIRS = (
+    ("tubingen", "starry_night"),
+    ("tubingen", "the_scream"),
+    ("tubingen", "shipwreck"),
+    ("tubingen", "seated-nude"),
+    ("golden_gate", "starry_night"),
+    ("golden_gate", "the_scream"),
+    ("golden_gate", "shipwreck"),
+    ("chelsea", "night"),
+    ("astronaut", "hills"),
+)
+"""Photograph and painting; names of files, of scikit-image's photographs, or of `PAINTED`."""
+PAINTED = {"night": 0, "hills": 3}
+"""Styles that the project paints itself, by their seed."""
+
+
+def load(name: str, folder: Path | None) -> np.ndarray:
+    """Load an image by name, RGB `[h, w, 3]` in [0, 1].
+
+    Args:
+      name: of a pair.
+      folder: holds the files of the pairs that are neither scikit-image's nor painted.
+    """
+    if name in PAINTED:
+        return paint(1024, 1024, seed=PAINTED[name])
+    if name in PHOTOS:
+        return (PHOTOS[name][0]() / 255).astype(np.float32)
+    if folder is None:
+        raise SystemExit(f"{name}: give the folder that holds {name}.jpg as --images")
+    return images.load_image(folder / f"{name}.jpg")
