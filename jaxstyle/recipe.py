@@ -74,12 +74,12 @@ def _style_layers(*weights: float) -> LayerWeights:
 # By whether the network is normalised to a mean activation of 1: Gram matrices go with the
 # square of the activations, so one set cannot serve both.
 TERM_DEFAULTS: dict[bool, TermDefaults] = {
-    # Found by eye on the compact network, at 128 to 384 pixels. The layers' weights make up for the
-    # division of Gram matrices by the number of channels. The total variation is a sum, so that it
-    # weighs more in larger pictures: ten times as much flattens skies at 384.
-    True: TermDefaults(1.0, 1e4, 1e-6, _style_layers(1.0, 4.0, 16.0, 64.0, 64.0)),
-    # Those of neural-style, whose terms are divided as ours are.
-    False: TermDefaults(5.0, 100.0, 1e-3, _style_layers(1.0, 1.0, 1.0, 1.0, 1.0)),
+    # Chosen at 512 pixels on several pairs (`experiments/quality`). The layers' weights make up for
+    # the division of Gram matrices by the number of channels. No total variation: it is a sum, so
+    # that it would weigh more in larger images, and paints their skies grey.
+    True: TermDefaults(1.0, 3e4, 0.0, _style_layers(1.0, 4.0, 16.0, 64.0, 64.0)),
+    # Those of neural-style, whose terms are divided as ours are, without its total variation.
+    False: TermDefaults(5.0, 100.0, 0.0, _style_layers(1.0, 1.0, 1.0, 1.0, 1.0)),
 }
 
 
@@ -142,8 +142,8 @@ class Recipe:
     strength: float | None = _setting(
         None,
         "How much of the style: 0 is the photograph, 1 the painting's texture with hints of the "
-        "photograph; instead of --content-weight and --style-weight.  [default: "
-        f"{DEFAULT_STRENGTH:g}]",
+        "photograph; in the place of --content-weight and --style-weight, whose defaults are those "
+        f"of {DEFAULT_STRENGTH:g}.",
     )
     content_weight: float | None = _term_weight(
         "content_weight", "alpha, weight of the content term"
@@ -216,7 +216,7 @@ class Recipe:
         512, "Longest side of the output in pixels; 0 keeps the content picture's."
     )
     upscale: bool = _setting(False, "Let --size enlarge a smaller content picture.")
-    steps: int = _setting(300, "Optimiser steps; of each scale.")
+    steps: int = _setting(225, "Optimiser steps; of each scale.")
     scales: int | None = _setting(
         None,
         "Sizes at which the image is optimized one after the other, each 1.41 times the one "

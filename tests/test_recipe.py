@@ -82,6 +82,7 @@ OUT_OF_RANGE = {
     "style_blend": ["", "1,x", (1, NAN), (1, INF), [0, 0], (-1, 2), 3, [[1]]],
     "style_scale": [0, -1, 8.1, NAN],
     "scales": [0, -1, 1.5],
+    "pyramid": [0, -1, 1.5],
     "average": [-0.1, 1, NAN, "x"],
     "noise_blend": [-0.1, 1.1, NAN],
     "content_mask": ["", 3, "a\0b"],
@@ -205,6 +206,8 @@ NUMBERS = {
 }
 STRUCTURE = {
     "scales": 2,
+    "pyramid": 2,
+    "strength": 0.4,
     "average": 0.9,
     "content_mask": "mask.png",
     "mask": [("-", "-")],
