@@ -9,12 +9,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import colours, images
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.masks import Masks
 from jaxstyle.objective import Targets
 from jaxstyle.recipe import INITS, Recipe
 from jaxstyle.sharding import Devices, Lanes, Layout, Rows, put, shared_by
-from jaxstyle.sizing import output_size, picture, style_pictures
+from jaxstyle.sizing import Picture, output_size, picture, style_pictures
 from jaxstyle.targets import compute_targets
 from jaxstyle.vgg import InputConvention, Network, smallest_side
 
@@ -53,8 +53,8 @@ class Job(NamedTuple):
 
 
 def prepare(
-    content: ArrayLike,
-    styles: ArrayLike | Sequence[ArrayLike],
+    content: Picture,
+    styles: Picture | Sequence[Picture],
     *,
     recipe: Recipe,
     network: Network,
@@ -87,6 +87,10 @@ def prepare(
     Raises:
       JaxstyleError: what does not fit, by name.
     """
+    if not isinstance(recipe, Recipe):
+        raise JaxstyleError(
+            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
+        )
     recipe = recipe.resolved(network)
     devices = shared_by(devices, 1 if lanes is None else len(lanes))
     if lanes is None and len(devices) > 1 and recipe.scales > 1:
@@ -110,7 +114,7 @@ def prepare(
 
 def _at_scale(
     original: np.ndarray,
-    styles: ArrayLike | Sequence[ArrayLike],
+    styles: Picture | Sequence[Picture],
     *,
     recipe: Recipe,
     network: Network,

@@ -132,6 +132,30 @@ def load_with_alpha(
         raise JaxstyleError(
             f"{named} is damaged or cut short and cannot be decoded ({reason}); get a fresh copy"
         ) from error
+    return _over_white(rgb, alpha)
+
+
+def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
+    """Bring an image of Pillow's to what `load_image` gives of its file.
+
+    Raises:
+      JaxstyleError: pixels without a fixed range, or of a damaged file.
+    """
+    try:
+        # Decoded, so that it is what it says it is: 8 bits where its mode has 8.
+        copy = image.copy()
+        return _over_white(*decode(copy, copy.copy))[0]
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise JaxstyleError(
+            f"{argument}: the image of mode {image.mode!r} cannot be used ({files.reason(error)}); "
+            "convert it to RGB"
+        ) from error
+
+
+def _over_white(rgb: Array, alpha: Array | None) -> tuple[Array, Array | None]:
+    """Lay an image over white; alpha stays if it has anything to tell."""
     if alpha is not None:
         # In place: a copy of 40 megapixels is half a gigabyte. rgb·a + 1 − a = (rgb − 1)·a + 1.
         rgb -= 1
