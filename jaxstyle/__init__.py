@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from jaxstyle.api import stylize as stylize
 from jaxstyle.descent import Iterate as Iterate
 from jaxstyle.descent import iterates as iterates
 from jaxstyle.errors import JaxstyleError as JaxstyleError
@@ -24,7 +25,6 @@ from jaxstyle.recipe import Recipe as Recipe
 from jaxstyle.run import Result as Result
 from jaxstyle.run import evaluate as evaluate
 from jaxstyle.run import finish as finish
-from jaxstyle.run import stylize as stylize
 from jaxstyle.run import stylize_batch as stylize_batch
 from jaxstyle.targets import compute_targets as compute_targets
 from jaxstyle.variation import total_variation as total_variation

@@ -10,17 +10,18 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import colours, images
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.masks import Masks
 from jaxstyle.objective import Targets
 from jaxstyle.recipe import INITS, Recipe
 from jaxstyle.sharding import Devices, Lanes, Layout, Rows, put, shared_by
 from jaxstyle.sizing import (
+    Picture,
     output_size,
     picture,
+    pictures,
     pyramid_levels,
     resolve_scales,
-    several,
     style_pictures,
 )
 from jaxstyle.targets import compute_targets
@@ -61,8 +62,8 @@ class Job(NamedTuple):
 
 
 def prepare(
-    content: ArrayLike,
-    styles: ArrayLike | Sequence[ArrayLike],
+    content: Picture,
+    styles: Picture | Sequence[Picture],
     *,
     recipe: Recipe,
     network: Network,
@@ -95,13 +96,18 @@ def prepare(
     Raises:
       JaxstyleError: what does not fit, by name.
     """
+    if not isinstance(recipe, Recipe):
+        raise JaxstyleError(
+            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
+        )
     recipe = recipe.resolved(network)
     devices = shared_by(devices, 1 if lanes is None else len(lanes))
     content = picture(content, "content")
     if lanes is None and len(devices) > 1 and recipe.scales is None:
         # Devices that share the rows of one image hold only one resolution of it.
         recipe = dataclasses.replace(recipe, scales=1)
-    recipe = resolve_scales(recipe, content.shape, [style.shape for style in several(styles)])
+    loaded = pictures(styles)
+    recipe = resolve_scales(recipe, content.shape, [style.shape for style in loaded])
     assert recipe.scales is not None, "resolved above"
     if lanes is None and len(devices) > 1 and recipe.scales > 1:
         raise JaxstyleError(
@@ -111,7 +117,7 @@ def prepare(
     shared = (targets,) if isinstance(targets, Targets) else targets
     jobs = [
         _at_scale(
-            content, styles, recipe=recipe, network=network, start=start, lanes=lanes,
+            content, loaded, recipe=recipe, network=network, start=start, lanes=lanes,
             masks=masks, targets=None if shared is None else shared[number], level=level,
             devices=devices,
         )
@@ -123,7 +129,7 @@ def prepare(
 
 def _at_scale(
     original: np.ndarray,
-    styles: ArrayLike | Sequence[ArrayLike],
+    styles: Picture | Sequence[Picture],
     *,
     recipe: Recipe,
     network: Network,

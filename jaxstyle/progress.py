@@ -1,5 +1,6 @@
 """Progress of a run: a live bar on a terminal, plain lines in a pipe, JSON lines or nothing."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -8,11 +9,15 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from jaxstyle.descent import Iterate
 from jaxstyle.pace import Pace, clock
 from jaxstyle.report import to_json
+
+BAR = 16
+"""Characters of the bar, so that all else fits into 80 columns."""
 
 
 @contextmanager
@@ -40,18 +45,30 @@ def progress(
         yield log
     elif quiet:
         yield lambda iterate: None
-    elif sys.stderr.isatty():
+    elif on_a_terminal():
+        console = Console(stderr=True)
+        room = (
+            console.width
+            - 2 * len(str(steps))
+            - len("step /  ")
+            - BAR
+            - len(" 0:00:00 1:00:00 left ")
+        )
         with Progress(
             TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=Console(stderr=True),
+            BarColumn(BAR),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+            console=console,
         ) as bar:
-            task = bar.add_task("", total=steps, numbers="compiling …")
+            task = bar.add_task("", total=steps, left="", numbers="compiling …")
 
             def draw(iterate: Iterate) -> None:
                 pace.tick(iterate)
-                bar.update(task, completed=iterate.step, numbers=describe(iterate, pace))
+                left = "" if pace.seconds_left is None else f"{clock(pace.seconds_left)} left"
+                numbers = describe(iterate, pace, room=room)
+                bar.update(task, completed=iterate.step, left=left, numbers=numbers)
 
             yield draw
     else:
@@ -83,17 +100,34 @@ def log_line(iterate: Iterate, pace: Pace, seconds: float) -> dict[str, Any]:
     }
 
 
-def describe(iterate: Iterate, pace: Pace) -> str:
-    """Put an iterate's numbers in a line; of a batch, those of its best lane."""
+def on_a_terminal() -> bool:
+    """Whether standard error is a terminal that can redraw a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def describe(iterate: Iterate, pace: Pace, *, room: int | None = None) -> str:
+    """Put an iterate's numbers in a line; of a batch, those of its best lane.
+
+    Args:
+      iterate: the last one.
+      pace: of the run.
+      room: characters; what matters least is left out first, and the time left, which then stands
+        beside it. Everything if None.
+    """
     best = int(np.nanargmin(iterate.loss)) if np.isfinite(iterate.loss).any() else 0
     loss, *terms = (np.ravel(value)[best] for value in (iterate.loss, *iterate.terms))
     named = "  ".join(
         f"{name} {term:.4g}" for name, term in zip(iterate.terms._fields, terms, strict=True)
     )
     pictures = np.size(iterate.loss)
-    text = f"best of {pictures}: " if pictures > 1 else ""
-    text += f"loss {loss:.4g} ({named})"
+    first = (f"best of {pictures}: " if pictures > 1 else "") + f"loss {loss:.4g}"
+    parts = [f" ({named})"]
     if pace.evaluations_per_second is not None and pace.seconds_left is not None:
-        text += f"  {pace.evaluations_per_second:.3g} evaluations/s"
-        text += f"  {clock(pace.seconds_left)} left"
+        parts.append(f"  {pace.evaluations_per_second:.3g} evaluations/s")
+        if room is None:
+            parts.append(f"  {clock(pace.seconds_left)} left")
+    text = first
+    for part in parts:
+        if room is None or len(text + part) <= room:
+            text += part
     return text

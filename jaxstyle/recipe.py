@@ -5,15 +5,20 @@ these fields, Python callers and grid files use the same names.
 """
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxstyle.bounds import BOUNDS
+from jaxstyle.checks import LARGEST as _LARGEST
+from jaxstyle.checks import LARGEST_INTEGER as _LARGEST_INTEGER
+from jaxstyle.checks import check_integer as _check_integer
+from jaxstyle.checks import check_number as _check_number
+from jaxstyle.checks import is_traced as _is_traced
 from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.styles import STYLE_LOSSES
 from jaxstyle.variation import VARIATIONS
@@ -286,29 +291,27 @@ class Recipe:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _layer_weights(getattr(self, name), name))
         for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
-            if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name), low=0, open=name == "learning_rate")
+            self._number(name, low=0, open=name == "learning_rate")
         if self.strength is not None:
-            _check_number("strength", self.strength, low=0, high=1)
+            self._number("strength", low=0, high=1)
             for name in ("content_weight", "style_weight"):
                 if getattr(self, name) is not None:
                     raise JaxstyleError(
                         f"strength: {self.strength!r} and {name} {getattr(self, name)!r} are two "
                         "ways to say one thing; give one of them"
                     )
-        if self.average is not None:
-            _check_number("average", self.average, low=0, high=0.9999)
+        self._number("average", low=0, high=0.9999)
         if self.style_blend is not None:
             object.__setattr__(self, "style_blend", _blend(self.style_blend))
-        _check_number("style_scale", self.style_scale, low=0, open=True, high=8)
-        _check_number("noise_std", self.noise_std, low=0)
-        _check_number("noise_blend", self.noise_blend, low=0, high=1)
+        self._number("style_scale", low=0, open=True, high=8)
+        self._number("noise_std", low=0)
+        self._number("noise_blend", low=0, high=1)
         if self.content_mask is not None and not _is_file(self.content_mask):
             raise JaxstyleError(f"content_mask: {self.content_mask!r} is not the name of a file")
         object.__setattr__(self, "mask", _mask_pairs(self.mask))
-        _check_number("decay", self.decay, low=0, open=True, high=1)
-        _check_number("momentum", self.momentum, low=0, high=1)
-        _check_number("adam_b2", self.adam_b2, low=0, high=1)
+        self._number("decay", low=0, open=True, high=1)
+        self._number("momentum", low=0, high=1)
+        self._number("adam_b2", low=0, high=1)
         for name, low, high in (
             ("steps", 1, _LARGEST_INTEGER),
             ("size", 0, _LARGEST_INTEGER),
@@ -319,7 +322,13 @@ class Recipe:
             ("pyramid", 1, MOST_SCALES),
         ):
             if getattr(self, name) is not None or name not in _CHOSEN:
-                _check_integer(name, getattr(self, name), low=low, high=high)
+                value = _check_integer(name, getattr(self, name), low=low, high=high)
+                object.__setattr__(self, name, value)
+        for name in ("upscale", "remat"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise JaxstyleError(f"{name}: {shortened(value)} is neither True nor False")
+            object.__setattr__(self, name, bool(value))
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
@@ -351,6 +360,12 @@ class Recipe:
                 "content_layers and style_layers are both empty; name at least one layer"
             )
 
+    def _number(self, name: str, **bounds: Any) -> None:
+        """Check a number, and keep it as Python's; None stays where it is the default."""
+        value = getattr(self, name)
+        if value is not None or getattr(type(self), name) is not None:
+            object.__setattr__(self, name, _check_number(name, value, **bounds))
+
     @property
     def in_parts(self) -> bool:
         """Whether the objective can be computed on parts of a picture, by summing up theirs."""
@@ -365,6 +380,10 @@ class Recipe:
         Raises:
           JaxstyleError: a layer that the network does not have.
         """
+        if not isinstance(network, Network):
+            raise JaxstyleError(
+                f"network: {shortened(network)} is no network; load one with jaxstyle.load_network"
+            )
         changes: dict[str, Any] = {
             name: value
             for name, value in self._term_defaults(network.normalised).items()
@@ -388,7 +407,14 @@ class Recipe:
             changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
         if self.history_size is None:
             changes["history_size"] = DEFAULT_HISTORY_SIZE
-        return dataclasses.replace(self, **changes)
+        found = dataclasses.replace(self, **changes)
+        weights = (found.content_weight, found.style_weight, found.tv_weight)
+        if not any(_is_traced(weight) or weight for weight in weights):
+            raise JaxstyleError(
+                "content_weight, style_weight and tv_weight are all 0, so that there is nothing to "
+                "optimise; give one of them"
+            )
+        return found
 
     def updated(self, settings: Mapping[str, Any]) -> "Recipe":
         """Return the recipe with some settings changed.
@@ -535,6 +561,11 @@ def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
     Raises:
       JaxstyleError: a name or weight that cannot be.
     """
+    if not text.strip(" ,"):
+        # More often a shell variable that is not set.
+        raise JaxstyleError(
+            f"{argument}: the list is empty; name layers, or give the term a weight of 0"
+        )
     pairs: list[tuple[str, float]] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         layer, _, weight = part.partition(":")
@@ -603,41 +634,3 @@ def _blend(weights: str | Sequence[float]) -> tuple[float, ...]:
 
 _CHOSEN = ("history_size", "scales", "pyramid")
 """Whole numbers that may be None: chosen for the network or the images of a run."""
-_LARGEST = 3e38
-_LARGEST_INTEGER = 2**31 - 1
-
-
-def _is_traced(value: Any) -> bool:
-    """A number under a trace has no value to check; it was checked when it had."""
-    return isinstance(value, jax.core.Tracer)
-
-
-def _check_number(
-    name: str, value: Any, *, low: float, high: float = math.inf, open: bool = False
-) -> None:
-    if _is_traced(value):
-        return
-    try:
-        # JSON, jit and float32 all want a plain finite number.
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    except (TypeError, ValueError):
-        raise JaxstyleError(f"{name}: {shortened(value)} is not a number; give one") from None
-    # Beyond float32 a number would be infinite on the device.
-    inside = (low < number if open else low <= number) and number <= min(high, _LARGEST)
-    if not (inside and math.isfinite(number)):
-        bound = "above" if open else "at least"
-        raise JaxstyleError(
-            f"{name}: {shortened(value)} is out of range; give a finite number {bound} {low:g} and "
-            f"at most {min(high, _LARGEST):g}"
-        )
-
-
-def _check_integer(name: str, value: Any, *, low: int, high: int) -> None:
-    if _is_traced(value):
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise JaxstyleError(
-            f"{name}: {shortened(value)} is out of range; give a whole number from {low} to {high}"
-        )

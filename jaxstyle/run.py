@@ -1,6 +1,6 @@
 """The run: from pictures and a recipe to a stylized picture.
 
-`stylize` is `prepare`, then `iterates` with nothing in the loop, then `finish`.
+`api.stylize` is `prepare`, then `iterates` with nothing in the loop, then `finish`.
 """
 
 import dataclasses
@@ -11,18 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from PIL import Image
 
 from jaxstyle import images
 from jaxstyle.descent import History, Iterate, iterates, measured_from, scale_at
 from jaxstyle.divergence import diverged, only_rose
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import StrPath
 from jaxstyle.masks import Masks
 from jaxstyle.objective import Terms
 from jaxstyle.prepare import Job, prepare
 from jaxstyle.programs import common_arguments, values
 from jaxstyle.recipe import Recipe
 from jaxstyle.sharding import Devices, readable
-from jaxstyle.sizing import picture, style_pictures
+from jaxstyle.sizing import Picture, picture, style_pictures
 from jaxstyle.targets import compute_targets
 from jaxstyle.vgg import Network
 
@@ -47,6 +49,18 @@ class Result(NamedTuple):
     diverged: bool = False
     """Whether the run was stopped as its loss exploded, or made all its steps above the loss of its
     start; `image` is still the best one seen."""
+
+    def save(self, path: StrPath, *, bit_depth: int = 8) -> None:
+        """Write the image, in the format of the path's ending; see `images.save_image`."""
+        images.save_image(path, self.image, argument="path", bit_depth=bit_depth)
+
+    def to_pil(self) -> Image.Image:
+        """Return the image as Pillow's, RGB of 8 bits."""
+        return Image.fromarray(np.rint(np.clip(self.image, 0, 1) * 255).astype(np.uint8))
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows."""
+        return images.encode_image(self.image, "PNG")
 
 
 def finish(job: Job, seen: Sequence[Iterate]) -> list[Result]:
@@ -128,55 +142,9 @@ def _until_divergence(parts: Sequence[History], first: int) -> tuple[History, bo
     return History(*map(np.concatenate, zip(*kept, strict=True))), gone
 
 
-def stylize(
-    content: ArrayLike,
-    style: ArrayLike | Sequence[ArrayLike],
-    *,
-    recipe: Recipe,
-    network: Network,
-    start: ArrayLike | str | None = None,
-    masks: Masks | None = None,
-    devices: Devices = None,
-) -> Result:
-    """Paint the content picture in the style of another.
-
-    Args:
-      content: RGB `[h, w, 3]` in [0, 1].
-      style: one such picture or several, of any size.
-      recipe: the settings, e.g. `jaxstyle.presets["default"]`.
-      network: weights, from `jaxstyle.load_network`.
-      start: initial picture instead of the recipe's `init`.
-      masks: where the content is kept and which region takes which style; needed where the recipe
-        names files of masks.
-      devices: how many of `jax.devices()` share the rows of the picture, `"all"`, or a list.
-
-    Returns:
-      `Result`; its `image` has the content's proportions and a longest side of at most
-      `recipe.size`.
-
-    Raises:
-      JaxstyleError: what does not fit, by name.
-
-    Example:
-      >>> import numpy as np
-      >>> import jaxstyle
-      >>> network = jaxstyle.load_network("compact")
-      >>> content, style = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
-      >>> result = jaxstyle.stylize(
-      ...     content, style, recipe=jaxstyle.Recipe(steps=2), network=network
-      ... )
-      >>> result.image.shape
-      (32, 32, 3)
-    """
-    job = prepare(
-        content, style, recipe=recipe, network=network, start=start, masks=masks, devices=devices
-    )
-    return finish(job, _seen(iterates(job)))[0]
-
-
 def stylize_batch(
-    content: ArrayLike,
-    style: ArrayLike | Sequence[ArrayLike],
+    content: Picture,
+    style: Picture | Sequence[Picture],
     *,
     recipe: Recipe,
     network: Network,
@@ -211,9 +179,9 @@ def stylize_batch(
 
 
 def evaluate(
-    image: ArrayLike,
-    content: ArrayLike,
-    styles: ArrayLike | Sequence[ArrayLike],
+    image: Picture,
+    content: Picture,
+    styles: Picture | Sequence[Picture],
     *,
     recipe: Recipe,
     network: Network,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from PIL import Image
 
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
@@ -18,24 +20,68 @@ from jaxstyle.vgg import Network, receptive_margin, smallest_side
 LEAST_PYRAMID_SIDE = 48
 """Pixels that the shorter side has at least at the coarsest resolution of an image pyramid."""
 
+Picture = ArrayLike | Image.Image | os.PathLike[str] | str
+"""What is taken as an image: `[h, w, 3]` of uint8 or of floats in [0, 1], Pillow's, or a file."""
 
-def picture(image: ArrayLike, argument: str) -> np.ndarray:
-    """Check that an array is a picture, and give it as float32."""
-    array = np.asarray(image)
-    if array.ndim != 3 or array.shape[-1] != 3 or not np.issubdtype(array.dtype, np.floating):
+OVERSHOOT = 0.25
+"""Filters and codecs leave [0, 1] by less than this; what leaves it further is of another range."""
+
+
+def picture(image: Picture, argument: str) -> np.ndarray:
+    """Give an image as float32 `[h, w, 3]`, in [0, 1] unless it is a start, which may be anywhere.
+
+    Raises:
+      JaxstyleError: what is no image, or of another range or layout; says how to convert it.
+    """
+    if isinstance(image, str | os.PathLike):
+        return images.load_image(image, argument=argument)
+    if isinstance(image, Image.Image):
+        return images.from_pil(image, argument=argument)
+    try:
+        array = np.asarray(image)
+    except ValueError:
+        # Rows of different lengths.
+        raise JaxstyleError(f"{argument}: the lists are no array; give RGB [h, w, 3]") from None
+    if array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise JaxstyleError(
-            f"{argument}: an array of shape {array.shape} and type {array.dtype} is not a picture; "
-            "give RGB [h, w, 3] of floats in [0, 1]"
+            f"{argument}: an array of shape {array.shape} is not a picture; give RGB [h, w, 3]"
+            + _layout_advice(array.shape)
+        )
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / 255
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise JaxstyleError(
+            f"{argument}: an array of type {array.dtype} is not a picture, as its range is "
+            "unknown; give uint8, or floats in [0, 1]"
         )
     if not np.isfinite(array).all():
         raise JaxstyleError(f"{argument}: the picture has values that are not finite; replace them")
-    # A start may be anywhere, and filters overshoot a little; bytes as floats leave [0, 1] far.
-    if argument != "start" and np.abs(array).max(initial=0) > 16:
+    if argument == "start":
+        return array.astype(np.float32)
+    low, high = float(array.min()), float(array.max())
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        if low >= 0:
+            advice = "values of 0 to 255 divided by 255" if high > 2.1 else f"divide by {high:.3g}"
+        elif -1 - OVERSHOOT < low and high < 1 + OVERSHOOT:
+            advice = "bring [-1, 1] there by x / 2 + 0.5"
+        else:
+            advice = "undo a normalisation by x * std + mean"
         raise JaxstyleError(
-            f"{argument}: the picture has values from {array.min():g} to {array.max():g}; give RGB "
-            "in [0, 1], values of 0 to 255 divided by 255"
+            f"{argument}: the picture has values from {low:.4g} to {high:.4g}; give RGB in [0, 1]: "
+            f"{advice}"
         )
-    return array.astype(np.float32)
+    return np.clip(array, 0, 1).astype(np.float32)
+
+
+def _layout_advice(shape: tuple[int, ...]) -> str:
+    """Say how an array of a usual other layout becomes `[h, w, 3]`."""
+    if len(shape) == 4 and shape[0] == 1:
+        return ", x[0] of a batch of one"
+    if len(shape) == 3 and shape[0] == 3:
+        return ", x.transpose(1, 2, 0) of one with channels first"
+    if len(shape) == 3 and shape[-1] == 4:
+        return ", x[..., :3] of one with alpha"
+    return ", np.stack([x] * 3, -1) of a gray one" if len(shape) == 2 else ""
 
 
 def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe) -> str | None:
@@ -116,19 +162,22 @@ def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: 
     return 1 + max(0, math.floor(halvings))
 
 
-def several(styles: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
-    """Return one or several style images as a list of float32 arrays, checked."""
-    listed: Sequence[Any] = [styles] if getattr(styles, "ndim", 0) == 3 else styles  # type: ignore[assignment]
-    return [picture(style, "style") for style in listed]
+def pictures(styles: Picture | Sequence[Picture]) -> list[np.ndarray]:
+    """Give one or several style images as a list of arrays (`picture`)."""
+    one = isinstance(styles, str | os.PathLike | Image.Image) or getattr(styles, "ndim", 4) < 4
+    several: Sequence[Any] = [styles] if one else styles  # type: ignore[assignment]
+    if not len(several):
+        raise JaxstyleError("style: no picture was given; give at least one")
+    return [picture(style, "style") for style in several]
 
 
 def style_pictures(
-    styles: ArrayLike | Sequence[ArrayLike], recipe: Recipe, *, level: int = 0
+    styles: Picture | Sequence[Picture], recipe: Recipe, *, level: int = 0
 ) -> list[jax.Array]:
     """Give one or several style pictures as a list, of the sizes that `style_size` gives."""
-    pictures = several(styles)
-    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in pictures]
-    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(pictures, sizes, strict=True)]
+    found = pictures(styles)
+    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in found]
+    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(found, sizes, strict=True)]
 
 
 def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:

@@ -13,7 +13,7 @@ ROOT = Path(jaxstyle.__file__).parent
 # From the ground up; a room imports from its own floor's room and those below.
 FLOORS = (
     {"bounds", "colours", "errors", "heap", "interrupts", "curves"},
-    {"winograd", "divergence", "files"},
+    {"checks", "winograd", "divergence", "files"},
     {"convolution"},
     {"vgg"},
     {"losses", "variation", "images", "weights", "sharding"},
@@ -29,7 +29,7 @@ FLOORS = (
     {"memory", "report"},
     {"inputs", "pace"},
     {"progress", "record", "live"},
-    {"checkpoint", "grid"},
+    {"api", "checkpoint", "grid"},
     {"serve"},
     {"notebook"},
     {"cli"},
@@ -53,7 +53,7 @@ ALONE = {
     "masks": {"colours", "errors", "images", "vgg"},
     "styles": {"errors", "losses"},
     "sheets": {"errors", "images"},
-    "recipe": {"bounds", "errors", "styles", "variation", "vgg"},
+    "recipe": {"bounds", "checks", "errors", "styles", "variation", "vgg"},
     "peers": {"errors", "recipe"},
     "tiles": {"vgg"},
     "objective": {

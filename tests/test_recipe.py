@@ -136,7 +136,7 @@ def test_weights_are_finite_and_not_negative(field, value):
 
 def test_no_layers_at_all():
     with pytest.raises(JaxstyleError, match="both empty"):
-        Recipe(content_layers=(), style_layers="")
+        Recipe(content_layers=(), style_layers=())
     assert Recipe(content_layers=()).content_layers == ()
 
 

@@ -308,7 +308,7 @@ class TestPrepare:
         ("change", "words"),
         [
             ({"content": np.zeros((8, 8), np.float32)}, ["content", "(8, 8)"]),
-            ({"content": np.zeros((8, 8, 3), np.uint8)}, ["content", "uint8"]),
+            ({"content": np.zeros((8, 8, 3), np.uint16)}, ["content", "uint16"]),
             ({"content": np.full((8, 8, 3), np.nan)}, ["content", "finite"]),
             ({"styles": np.zeros((8, 8, 4), np.float32)}, ["style", "(8, 8, 4)"]),
             ({"styles": []}, ["style"]),

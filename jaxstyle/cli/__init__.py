@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -15,6 +16,7 @@ from jaxstyle.cli.evaluate import evaluate
 from jaxstyle.cli.grid import grid
 from jaxstyle.cli.plan import plan
 from jaxstyle.cli.show import show
+from jaxstyle.cli.streams import forgiving_stderr, tell
 from jaxstyle.cli.stylize import stylize
 from jaxstyle.cli.weights import weights
 from jaxstyle.errors import JaxstyleError
@@ -43,8 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     0 done, 2 bad input or usage, 3 a run that diverged and is no better than its start, 130 after
-    Ctrl-C, 143 after SIGTERM.
+    Ctrl-C, 143 after SIGTERM or SIGHUP.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    # Pillow warns of odd metadata, which is no concern of who has the image in front of them.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    with forgiving_stderr(as_json="--log-json" in given):
+        _main(given)
+
+
+def _main(arguments: Sequence[str]) -> None:
     try:
         code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
         sys.stdout.flush()
@@ -59,27 +69,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except JaxstyleError as error:
         _fail(str(error))
     except (KeyboardInterrupt, click.Abort):
-        print("jaxstyle: stopped; no file was left half-written", file=sys.stderr)
+        tell("stopped; no file was left half-written")
         code = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.
-        sys.stderr.close()
+        _drop_stdout()
         sys.exit(1)
     except OSError as error:
         # Of files, rooms below have made a `JaxstyleError`.
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             raise
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
+        _drop_stdout()
         _fail(f"standard output cannot be written: {error.strerror}; make room or choose another")
     if code in (INTERRUPTED, TERMINATED):
         # After a signal in the middle of a compilation, XLA crashes in Python's own way out.
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str) -> None:
-    print("jaxstyle: error: " + " ".join(message.split()), file=sys.stderr)
+    tell(" ".join(message.split()), "error")
     sys.exit(BAD_INPUT)
+
+
+def _drop_stdout() -> None:
+    """Forget what standard output still holds: Python would try once more at its end."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()

@@ -2,12 +2,13 @@
 
 import os
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxstyle.cli.streams import tell
 
 # What JAX warns of; the name is that of the program, of which there may be several variants.
 _TROUBLE = re.compile(
@@ -75,7 +76,7 @@ class _Show:
                 f"compiled programs cannot be kept in {folder} ({' '.join(reason.split())[:200]}), "
                 "so that every command compiles its own; make room there or set JAXSTYLE_CACHE"
             )
-        print(f"jaxstyle: warning: {text}", file=sys.stderr)
+        tell(text, "warning")
 
 
 _show = _Show()

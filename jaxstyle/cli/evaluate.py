@@ -1,6 +1,5 @@
 """`jaxstyle evaluate`: the objective's terms for any picture."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from jaxstyle.cli.options import (
     recipe_options,
     weights_option,
 )
+from jaxstyle.cli.streams import tell
 from jaxstyle.errors import JaxstyleError
 
 
@@ -88,7 +88,7 @@ def evaluate(
     size = recipe.size if flags["size"] is None else None
     for notice in (weights_notice(preset_name, network.name), size_notice(image, size)):
         if notice:
-            print(f"jaxstyle: {notice}", file=sys.stderr)
+            tell(notice)
     if as_json:
         report = {
             "loss": loss,

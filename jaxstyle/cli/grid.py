@@ -1,6 +1,5 @@
 """`jaxstyle grid`: every combination of some settings."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jaxstyle.cli.options import (
     devices_option,
     serve_option,
 )
+from jaxstyle.cli.streams import tell, tell_from_signal
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 
@@ -115,7 +115,7 @@ def grid(
     groups = grids.grouped(cells)
     grids.check(groups)
     if any(cell.settings.get("weights", "auto") == "auto" for cell in cells):
-        tell_weights("auto", as_json=log_json)
+        tell_weights("auto")
 
     store = grids.Store(output)
     with store.open():
@@ -127,7 +127,7 @@ def grid(
 
             page = open_page(port, GridView(output, cells, reports), as_json=log_json)
         progress = grid_progress(len(cells), len(reports), quiet=quiet, as_json=log_json)
-        with progress as show, interrupts() as check:
+        with progress as show, interrupts(tell_from_signal) as check:
 
             def shown(progress: grids.Progress) -> None:
                 show(progress)
@@ -166,9 +166,8 @@ def grid(
         made = f"see {output / 'index.html'}" if reports else "no cell is finished"
         page.finish(f"{'stopped' if missing else 'done'}; {made}")
     if missing:
-        print(
-            f"jaxstyle: stopped with {len(reports)} of {len(cells)} cells done; the same command "
-            "goes on from there",
-            file=sys.stderr,
+        tell(
+            f"stopped with {len(reports)} of {len(cells)} cells done; the same command goes on "
+            "from there"
         )
     return code

@@ -1,6 +1,5 @@
 """What keeps a run's work: checkpoints, and a place for a picture that has lost its own."""
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from jaxstyle.cli.streams import tell
 from jaxstyle.descent import Iterate, RunState, run_state
 from jaxstyle.errors import JaxstyleError
 
@@ -83,4 +83,4 @@ def rescue(write: Callable[[Path], None], path: Path) -> None:
 
 def warn(message: str) -> None:
     """Say what went wrong but does not stop the run."""
-    print(f"jaxstyle: warning: {message}", file=sys.stderr)
+    tell(message, "warning")

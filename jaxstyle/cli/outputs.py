@@ -117,12 +117,16 @@ class Outputs:
         problems = []
         for path, result in zip(self.paths, results, strict=True):
             made = record(result, network=self.network, weights=self.weights, inputs=self.inputs)
+            opacity = self._opacity(result.image)
+            if images.format_of(path) not in images.ALPHA_FORMATS:
+                opacity = None
+            image = result.image if opacity is None else images.over_nothing(result.image, opacity)
             write = partial(
                 images.save_image,
-                array=result.image,
+                array=image,
                 argument="-o",
                 text=as_text(made),
-                alpha=self._opacity(result.image),
+                alpha=opacity,
                 bit_depth=self.bit_depth,
             )
             try:

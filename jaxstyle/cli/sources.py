@@ -1,27 +1,25 @@
 """The pictures of a command, read from files and identified."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxstyle import images
+from jaxstyle.cli.streams import tell
 from jaxstyle.files import StrPath
 from jaxstyle.images import Array
 from jaxstyle.inputs import Inputs, Picture
 from jaxstyle.recipe import Recipe
-from jaxstyle.report import to_json
 from jaxstyle.weights import auto_notice
 
 # How messages name a file that is no flag of the recipe.
 _ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
 
 
-def tell_weights(weights: str, *, as_json: bool = False) -> None:
+def tell_weights(weights: str) -> None:
     """Say on standard error where `"auto"` means the embedded network, and how to get better."""
     if weights == "auto" and (notice := auto_notice()):
-        line = to_json({"notice": notice}, indent=None) if as_json else f"jaxstyle: {notice}\n"
-        print(line, end="", file=sys.stderr)
+        tell(notice)
 
 
 class Sources(NamedTuple):

@@ -1,7 +1,6 @@
 """`jaxstyle stylize`: pictures in files to a picture in a file."""
 
 import math
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from jaxstyle.cli.options import (
     weights_option,
 )
 from jaxstyle.cli.repeat import find_earlier
+from jaxstyle.cli.streams import tell, tell_from_signal
 from jaxstyle.errors import JaxstyleError
 
 NO_BETTER = 3
@@ -231,7 +231,7 @@ def stylize(
     if resumed is not None:
         check_same_run(resumed, job)
         state = load_state(resumed, job)
-    tell_weights(weights_name, as_json=log_json)
+    tell_weights(weights_name)
     # Lines for programs stand alone.
     quiet = quiet or log_json
     notices = []
@@ -259,7 +259,7 @@ def stylize(
         )
     for line in notices:
         if line and not quiet:
-            print(f"jaxstyle: {line}", file=sys.stderr)
+            tell(line)
 
     total = until or recipe.total_steps
     every = default_every(job.start)
@@ -289,7 +289,7 @@ def stylize(
     seen: list[Iterate] = []
     code = 0
     stopped = False
-    with interrupts() as check_interrupt:
+    with interrupts(tell_from_signal) as check_interrupt:
         try:
             with progress(total, quiet=quiet, as_json=log_json) as show:
                 for iterate in iterates(job, every=every, first=1, state=state, until=until):
@@ -336,10 +336,7 @@ def stylize(
     if page is not None:
         page.finish(f"{'stopped' if code or stopped else 'done'}; the picture is in {names}")
     if code or stopped:
-        print(
-            f"jaxstyle: stopped at step {seen[-1].step}; the best picture so far is in {names}",
-            file=sys.stderr,
-        )
+        tell(f"stopped at step {seen[-1].step}; the best picture so far is in {names}")
         # Without a code: the page's button is a person's way to say that it is good enough.
         return code
     return NO_BETTER if any(not results[k].loss < results[k].initial_loss for k in lost) else 0

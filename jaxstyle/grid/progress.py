@@ -1,5 +1,6 @@
 """Progress of a grid: cells done, the best so far, time left; live, in lines, or nothing."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -38,10 +39,10 @@ def grid_progress(
         yield log
     elif quiet:
         yield lambda progress: None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
         with Bar(
             TextColumn("cells {task.fields[done]}/{task.total}"),
-            BarColumn(),
+            BarColumn(16),
             TextColumn("{task.fields[numbers]}"),
             console=Console(stderr=True),
         ) as bar:

@@ -8,6 +8,7 @@ Arrays hold sRGB values as files do (not linear light), as the networks expect.
 from jaxstyle.images.array import Array as Array
 from jaxstyle.images.reading import MAX_PIXELS as MAX_PIXELS
 from jaxstyle.images.reading import READ_FORMATS as READ_FORMATS
+from jaxstyle.images.reading import from_pil as from_pil
 from jaxstyle.images.reading import load_image as load_image
 from jaxstyle.images.reading import load_with_alpha as load_with_alpha
 from jaxstyle.images.reading import read_text as read_text
@@ -22,4 +23,5 @@ from jaxstyle.images.writing import check_bit_depth as check_bit_depth
 from jaxstyle.images.writing import check_output as check_output
 from jaxstyle.images.writing import encode_image as encode_image
 from jaxstyle.images.writing import format_of as format_of
+from jaxstyle.images.writing import over_nothing as over_nothing
 from jaxstyle.images.writing import save_image as save_image

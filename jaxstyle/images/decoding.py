@@ -1,8 +1,7 @@
 """From an opened picture to arrays: orientation, colour modes, precision, alpha."""
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,50 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
       open_again: opens the same picture once more, when `image` is decoded.
     """
     profile = image.info.get("icc_profile")
+    gamma = _gamma(image)
+    if gamma is not None:
+        rgb, alpha = _decode(image, open_again, None)
+        return _encoded(rgb, gamma), alpha
+    return _decode(image, open_again, profile)
+
+
+def decode_samples(samples: np.ndarray, profile: bytes | None) -> tuple[Array, Array | None]:
+    """Give upright samples `[h, w, 1 to 4]` of 16 bits, as `tiff.read` gives them, likewise."""
+    # float32 holds 16 bit exactly.
+    values = samples.astype(np.float32)
+    values /= 65_535
+    alpha = np.ascontiguousarray(values[..., -1]) if values.shape[-1] in (2, 4) else None
+    if values.shape[-1] < 3:
+        return _in_srgb(values[..., 0], profile), alpha
+    rgb = np.ascontiguousarray(values[..., :3])
+    if not is_srgb(profile):
+        # The color engine takes 8 bit.
+        low = Image.fromarray(np.rint(rgb * 255).astype(np.uint8))
+        converted = to_srgb(low, profile)
+        rgb = rgb if converted is None else _unit(converted)
+    return rgb, alpha
+
+
+def _gamma(image: Image.Image) -> float | None:
+    """Give the exponent of a PNG's gAMA chunk where it says something other than sRGB."""
+    gamma = image.info.get("gamma")
+    # The specification puts iCCP and sRGB before gAMA.
+    if image.format != "PNG" or not gamma or {"icc_profile", "srgb"} & set(image.info):
+        return None
+    # 0.45455 is what files of sRGB carry.
+    return gamma if abs(gamma * 2.2 - 1) > 0.05 and 0.1 < gamma < 10 else None
+
+
+def _encoded(rgb: Array, gamma: float) -> Array:
+    """Give values that are light to the power of `gamma` as sRGB (IEC 61966-2-1)."""
+    light = rgb ** np.float32(1 / gamma)
+    curve = 1.055 * np.power(light, 1 / 2.4, dtype=np.float32) - 0.055
+    return np.where(light <= 0.0031308, 12.92 * light, curve).astype(np.float32)
+
+
+def _decode(
+    image: Image.Image, open_again: Callable[[], Image.Image], profile: bytes | None
+) -> tuple[Array, Array | None]:
     if is_deep_gray(image):
         take_all_bytes(image)
         pairs = np.asarray(_upright(image)).view(">u2").astype(np.float32)
@@ -80,8 +123,7 @@ def _scale_key(image: Image.Image) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Decode, and turn as EXIF says."""
-    with _quiet_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
-        image.load()
+    image.load()
     # Orientation is a hint in metadata that is often broken; the picture is what counts.
     with contextlib.suppress(SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError):
         image = ImageOps.exif_transpose(image)
@@ -129,28 +171,6 @@ def _in_srgb(gray: Array, profile: bytes | None) -> Array:
     for c in range(3):
         rgb[..., c] = np.interp(gray, knots, levels[:, c])
     return rgb
-
-
-@contextlib.contextmanager
-def _quiet_libtiff() -> Iterator[None]:
-    """Drop what libtiff itself prints on standard error about a damaged file.
-
-    It has no switch in Pillow. The descriptor is the whole process's, so this
-    holds only while one TIFF decodes.
-    """
-    try:
-        kept = os.dup(2)
-    except OSError:  # closed, as under some servers: nothing to silence
-        yield
-        return
-    try:
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 2)
-        os.close(sink)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _unit(image: Image.Image) -> Array:

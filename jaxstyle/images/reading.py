@@ -3,23 +3,40 @@
 import contextlib
 import io
 import logging
-import warnings
-from collections.abc import Iterator
+import struct
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from jaxstyle import files
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
+from jaxstyle.images import tiff
 from jaxstyle.images.array import Array
-from jaxstyle.images.decoding import Unsupported, decode
+from jaxstyle.images.decoding import Unsupported, decode, decode_samples
 from jaxstyle.images.sizes import MIN_SIDE
 
 # 40 megapixels is twice an A3 scan at 300 dpi and more than most cameras write, and
 # decodes within 1.3 GB; a 50-megapixel bomb is refused.
 MAX_PIXELS = 40_000_000
 # Pillow reads forty more formats; some (EPS, FITS, WMF) start other programs or are rarely tested.
-READ_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP")
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    TiffImagePlugin.TiffImageFile,
+    WebPImagePlugin.WebPImageFile,
+    AvifImagePlugin.AvifImageFile,
+    BmpImagePlugin.BmpImageFile,
+)
+READ_FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
 # Pillow logs some oddities of a file as errors, which Python prints when nobody
 # has set up logging; a person gets one line from us instead.
@@ -76,36 +93,69 @@ def load_with_alpha(
     """
     named = f"{argument} {files.shown(path)}"
     files.check_readable(path, named, kind="picture file")
-    with _quiet_pillow(max_pixels):
-        try:
-            with open(path, "rb") as stream:
-                image = _open(stream, named)
-                _check_header(image, named, max_pixels, first_frame)
+    try:
+        with open(path, "rb") as stream:
+            image = _open(stream, named)
+            _check_header(image, named, max_pixels, first_frame)
 
-                def open_again() -> Image.Image:
-                    stream.seek(0)
-                    return _open(stream, named)
+            if image.format == "PNG" and "icc_profile" not in image.info:
+                _check_coding(stream, named)
 
-                rgb, alpha = decode(image, open_again)
-        except (JaxstyleError, MemoryError):
-            raise
-        except Unsupported as error:
-            raise JaxstyleError(f"{named}: {error}; save it with 8 or 16 bits") from None
-        except Image.DecompressionBombError:
-            raise JaxstyleError(
-                f"{named} has far more than the {max_pixels} pixels accepted; make it smaller "
-                "or raise --max-pixels"
-            ) from None
-        except Exception as error:
-            # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
-            # struct.error, IndexError. All of them mean the same to the person.
-            reason = files.reason(error)
-            if not any(c.isalpha() for c in reason):  # libtiff's codes, as in OSError(-2)
-                reason = f"decoder error {reason}".strip()
-            raise JaxstyleError(
-                f"{named} is damaged or cut short and cannot be decoded ({reason}); "
-                f"get a fresh copy"
-            ) from error
+            def open_again() -> Image.Image:
+                stream.seek(0)
+                return _open(stream, named)
+
+            found = tiff.read(stream, image.size) if image.format == "TIFF" else None
+            if found is None:
+                rgb, alpha = decode(open_again(), open_again)
+            elif found[0].dtype == np.uint16:
+                rgb, alpha = decode_samples(*found)
+            else:
+                rgb, alpha = decode(tiff.as_picture(*found), open_again)
+    except (JaxstyleError, MemoryError):
+        raise
+    except Unsupported as error:
+        raise JaxstyleError(f"{named}: {error}; save it with 8 or 16 bits") from None
+    except Image.DecompressionBombError:
+        # Pillow's own bound, in WebP and TIFF.
+        raise JaxstyleError(
+            f"{named} has more pixels than Pillow decodes of this format; make it smaller"
+        ) from None
+    except tiff.Deep as error:
+        raise JaxstyleError(f"{named}: {error}; save it as one of these, or with 8 bits") from None
+    except Exception as error:
+        # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
+        # struct.error, IndexError. All of them mean the same to the person.
+        reason = files.reason(error)
+        if not any(c.isalpha() for c in reason):  # libtiff's codes, as in OSError(-2)
+            reason = f"decoder error {reason}".strip()
+        raise JaxstyleError(
+            f"{named} is damaged or cut short and cannot be decoded ({reason}); get a fresh copy"
+        ) from error
+    return _over_white(rgb, alpha)
+
+
+def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
+    """Bring an image of Pillow's to what `load_image` gives of its file.
+
+    Raises:
+      JaxstyleError: pixels without a fixed range, or of a damaged file.
+    """
+    try:
+        # Decoded, so that it is what it says it is: 8 bits where its mode has 8.
+        copy = image.copy()
+        return _over_white(*decode(copy, copy.copy))[0]
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise JaxstyleError(
+            f"{argument}: the image of mode {image.mode!r} cannot be used ({files.reason(error)}); "
+            "convert it to RGB"
+        ) from error
+
+
+def _over_white(rgb: Array, alpha: Array | None) -> tuple[Array, Array | None]:
+    """Lay an image over white; alpha stays if it has anything to tell."""
     if alpha is not None:
         # In place: a copy of 40 megapixels is half a gigabyte. rgb·a + 1 − a = (rgb − 1)·a + 1.
         rgb -= 1
@@ -127,49 +177,47 @@ def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | 
     named = f"{argument}: {path}"
     files.check_readable(path, named, kind="picture file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG",)) as image:
-                text = image.info.get(keyword)
+        with open(path, "rb") as stream:
+            text = PngImagePlugin.PngImageFile(stream).info.get(keyword)
     # The list of what Pillow raises on a damaged head.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, IndexError, TypeError, struct.error) as error:
         raise JaxstyleError(f"{named} is not a whole PNG file; name one") from error
     return text if isinstance(text, str) else None
 
 
-@contextlib.contextmanager
-def _quiet_pillow(max_pixels: int) -> Iterator[None]:
-    """Silence Pillow's warnings, and let its own bomb check follow `max_pixels`.
+def _identify(stream: io.BufferedReader) -> Image.Image | None:
+    """Read the header by the first of the formats that takes it.
 
-    Pillow's check stays on as a second one: it also covers what a decoder finds
-    to be larger than the header said.
+    As `Image.open` does, but without its bound on the number of pixels: that is the whole process's
+    (`Image.MAX_IMAGE_PIXELS`), and `_check_header` has its own.
     """
-    before = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Image.MAX_IMAGE_PIXELS = max_pixels
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+    stream.seek(0)
+    head = stream.read(16)
+    for format in READ_FORMATS:
+        factory, accept = Image.OPEN[format]
+        # A text says what this Pillow lacks.
+        if accept is not None and accept(head) is not True:
+            continue
+        stream.seek(0)
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+            return factory(stream, "")
+    return None
 
 
 def _open(stream: io.BufferedReader, named: str) -> Image.Image:
     """Read the header only."""
-    try:
-        return Image.open(stream, formats=READ_FORMATS)
-    except UnidentifiedImageError:
+    image = _identify(stream)
+    if image is None:
         stream.seek(0)
         head = stream.read(4)
         if head in (b"II*\0", b"MM\0*"):
             raise JaxstyleError(
                 f"{named} is a TIFF of a kind that is not read, or damaged; save it as PNG, or as "
                 "TIFF of 8 or 16 bits"
-            ) from None
+            )
         what = "is not a picture that can be read" if head else "is an empty file"
-        raise JaxstyleError(
-            f"{named} {what}; give a JPEG, PNG, TIFF, WebP, AVIF or BMP file"
-        ) from None
+        raise JaxstyleError(f"{named} {what}; give a JPEG, PNG, TIFF, WebP, AVIF or BMP file")
+    return image
 
 
 def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: bool) -> None:
@@ -190,6 +238,23 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
             f"{named} holds {frames}; save the one you want as its own file or take the first with "
             "--first-frame"
         )
+
+
+def _check_coding(stream: io.BufferedReader, named: str) -> None:
+    """Refuse a PNG whose cICP chunk (ITU-T H.273) says that its colors are not those of sRGB."""
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"cICP":
+            primaries, transfer = (*stream.read(2), 0, 0)[:2]
+            # BT.709's and sRGB's primaries are the same, their curves nearly so.
+            if primaries != 1 or transfer not in (1, 13):
+                raise JaxstyleError(
+                    f"{named} has colors that are not those of sRGB (cICP: primaries {primaries}, "
+                    f"transfer {transfer}); convert it to sRGB"
+                )
+            return
+        stream.seek(length + 4, io.SEEK_CUR)
 
 
 def _frames(image: Image.Image) -> str | None:

@@ -11,7 +11,8 @@ from PIL import Image, PngImagePlugin
 from jaxstyle import files
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
-from jaxstyle.images import png16, tiff16
+from jaxstyle.images import png16, tiff
+from jaxstyle.images.array import Array
 from jaxstyle.images.colour import srgb_bytes
 
 WRITE_FORMATS: dict[str, str] = {
@@ -97,7 +98,7 @@ def encode_image(
     if bit_depth == 16:
         deep = np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
         if format == "TIFF":
-            return tiff16.encode(deep, profile=srgb_bytes())
+            return tiff.encode(deep, profile=srgb_bytes())
         return png16.encode(deep, profile=srgb_bytes(), text=text or {})
     pixels = np.rint(values * 255).astype(np.uint8)
     buffer = io.BytesIO()
@@ -141,6 +142,21 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
         raise JaxstyleError(
             f"{argument} {files.shown(path)} has {found}; choose one of {', '.join(WRITE_FORMATS)}"
         ) from None
+
+
+def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
+    """Give the colors that, laid over white with `alpha`, are those of `image`.
+
+    What is painted lies over white, as what was read does (`load_with_alpha`); with the same alpha
+    over it once more, edges would be too light.
+
+    Args:
+      image: [h, w, 3] in [0, 1], over white.
+      alpha: [h, w] in [0, 1]; where it is 0 the color is of no account, and stays.
+    """
+    rgb, share = np.asarray(image, np.float32), np.asarray(alpha, np.float32)[..., None]
+    found = (rgb - (1 - share)) / np.maximum(share, 1e-6)
+    return np.where(share > 0, np.clip(found, 0, 1), rgb)
 
 
 def check_bit_depth(bit_depth: int, format: str, *, argument: str = "bit_depth") -> None:

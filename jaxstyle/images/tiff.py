@@ -1,0 +1,153 @@
+"""TIFF files by `tifffile`: gray and RGB of 8 or 16 bits, in every layout; 16 bits written.
+
+`tifffile` is imported where it is used: most commands read none.
+"""
+
+import io
+import logging
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# A damaged file is told of by an exception, not in the log.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+# Photometric interpretations.
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_GRAY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+_SEPARATE = 2
+"""Planar configuration: a plane a sample."""
+_LOSSY = (6, 7, 34712, 50001)
+"""JPEG, JPEG 2000 and WebP, which decode their own colors; Pillow reads them."""
+_PREMULTIPLIED, _STRAIGHT = 1, 2
+_ORIENTATION, _PROFILE = 274, 34675
+# TIFF 6.0, page 36: mirrored or not, then quarter turns counterclockwise.
+_TURNS = {
+    1: (False, 0), 2: (True, 0), 3: (False, 2), 4: (True, 2),
+    5: (True, 1), 6: (False, 3), 7: (True, 3), 8: (False, 1),
+}  # fmt: skip
+
+
+class Deep(ValueError):
+    """More than 8 bits a channel in a color space that is read at 8 bits only."""
+
+
+def read(
+    stream: io.BufferedReader, size: tuple[int, int]
+) -> tuple[np.ndarray, bytes | None] | None:
+    """Read the first page of a TIFF file, upright.
+
+    Args:
+      stream: of the file.
+      size: width and height, whose number of pixels has been accepted.
+
+    Returns:
+      Samples `[h, w, 1 to 4]` of type uint8 or uint16: gray or RGB, with straight alpha where there
+      are 2 or 4; and the ICC profile. None for kinds that Pillow reads: palettes, CMYK, JPEG and
+      the like, of 8 bits, and gray of other depths.
+
+    Raises:
+      Deep: 16 bits of such a kind.
+      Exception: whatever a damaged file leads to.
+    """
+    import tifffile
+
+    stream.seek(0, io.SEEK_END)
+    length = stream.tell()
+    stream.seek(0)
+    with tifffile.TiffFile(stream) as file:
+        page = file.pages.first
+        assert isinstance(page, tifffile.TiffPage)
+        kind = page.photometric
+        known = page.dtype in (np.uint8, np.uint16) and page.bitspersample in (8, 16)
+        readable = kind in _GRAY or kind == _RGB
+        if not known or not readable or page.compression in _LOSSY:
+            if page.bitspersample == 16 and not readable:
+                raise Deep("16 bits a channel are read of gray and RGB only")
+            return None
+        colors = 1 if kind in _GRAY else 3
+        width, height = page.imagewidth, page.imagelength
+        wanted = width * height * page.samplesperpixel
+        # Pillow gives the size as it is upright.
+        if {width, height} != set(size) or page.imagedepth != 1:
+            raise ValueError("its tags contradict each other")
+        # What a segment decodes to is allocated before its bytes are looked at.
+        if math.prod(page.chunks) > 2 * wanted + 2**22:
+            raise ValueError("a strip or tile is larger than the image")
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        if len(segments) < math.prod(page.chunked) or any(o + n > length for o, n in segments):
+            raise ValueError("its end is missing")
+        samples = page.asarray(maxworkers=1)
+        if page.planarconfig == _SEPARATE and page.samplesperpixel > 1:
+            samples = np.moveaxis(samples.reshape(-1, height, width), 0, -1)
+        samples = samples.reshape(height, width, -1)
+        if samples.shape[-1] < colors or samples.size != wanted:
+            raise ValueError("it has fewer samples than its tags say")
+        if kind == _WHITE_IS_ZERO:
+            samples = np.concatenate(
+                [np.iinfo(samples.dtype).max - samples[..., :1], samples[..., 1:]], -1
+            )
+        extra = int(page.extrasamples[0]) if page.extrasamples else 0
+        with_alpha = extra in (_PREMULTIPLIED, _STRAIGHT) and samples.shape[-1] > colors
+        samples = samples[..., : colors + with_alpha]
+        if with_alpha and extra == _PREMULTIPLIED:
+            samples = _straight(samples)
+        mirrored, turns = _TURNS.get(_tag(page, _ORIENTATION), (False, 0))
+        if mirrored:
+            samples = samples[:, ::-1]
+        profile = _tag(page, _PROFILE)
+        samples = np.ascontiguousarray(np.rot90(samples, turns))
+        return samples, profile if isinstance(profile, bytes) else None
+
+
+def encode(pixels: np.ndarray, *, profile: bytes) -> bytes:
+    """Write a TIFF with deflate; the same pixels give the same bytes.
+
+    Args:
+      pixels: RGB or RGBA `[h, w, 3 or 4]`, uint16.
+      profile: ICC profile.
+    """
+    import tifffile
+
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        pixels,
+        photometric="rgb",
+        extrasamples=["unassalpha"] if pixels.shape[-1] == 4 else None,
+        compression="zlib",
+        predictor=True,
+        rowsperstrip=max(1, 2**18 // pixels[0].nbytes),
+        iccprofile=profile,
+        resolution=(72, 72),
+        resolutionunit="inch",
+        metadata=None,
+        software=False,
+        byteorder="<",
+        # Its threads and codecs are the same whatever the machine.
+        maxworkers=1,
+    )
+    return buffer.getvalue()
+
+
+def as_picture(samples: np.ndarray, profile: bytes | None) -> Image.Image:
+    """Give 8-bit samples as Pillow has them."""
+    image = Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
+
+
+def _straight(samples: np.ndarray) -> np.ndarray:
+    """Divide colors by alpha."""
+    most = np.iinfo(samples.dtype).max
+    alpha = samples[..., -1:].astype(np.float64)
+    colors = np.rint(np.minimum(samples[..., :-1] * (most / np.maximum(alpha, 1)), most))
+    return np.concatenate([colors.astype(samples.dtype), samples[..., -1:]], -1)
+
+
+def _tag(page: Any, code: int) -> Any:
+    found = page.tags.get(code)
+    return None if found is None else found.value
