@@ -543,7 +543,7 @@ class TestWeights:
     def test_list(self, run, cache_folder):
         code, out, err = run("weights", "list")
         assert code == 0 and err == ""
-        for name in ("medium", "compact", "vgg19", "vgg16", "vgg19-torchvision", "vgg16-torchvision"):
+        for name in "medium compact vgg19 vgg16 vgg19-torchvision vgg16-torchvision".split():
             assert any(line.split()[:1] == [name] for line in out.splitlines()), name
         assert "embedded" in out and "not fetched" in out and str(cache_folder) in out
 
