@@ -543,17 +543,20 @@ class TestWeights:
     def test_list(self, run, cache_folder):
         code, out, err = run("weights", "list")
         assert code == 0 and err == ""
-        for name in ("compact", "vgg19", "vgg16", "vgg19-torchvision", "vgg16-torchvision"):
+        for name in "medium compact vgg19 vgg16 vgg19-torchvision vgg16-torchvision".split():
             assert any(line.split()[:1] == [name] for line in out.splitlines()), name
         assert "embedded" in out and "not fetched" in out and str(cache_folder) in out
 
     def test_path_and_verify(self, run, cache_folder):
-        code, out, _ = run("weights", "path", "compact")
-        assert code == 0 and Path(out.strip()).is_file()
-        code, out, err = run("weights", "verify", "compact")
-        assert code == 0 and err == "" and out.startswith("compact: good, ")
-        assert len(out.split()[-1]) == 64
-        assert run("weights", "verify")[:2] == (0, out)
+        every = ""
+        for name in ("medium", "compact"):
+            code, out, _ = run("weights", "path", name)
+            assert code == 0 and Path(out.strip()).is_file()
+            code, out, err = run("weights", "verify", name)
+            assert code == 0 and err == "" and out.startswith(f"{name}: good, ")
+            assert len(out.split()[-1]) == 64
+            every += out
+        assert run("weights", "verify")[:2] == (0, every)
 
     def test_convert_and_use(self, run, files, tmp_path, make_network):
         network = make_network("vgg16", blocks=1)

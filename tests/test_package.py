@@ -17,7 +17,7 @@ import pytest
 from jaxstyle.images import load_image, save_image
 
 ROOT = Path(__file__).parents[1]
-DATA = ("manifest.toml", "compact.safetensors")
+DATA = ("manifest.toml", "medium.safetensors", "compact.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,13 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from jaxstyle import weights
+from jaxstyle import vgg, weights
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.vgg import CONVENTIONS
 from jaxstyle.weights import download, manifest
@@ -372,29 +375,29 @@ def test_names_paths_and_errors(place):
     assert row.where == "cached" and row.size == weights.path("small").stat().st_size
 
 
-def embed(place, *, trained, digest=None, name="compact"):
+def embed(place, *, trained, digest=None, name="medium"):
     (place.folder / "a.npz").write_bytes(GOOD)
     network = weights.convert(place.folder / "a.npz", name=name)
-    weights.save_network(network, place.folder / "compact.safetensors")
+    weights.save_network(network, place.folder / "medium.safetensors")
     place.manifest(
         "good",
         name="vgg19",
-        extra="[embedded.compact]\nfile = 'compact.safetensors'\nnote = 'small'\n"
+        extra="[embedded.medium]\nfile = 'medium.safetensors'\nnote = 'small'\n"
         f"digest = 'sha256:{digest or network.digest}'\ntrained = {str(trained).lower()}\n",
     )
 
 
 def test_auto_prefers_vgg19(place):
     embed(place, trained=True)
-    assert weights.load_network("auto").name == "compact"
+    assert weights.load_network("auto").name == "medium"
     notice = weights.auto_notice()
     assert "jaxstyle weights fetch vgg19" in notice and "\n" not in notice
     assert "untrained" not in notice
-    assert weights.fetch("compact") == place.folder / "compact.safetensors"
-    assert weights.describe()[0][:3] == ("compact", "vgg19", "embedded")
+    assert weights.fetch("medium") == place.folder / "medium.safetensors"
+    assert weights.describe()[0][:3] == ("medium", "vgg19", "embedded")
     weights.fetch("vgg19")
     assert weights.load_network().name == "vgg19" and weights.auto_notice() is None
-    assert set(weights.verify()) == {"compact", "vgg19"}
+    assert set(weights.verify()) == {"medium", "vgg19"}
 
 
 def test_embedded_network_is_pinned(place):
@@ -403,8 +406,8 @@ def test_embedded_network_is_pinned(place):
     assert "untrained" in weights.describe()[0].note
     for function in (weights.load_network, weights.verify):
         with pytest.raises(JaxstyleError, match="as the manifest says"):
-            function("compact")
-    (place.folder / "compact.safetensors").unlink()
+            function("medium")
+    (place.folder / "medium.safetensors").unlink()
     with pytest.raises(JaxstyleError, match="missing"):
         weights.load_network("auto")
 
@@ -450,7 +453,7 @@ def own(monkeypatch, tmp_path):
 
 
 def test_own_manifest(own):
-    assert {"compact", "vgg19", "vgg16", "vgg19-torchvision", "vgg16-torchvision"} <= set(
+    assert {"medium", "compact", "vgg19", "vgg16", "vgg19-torchvision", "vgg16-torchvision"} <= set(
         weights.names()
     )
     for source in own.sources.values():
@@ -464,10 +467,31 @@ def test_own_manifest(own):
         weights.load_network("vgg19")
 
 
-def test_own_embedded_network(own):
-    entry = own.embedded["compact"]
-    if not entry.file.is_file():
-        pytest.skip(f"{Path(entry.file).name} is not made yet")
-    assert weights.load_network("auto").digest == entry.digest
-    assert weights.verify()["compact"] == entry.digest
+def test_own_embedded_networks(own):
+    for entry in own.embedded.values():
+        assert weights.load_network(entry.name).digest == entry.digest
+    assert weights.verify() == {name: entry.digest for name, entry in own.embedded.items()}
+    assert weights.load_network("auto").digest == own.embedded["medium"].digest
     assert "vgg19" in weights.auto_notice()
+
+
+def test_medium_is_float16_in_the_file_and_float32_in_use(own):
+    file = Path(own.embedded["medium"].file)
+    stored = safetensors.numpy.load_file(file)
+    assert {array.dtype.name for array in stored.values()} == {"float16"}
+    assert file.stat().st_size < 8_000_000
+    network = weights.load_network("medium")
+    for layer, arrays in network.params.items():
+        for part, array in arrays.items():
+            assert array.dtype == jnp.float32
+            np.testing.assert_array_equal(array, stored[f"{layer}.{part}"].astype(np.float32))
+
+
+def test_medium_has_a_gradient_where_an_image_is_flat(own):
+    network = weights.load_network("medium")
+    layers = tuple(name.replace("conv", "relu") for name in network.layers)
+    for value in (0.0, 0.5, 1.0):
+        flat = jnp.full((64, 64, 3), value)
+        for layer in layers:
+            gradient = jax.grad(lambda x, k=layer: vgg.features(network, x, (k,))[k].mean())(flat)
+            assert jnp.abs(gradient[24:40, 24:40]).max() > 0, (value, layer)

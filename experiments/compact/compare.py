@@ -1,14 +1,14 @@
-"""Stylize with the compact network, an untrained one and its teacher, and let VGG judge.
+"""Stylize with the embedded networks, an untrained one and a teacher, and let VGG judge.
 
     python experiments/compact/compare.py --photos PHOTOS --teachers WEIGHTS \\
-        [--images IMAGES] [--network compact.safetensors] -o OUT
+        [--images IMAGES] [--networks compact medium] -o OUT
 
-Content x style pairs, the same recipe for the three networks: with `--images` those of `PAIRS`,
+Content x style pairs, the same recipe for all networks: with `--images` those of `PAIRS`,
 from that folder's photographs and paintings; without it those of `FREE_PAIRS`, scikit-image's
 free photographs and styles that the project paints, whose sheet may be shown to anyone.
 
 The untrained network has the student's layers with a random start, the teacher is the distilled
-VGG-19 that taught blocks 4 and 5; both are normalised as the compact one is, so that one recipe
+VGG-19 that taught blocks 4 and 5; both are normalised as the embedded ones are, so that one recipe
 suits all. The judges are the exact first three blocks of VGG-16 and VGG-19, which no optimiser
 saw:
 
@@ -29,10 +29,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import student
 from data import centre, load_photos, split
 from export import as_network, normalise
 from generate import blots, cells, painted
+from student import init, parse_widths, to_arrays
 from teachers import DISTILLED_FILE, EXACT_FILE, read_distilled, read_exact
 
 import jaxstyle
@@ -42,6 +42,7 @@ sys.path.append(str(Path(__file__).parents[1] / "demo"))
 from paint import paint  # noqa: E402
 from photo import PHOTOS  # noqa: E402
 
+UNTRAINED_WIDTHS = "16/32/64/128/128"
 VGG16_FILE = "vgg16_caffe_bgr_conv1_1-conv3_3.npz"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
 CONTENT_LAYER = "relu3_3"
@@ -91,13 +92,13 @@ def as_floats(picture: Array) -> Array:
 
 
 def networks(arguments: argparse.Namespace) -> dict[str, jaxstyle.Network]:
-    """Give the three networks by name, with the same normalisation."""
+    """Give the networks by name, with the same normalisation."""
     held_in, _ = split(load_photos(arguments.photos))
     some = [centre(p, 192) for p in held_in[:: len(held_in) // 40]]
-    untrained = as_network(student.init(jax.random.key(1)), "untrained")
+    untrained = as_network(to_arrays(init(parse_widths(UNTRAINED_WIDTHS), 1)), "untrained")
     teacher, _ = read_distilled(arguments.teachers / DISTILLED_FILE)
     return {
-        "compact": jaxstyle.load_network(arguments.network),
+        **{Path(name).stem: jaxstyle.load_network(name) for name in arguments.networks},
         "untrained": normalise(untrained, some)[0],
         "teacher": normalise(teacher, some)[0],
     }
@@ -147,7 +148,7 @@ def main() -> None:
     add("--images", type=Path, help="folder of the content and style pictures of PAIRS")
     add("--photos", type=Path, required=True, help="the photographs of the training")
     add("--teachers", type=Path, required=True, help="folder of the teachers' npz files")
-    add("--network", default="compact", help="name or file (%(default)s)")
+    add("--networks", nargs="+", default=["compact", "medium"], help="names or files")
     add("-o", "--output", type=Path, required=True, help="folder to write to")
     add("--size", type=int, default=256, help="longest side (%(default)s)")
     add("--steps", type=int, help="instead of the recipe's")

@@ -67,6 +67,8 @@ class Crops:
     def crop(self) -> np.ndarray:
         """Make one crop `[side, side, 3]`, float32: three photographs to two generated pictures."""
         rng, side = self._rng, self._side
+        if rng.random() < 0.06:
+            return self._noisy(self._flat())[..., ::-1] - self._mean
         generated = rng.random() < 0.4
         source = self._pool if generated else self._photos
         picture = source[rng.integers(len(source))]
@@ -84,6 +86,21 @@ class Crops:
         if generated and rng.random() < 0.5:
             crop = crop.swapaxes(0, 1)
         return self._noisy(self._jitter(crop))[..., ::-1] - self._mean
+
+    def _flat(self) -> np.ndarray:
+        """Fill with one color, or a slow slope between two, or two parts: skies and walls."""
+        rng, side = self._rng, self._side
+        first, second = rng.uniform(0, 255, (2, 3))
+        kind = rng.integers(3)
+        if kind == 0:
+            second = first
+        elif kind == 1:
+            second = first + rng.normal(0, 15, 3)
+        y, x = np.indices((side, side), np.float32) / side - rng.uniform(0.2, 0.8)
+        angle = rng.uniform(0, 2 * np.pi)
+        along = np.sin(angle) * y + np.cos(angle) * x
+        mix = np.clip(0.5 + along * (1.0 if kind < 2 else side), 0, 1)[..., None]
+        return np.clip(first + (second - first) * mix, 0, 255).astype(np.float32)
 
     def _jitter(self, crop: np.ndarray) -> np.ndarray:
         """Vary brightness, contrast, saturation and tint; one in ten becomes another colour."""

@@ -1,6 +1,6 @@
 """Turn a trained student into a weights file whose channels all have mean activation 1.
 
-    python experiments/compact/export.py --run RUN --photos PHOTOS -o compact.safetensors
+    python experiments/compact/export.py --run RUN --photos PHOTOS -o medium.safetensors
 
 As Gatys et al. did with VGG-19, every channel is scaled so that its activation after the ReLU,
 averaged over pictures and positions, is 1; the next layer's kernels are divided by the same
@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import student
+import torch
 from data import centre, load_photos, split
-from safetensors import safe_open
-from student import INPUT_SCALE, Tree
-from train import EVALUATION_SIDE, to_input
+from student import INPUT_SCALE, Arrays
+from train import EVALUATION_SIDE, as_input, to_input
 
 from jaxstyle.vgg import CONVENTIONS, Network, activations
-from jaxstyle.weights.file import save_network
+from jaxstyle.weights.file import read_network, save_network
 
 LEAST_MEAN = 0.1
 """Channels whose mean is below this part of their layer's mean are scaled as if at it.
@@ -31,7 +31,8 @@ A channel that hardly ever fires has no mean to speak of; scaled to 1 its few pe
 rounding of a dead one, would outweigh all others.
 """
 SOURCE = (
-    "Trained from a random start by feature distillation (experiments/compact): targets at relu1_1 "
+    "Trained by feature distillation (experiments/compact), from the weights of this project's "
+    "network compact: targets at relu1_1 "
     "to relu3_4 from VGG-19 (Simonyan & Zisserman, Oxford; CC BY 4.0) as normalised in "
     "ColorfulSoft/StyleTransfer-Colorization-SuperResolution @ 4004a611 (MIT), at relu4_1 to "
     "relu5_1 from MingSun-Tse/Collaborative-Distillation @ 4a269dc9 (MIT). Channels have mean "
@@ -43,21 +44,25 @@ LICENCE = (
 )
 
 
-def read_student(path: Path) -> Tree:
-    """Read `student.safetensors` of a run."""
-    trained: Tree = {}
-    with safe_open(path, "numpy") as arrays:
-        for key in arrays.keys():  # noqa: SIM118
+def read_student(path: Path) -> Arrays:
+    """Read `student.npz` of a run."""
+    trained: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as arrays:
+        for key in arrays:
             layer, part = key.split(".")
-            trained.setdefault(layer, {})[part] = jnp.asarray(arrays.get_tensor(key))
-    return trained
+            trained.setdefault(layer, {})[part] = arrays[key]
+    return {name: trained[name] for name in sorted(trained)}
 
 
-def as_network(trained: Tree, name: str = "compact") -> Network:
+def as_network(trained: Arrays, name: str) -> Network:
     """Fold the scale of the student's input into conv1_1, so that it takes the Caffe input."""
-    params = dict(trained)
-    params["conv1_1"] = {**params["conv1_1"], "kernel": params["conv1_1"]["kernel"] / INPUT_SCALE}
-    return Network(params, "vgg19", CONVENTIONS["caffe"], name=name, source=SOURCE, licence=LICENCE)
+    params = {
+        layer: {part: jnp.asarray(array) for part, array in p.items()}
+        for layer, p in trained.items()
+    }
+    params["conv1_1"]["kernel"] /= INPUT_SCALE
+    convention = CONVENTIONS["caffe"].replace(padding="reflect")
+    return Network(params, "vgg19", convention, name=name, source=SOURCE, licence=LICENCE)
 
 
 def mean_activations(network: Network, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -69,7 +74,7 @@ def mean_activations(network: Network, pictures: list[np.ndarray]) -> dict[str, 
         found = activations(network, x, layers, pooling="max")
         return {name: found[name.replace("conv", "relu")].mean((0, 1)) for name in network.layers}
 
-    every = [means(network, to_input(picture)) for picture in pictures]
+    every = [means(network, jnp.asarray(to_input(picture))) for picture in pictures]
     return {name: np.mean([np.asarray(one[name]) for one in every], 0) for name in network.layers}
 
 
@@ -94,16 +99,31 @@ def normalise(network: Network, pictures: list[np.ndarray]) -> tuple[Network, di
     return network.replace(params=params, normalised=True), held_back
 
 
-def check(trained: Tree, network: Network, picture: np.ndarray) -> None:
-    """Make sure that each channel of the export is the trained one, up to its scale."""
+def error(trained: Arrays, network: Network, picture: np.ndarray) -> float:
+    """Compute how far the channels of an export are from the trained ones up to their scales.
+
+    Returns:
+      The largest difference at the deepest layer, as a part of that layer's largest value.
+    """
     x = to_input(picture)
     deepest = network.layers[-1].replace("conv", "relu")
-    before = student.features(trained, x[None], (deepest,))[deepest][0]
-    after = activations(network, x, (deepest,), pooling="max")[deepest]
-    scale = (before * after).sum((0, 1)) / jnp.maximum((before * before).sum((0, 1)), 1e-12)
-    error = float(jnp.abs(after - scale * before).max() / after.max())
-    if not error < 1e-3:
-        raise SystemExit(f"the export differs from the student by {error:.1e} at {deepest}")
+    found = student.features(
+        student.from_arrays(trained), as_input(x[None]), (deepest,), dtype=torch.float32
+    )
+    before = found[deepest][0].permute(1, 2, 0).numpy()
+    after = np.asarray(activations(network, jnp.asarray(x), (deepest,), pooling="max")[deepest])
+    scale = (before * after).sum((0, 1)) / np.maximum((before * before).sum((0, 1)), 1e-12)
+    return float(np.abs(after - scale * before).max() / after.max())
+
+
+def narrowed(network: Network) -> Network:
+    """Round all arrays to float16, as the file holds them."""
+    return network.replace(params=jax.tree.map(lambda a: a.astype(jnp.float16), network.params))
+
+
+def widened(network: Network) -> Network:
+    """Give all arrays in float32, as reading the file does."""
+    return network.replace(params=jax.tree.map(lambda a: a.astype(jnp.float32), network.params))
 
 
 def main() -> None:
@@ -115,6 +135,7 @@ def main() -> None:
     add("--run", type=Path, required=True, help="--out of train.py")
     add("--photos", type=Path, required=True, help="the photographs of the training")
     add("-o", "--output", type=Path, required=True, help="the .safetensors to write")
+    add("--name", default="medium", help="of the network (%(default)s)")
     add("--pictures", type=int, default=60, help="photographs to average over (%(default)s)")
     arguments = parser.parse_args()
     held_in, _ = split(load_photos(arguments.photos))
@@ -122,23 +143,26 @@ def main() -> None:
     photos = [held_in[i * len(held_in) // arguments.pictures] for i in range(arguments.pictures)]
     generated = pool[: arguments.pictures // 2]
     pictures = [centre(p, EVALUATION_SIDE) for p in (*photos, *generated)]
-    trained = read_student(arguments.run / "student.safetensors")
-    network, held_back = normalise(as_network(trained), pictures)
-    check(trained, network, pictures[0])
+    trained = read_student(arguments.run / "student.npz")
+    exact, held_back = normalise(as_network(trained, arguments.name), pictures)
+    wrong = error(trained, exact, pictures[0])
+    if not wrong < 1e-3:
+        raise SystemExit(f"the export differs from the student by {wrong:.1e}")
+    network = narrowed(exact)
     save_network(network, arguments.output)
+    network = widened(network)
     after = mean_activations(network, pictures)
-    print(
-        json.dumps(
-            {
-                "bytes": arguments.output.stat().st_size,
-                "held_back": held_back,
-                "mean_activation": {
-                    k: [float(v.min()), float(v.mean()), float(v.max())] for k, v in after.items()
-                },
-            },
-            indent=1,
-        )
-    )
+    report = {
+        "bytes": arguments.output.stat().st_size,
+        "digest": read_network(arguments.output).digest,
+        "held_back": held_back,
+        "dead": {k: int((v == 0).sum()) for k, v in after.items()},
+        "error_by_float16": error(trained, network, pictures[0]),
+        "mean_activation": {
+            k: [float(v.min()), float(v.mean()), float(v.max())] for k, v in after.items()
+        },
+    }
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

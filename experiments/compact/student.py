@@ -1,25 +1,28 @@
-"""The student: its widths, its random start, and a forward pass that is quick to train on CPU.
+"""The student: its widths, its start, and a forward pass in bfloat16.
 
-The same function as `jaxstyle.vgg` on the same params (`export.py` compares them), with
-convolutions written so that XLA's CPU gradients cost less.
+The same function as `jaxstyle.vgg` on the same params (`export.py` compares them). PyTorch,
+because its convolutions use a processor's bfloat16 units, on CPU (AMX) as on GPU; XLA's on CPU
+do not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
-from jax import lax
+import numpy as np
+import torch
+import torch.nn.functional as F
 
-from jaxstyle.vgg import convolutions, max_pool
+from jaxstyle.vgg import convolutions
 
-WIDTHS = {"1": 16, "2": 32, "3": 64, "4": 128, "5": 128}
-"""Channels in each block."""
 # Nothing teaches conv5_2 … conv5_4: a random layer there would pass for a trained one.
 DEEPEST = "conv5_1"
 INPUT_SCALE = 64.0
 """The student sees x / 64, so that a usual start suits it; export.py folds it into conv1_1."""
 
-Tree = dict[str, dict[str, jax.Array]]
+Tree = dict[str, dict[str, torch.Tensor]]
+"""`{"conv1_1": {"kernel": [out, 9 * in], "bias": [out]}, ...}`, a kernel's row in the order
+(row, column, input channel): one matrix a layer, as Muon wants them."""
+Arrays = Mapping[str, Mapping[str, np.ndarray]]
+"""The same with kernels `[3, 3, in, out]`, as weights files have them."""
 
 
 def layers() -> tuple[str, ...]:
@@ -28,75 +31,103 @@ def layers() -> tuple[str, ...]:
     return every[: every.index(DEEPEST) + 1]
 
 
-def init(key: jax.Array) -> Tree:
+def parse_widths(text: str) -> dict[str, int]:
+    """Read the channels of each layer from 13 numbers, or of each block from 5, with slashes."""
+    numbers = [int(n) for n in text.split("/")]
+    if len(numbers) == 5:
+        return {name: numbers[int(name[4]) - 1] for name in layers()}
+    return dict(zip(layers(), numbers, strict=True))
+
+
+def init(widths: Mapping[str, int], seed: int) -> Tree:
     """Draw kernels (He) and set biases to 0."""
-    student: Tree = {}
-    he, width_in = jax.nn.initializers.he_normal(), 3
-    for name, k in zip(layers(), jax.random.split(key, len(layers())), strict=True):
-        width = WIDTHS[name[4]]
-        kernel = he(k, (3, 3, width_in, width), jnp.float32)
-        student[name] = {"kernel": kernel, "bias": jnp.zeros(width)}
-        width_in = width
+    generator, width_in, student = torch.Generator().manual_seed(seed), 3, {}
+    for name in layers():
+        student[name] = {
+            "kernel": torch.randn(widths[name], 9 * width_in, generator=generator)
+            * (2 / (9 * width_in)) ** 0.5,
+            "bias": torch.zeros(widths[name]),
+        }
+        width_in = widths[name]
     return student
 
 
-def features(student: Tree, x: jax.Array, wanted: Sequence[str]) -> dict[str, jax.Array]:
-    """Compute the activations after the ReLU at the `wanted` layers, for `[n, h, w, 3]`."""
+def to_arrays(student: Tree) -> dict[str, dict[str, np.ndarray]]:
+    """Turn a student into numpy arrays with kernels `[3, 3, in, out]`."""
+    return {
+        name: {
+            "kernel": p["kernel"]
+            .detach()
+            .view(len(p["bias"]), 3, 3, -1)
+            .permute(1, 2, 3, 0)
+            .contiguous()
+            .cpu()
+            .numpy(),
+            "bias": p["bias"].detach().cpu().numpy(),
+        }
+        for name, p in student.items()
+    }
+
+
+def uncentered(student: Tree, means: Mapping[str, torch.Tensor]) -> Tree:
+    """Give a student that does with activations what `student` does with centered ones.
+
+    Activations are positive: without their means (`{"conv1_1": [out], ...}`, constants), a small
+    change of a kernel's weights does not add up to a large change of what comes out.
+    """
+    plain, before = {}, torch.zeros(3)
+    for name, p in student.items():
+        plain[name] = {
+            "kernel": p["kernel"],
+            "bias": p["bias"] - p["kernel"] @ before.repeat(9),
+        }
+        before = means[name]
+    return plain
+
+
+def _hwio(kernel: torch.Tensor, outputs: int) -> torch.Tensor:
+    return kernel.view(outputs, 3, 3, -1).permute(1, 2, 3, 0).contiguous()
+
+
+def from_arrays(arrays: Arrays) -> Tree:
+    """Do the opposite of `to_arrays`."""
+    return {
+        name: {
+            "kernel": torch.tensor(np.asarray(p["kernel"])).permute(3, 0, 1, 2).flatten(1),
+            "bias": torch.tensor(np.asarray(p["bias"])),
+        }
+        for name, p in arrays.items()
+    }
+
+
+def features(
+    student: Tree, x: torch.Tensor, wanted: Sequence[str], *, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, torch.Tensor]:
+    """Compute the activations after the ReLU at the `wanted` layers.
+
+    Args:
+      student: of any widths; as many layers from the first as there are.
+      x: `[n, 3, h, w]`, network input, float32.
+      wanted: layers.
+      dtype: of all but conv1_1, whose input has more values than bfloat16 can tell apart.
+
+    Returns:
+      `{layer: [n, c, h', w']}` of `dtype`, in the memory format of channels last.
+    """
     found, block = {}, "1"
     x = x / INPUT_SCALE
-    for name in layers():
+    for name in student:
         if name[4] != block:
-            x, block = max_pool(x), name[4]
-        kernel, bias = student[name]["kernel"], student[name]["bias"]
-        x = jax.nn.relu(_convolution(kernel.shape[2])(x, kernel) + bias)
+            x, block = F.max_pool2d(x, 2), name[4]
+        kind = torch.float32 if name == "conv1_1" else dtype
+        x = convolve(x.to(kind), student[name]["kernel"], student[name]["bias"]).relu().to(dtype)
         rectified = name.replace("conv", "relu")
         if rectified in wanted:
             found[rectified] = x
     return found
 
 
-def _convolution(channels: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Choose the form whose gradient was quickest on CPU at 96 px, on busy cores.
-
-    3 channels: columns and one product. 64 and more: XLA's own, but the kernel's gradient
-    as nine products. Between them XLA's own.
-    """
-    return _as_columns if channels == 3 else _by_products if channels >= 64 else _direct
-
-
-def _direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def _shifts(x: jax.Array) -> list[jax.Array]:
-    _, h, w, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return [x[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-
-
-def _as_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jnp.concatenate(_shifts(x), -1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-@jax.custom_vjp
-def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _direct(x, kernel)
-
-
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _direct(x, kernel), (x, kernel)
-
-
-def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    flat = g.reshape(-1, g.shape[-1])
-    products = [shift.reshape(-1, x.shape[-1]).T @ flat for shift in _shifts(x)]
-    return (
-        _direct(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3)),
-        jnp.stack(products).reshape(kernel.shape),
-    )
-
-
-_by_products.defvjp(_forward, _backward)
+def convolve(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Convolve with reflection around the map; a kernel as `Tree` has it."""
+    weight = kernel.to(x.dtype).view(len(bias), 3, 3, -1).permute(0, 3, 1, 2)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight, bias.to(x.dtype))

@@ -6,13 +6,16 @@ relu4_1 and relu5_1 to the 512 channels of VGG-19; its own activations at relu4_
 stand in where it has no map.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
+import torch.nn.functional as F
 
-from jaxstyle.vgg import CONVENTIONS, Network, Params, activations
+from jaxstyle.vgg import CONVENTIONS, Network, Params
 
 EXACT_FILE = "vgg19_normalised_bgr_conv1_1-conv3_4.npz"
 DISTILLED_FILE = "vgg19_compact_teacher_SE5.npz"
@@ -59,36 +62,95 @@ def _layer(arrays: np.lib.npyio.NpzFile, name: str) -> dict[str, jax.Array]:
     return {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(arrays[f"{name}.bias"])}
 
 
-def thin(layer: str, x: jax.Array) -> jax.Array:
-    """Keep every second row and column of blocks 1 and 2.
+SPARSE = {"1": 4, "2": 2, "3": 2}
+"""In training, rows and columns from one kept position to the next, by block.
 
-    Neighbours there say nearly the same, and a quarter of the positions makes both the
-    replay memory and the heads cheaper.
-    """
-    return x[..., 1::2, 1::2, :] if layer.startswith(("relu1", "relu2")) else x
+Neighbors say nearly the same, and the heads' products with all of VGG-19's channels would take as
+long as the student.
+"""
+DENSE = {"1": 2, "2": 2}
+"""The same where results are measured."""
+
+
+def thin(layer: str, x: torch.Tensor, spacing: Mapping[str, int]) -> torch.Tensor:
+    """Keep one row and column of `spacing[block]`."""
+    step = spacing.get(layer[4], 1)
+    if step == 1:
+        return x
+    # Cut as channels last, that the gradient comes back in that format.
+    cut = x.permute(0, 2, 3, 1)[:, step // 2 :: step, step // 2 :: step]
+    return cut.permute(0, 3, 1, 2)
+
+
+def _thinned(layer: str, x: torch.Tensor, spacing: Mapping[str, int]) -> torch.Tensor:
+    return thin(layer, x, spacing).contiguous(memory_format=torch.channels_last)
 
 
 class Teachers:
-    """Both teachers as one function from crops to targets."""
+    """Both teachers as one function from crops to targets, computed in bfloat16.
 
-    def __init__(self, folder: Path):
-        self._exact = read_exact(folder / EXACT_FILE)
-        self._distilled, self._maps = read_distilled(folder / DISTILLED_FILE)
-        # The weights are arguments: closed over, the compiler would fold them.
-        self._targets = jax.jit(_targets)
+    Both reflect the map at its edges. VGG-19 was trained with zeros there; but zeros are an edge
+    that no photograph has, and a student taught to see it paints a frame.
+    """
 
-    def targets(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Compute `{layer: [n, h', w', c]}` for network inputs `[n, h, w, 3]`."""
-        return self._targets(self._exact, self._distilled, self._maps, x)
+    def __init__(self, folder: Path, *, padding: str = "reflect"):
+        exact = read_exact(folder / EXACT_FILE)
+        distilled, maps = read_distilled(folder / DISTILLED_FILE)
+        self._exact = _tensors(exact.params)
+        self._distilled = _tensors(distilled.params)
+        self._maps = {
+            layer: {part: torch.tensor(np.asarray(a)) for part, a in m.items()}
+            for layer, m in maps.items()
+        }
+        self._padding = padding
+
+    @torch.no_grad()
+    def targets(
+        self,
+        x: torch.Tensor,
+        *,
+        spacing: Mapping[str, int] = SPARSE,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> dict[str, torch.Tensor]:
+        """Compute `{layer: [n, c, h', w']}` for network inputs `[n, 3, h, w]`."""
+        found = _forward(self._exact, x, self._padding, dtype)
+        deep = _forward(self._distilled, x, "reflect", dtype)
+        found |= {layer: deep[layer] for layer in ("relu4_1", *HIDDEN, "relu5_1")}
+        for layer in MAPPED:
+            m = self._maps[layer]
+            mapped = found[layer].permute(0, 2, 3, 1) @ m["kernel"].to(dtype) + m["bias"].to(dtype)
+            found[layer] = mapped.permute(0, 3, 1, 2)
+        return {layer: _thinned(layer, found[layer], spacing) for layer in TARGETS}
 
 
-def _targets(
-    exact: Network, distilled: Network, maps: Params, x: jax.Array
-) -> dict[str, jax.Array]:
-    def of_one(network: Network, layers: tuple[str, ...]) -> dict[str, jax.Array]:
-        return jax.vmap(lambda one: activations(network, one, layers, pooling="max"))(x)
+def _tensors(params: Params) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    return {
+        name: (
+            torch.tensor(np.asarray(p["kernel"]))
+            .permute(3, 2, 0, 1)
+            .contiguous(memory_format=torch.channels_last),
+            torch.tensor(np.asarray(p["bias"])),
+        )
+        for name, p in params.items()
+    }
 
-    found = of_one(exact, EXACT) | of_one(distilled, ("relu4_1", *HIDDEN, "relu5_1"))
-    for layer in MAPPED:
-        found[layer] = found[layer] @ maps[layer]["kernel"] + maps[layer]["bias"]
-    return {layer: thin(layer, found[layer]) for layer in TARGETS}
+
+def _forward(
+    layers: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    x: torch.Tensor,
+    padding: str,
+    dtype: torch.dtype,
+) -> dict[str, torch.Tensor]:
+    found, block = {}, "1"
+    for name, (weight, bias) in layers.items():
+        if name[4] != block:
+            x, block = F.max_pool2d(x, 2), name[4]
+        kind = torch.float32 if name == "conv1_1" else dtype
+        x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
+        if padding == "reflect":
+            x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight, bias)
+        else:
+            x = F.conv2d(x, weight, bias, padding=1)
+        x = x.relu_().to(dtype)
+        found[name.replace("conv", "relu")] = x
+    return found

@@ -1,50 +1,75 @@
-"""Train the compact VGG-19 by feature distillation.
+"""Train the embedded VGG-19 by feature distillation.
 
-    python experiments/compact/train.py --photos PHOTOS --teachers WEIGHTS --out RUN --minutes 35
+    python experiments/compact/train.py --photos PHOTOS --teachers WEIGHTS --out RUN --minutes 80 \
+        [--from NETWORK.safetensors] [--widths 16/32/64/128/128]
 
-A student of VGG-19's topology with 16/32/64/128/128 channels learns, from a random start, to
-carry what its teachers see: a 1x1 linear head on each of its layers predicts the teachers'
-activations at that layer, and the loss is the sum over layers of
+A student of VGG-19's topology learns to carry what its teachers see: a 1x1 linear head on each
+of its layers predicts the teachers' activations at that layer, and the loss is the weighted sum
+over layers of
 
     mean((head(student) - teacher)**2) / variance(teacher).
 
 The heads are thrown away; `export.py` turns the student into a weights file. The held-out
 figure, 1 - R**2 per layer, is the same quotient over whole photographs' middles.
 
-The full-width teacher costs several times the student. Each batch of targets is therefore
-kept for a while and used `--reuse` times, at random, among those of `--memory` batches.
+With `--from` the student starts as the network of a file, whose live channels it keeps; new ones
+(`widen.py`) take the places of dead ones and fill wider layers. All heads are fitted by least
+squares.
+
+One thread makes batches with their targets, another trains on them, on each about `--reuse` times.
 """
 
 import argparse
 import dataclasses
-import functools
 import json
+import math
 import os
+import queue
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+import torch
 from data import Crops, Picture, centre, load_photos, load_pool, split
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.flax import load_file, save_file
-from student import Tree, features, init
-from teachers import TARGETS, Teachers, thin
+from student import (
+    INPUT_SCALE,
+    Tree,
+    features,
+    from_arrays,
+    init,
+    parse_widths,
+    to_arrays,
+    uncentered,
+)
+from teachers import DENSE, SPARSE, TARGETS, Teachers, thin
+from widen import Batch, fit_heads, standardized, widen, without_dead
 
-from jaxstyle.vgg import CONVENTIONS, preprocess
+from jaxstyle.vgg import CONVENTIONS
+from jaxstyle.weights.file import read_network
 
 EVALUATION_SIDE = 192
+ADAM = 0.3
+"""Adam's rate as a part of Muon's. Adam moves all of a head's weights by one size: their changes
+add up, where those of Muon have all directions."""
+AVERAGE = 0.998
+"""Of the running mean of the weights, which is what is evaluated and exported."""
 
 LAYER_WEIGHTS = {layer: 1.0 for layer in TARGETS} | {
+    # Layers whose error counts most in use, or is small beside the others' sum.
+    "relu1_2": 1.5,
+    "relu2_2": 1.2,
+    "relu3_1": 1.2,
+    "relu3_2": 1.2,
+    "relu4_1": 2.0,
+    "relu5_1": 1.5,
     # The distilled teacher's inner layers, which no loss of its own training shaped.
-    "relu4_2": 0.5,
-    "relu4_3": 0.3,
-    "relu4_4": 0.3,
+    "relu4_2": 0.3,
+    "relu4_3": 0.2,
+    "relu4_4": 0.2,
 }
 
 
@@ -55,12 +80,13 @@ class Config:
     photos: Path
     teachers: Path
     out: Path
+    start: Path | None
+    widths: str
     minutes: float | None
     steps: int | None
     batch: int
     side: int
     learning_rate: float
-    optimizer: str
     weight_decay: float
     reuse: int
     memory: int
@@ -68,158 +94,149 @@ class Config:
     seed: int
 
 
-class State(NamedTuple):
-    """All that a checkpoint holds besides numbers."""
-
-    student: Tree
-    heads: Tree
-    opt: Any
-
-
 def squared_errors(
-    student: Tree, heads: Tree, x: jax.Array, targets: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
+    student: Tree,
+    heads: Tree,
+    x: torch.Tensor,
+    targets: dict[str, torch.Tensor],
+    *,
+    spacing: Mapping[str, int] = SPARSE,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, torch.Tensor]:
     """Sum (head(student) - teacher)**2 for each layer."""
-    found = features(student, x, TARGETS)
-    return {
-        layer: jnp.square(
-            thin(layer, found[layer]) @ heads[layer]["kernel"] + heads[layer]["bias"] - target
-        ).sum()
-        for layer, target in targets.items()
-    }
+    found = features(student, x, TARGETS, dtype=dtype)
+    sums = {}
+    for layer, target in targets.items():
+        rows = thin(layer, found[layer], spacing).permute(0, 2, 3, 1).flatten(0, 2)
+        wanted = target.permute(0, 2, 3, 1).flatten(0, 2)
+        head = heads[layer]
+        given = torch.addmm(head["bias"].to(dtype), rows, head["kernel"].to(dtype))
+        sums[layer] = (given - wanted).float().square().sum()
+    return sums
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Build the optimiser for a learning rate of 1; `train_step` applies the scheduled one.
+class Optimizer:
+    """Muon for the kernels, Adam for heads and biases, at steps relative to a layer's start.
 
-    Muon orthogonalises the update of a convolution seen as a matrix (inputs x outputs), at the
-    size that Adam's would have; heads and biases take Adam.
+    Muon orthogonalises the update of a convolution seen as a matrix (outputs x inputs), at the
+    size that Adam's would have. He's start falls as 1 / sqrt(inputs) while both have one size
+    everywhere: so a kernel's step is scaled likewise, 1 for 64 input channels.
     """
-    if config.optimizer == "adamw":
-        return optax.adamw(1.0, b2=0.99, weight_decay=config.weight_decay)
 
-    def dimensions(params: Any) -> Any:
-        conv = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
-        return jax.tree.map(lambda p: conv if p.ndim == 4 else None, params)
+    def __init__(self, student: Tree, heads: Tree, weight_decay: float):
+        kernels = [p["kernel"] for p in student.values()]
+        others = [p["bias"] for p in student.values()] + [
+            a for h in heads.values() for a in h.values()
+        ]
+        self._muon = torch.optim.Muon(
+            [{"params": [k], "scale": (9 * 64 / k.shape[1]) ** 0.5} for k in kernels],
+            lr=1.0,
+            weight_decay=weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self._adam = torch.optim.Adam(others, lr=1.0, betas=(0.9, 0.99))
 
-    return optax.contrib.muon(
-        1.0,
-        weight_decay=config.weight_decay,
-        adam_learning_rate=1.0,
-        adam_b2=0.99,
-        adam_weight_decay=config.weight_decay,
-        consistent_rms=0.2,
-        muon_weight_dimension_numbers=dimensions,
-    )
+    def step(self, rate: float) -> None:
+        for group in self._muon.param_groups:
+            group["lr"] = rate * group["scale"]
+        for group in self._adam.param_groups:
+            group["lr"] = ADAM * rate
+        self._muon.step()
+        self._adam.step()
+        self._muon.zero_grad()
+        self._adam.zero_grad()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
-@functools.partial(jax.jit, static_argnames="optimizer", donate_argnames="state")
-def train_step(
-    optimizer: optax.GradientTransformation,
-    state: State,
-    x: jax.Array,
-    targets: dict[str, jax.Array],
-    variances: dict[str, jax.Array],
-    rate: jax.Array,
-) -> tuple[State, dict[str, jax.Array]]:
-    """Make one step; returns the new state and 1 - R**2 of the batch at each layer."""
-
-    def loss_fn(both: tuple[Tree, Tree]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        errors = squared_errors(*both, x, targets)
-        ratios = {k: e / targets[k].size / variances[k] for k, e in errors.items()}
-        return sum(LAYER_WEIGHTS[k] * r for k, r in ratios.items()), ratios
-
-    params = (state.student, state.heads)
-    gradients, ratios = jax.grad(loss_fn, has_aux=True)(params)
-    updates, opt = optimizer.update(gradients, state.opt, params)
-    student, heads = optax.apply_updates(
-        params, jax.tree.map(lambda u: rate * _relative(u) * u, updates)
-    )
-    return State(student, heads, opt), ratios
-
-
-def _relative(update: jax.Array) -> float:
-    """Scale a convolution's step as its start is scaled, so that layers change alike.
-
-    He's start falls as 1 / sqrt(inputs) while both optimisers' steps have one size
-    everywhere; 1 for the 64-channel layers.
-    """
-    return float(np.sqrt(9 * 64 / np.prod(update.shape[:3]))) if update.ndim == 4 else 1.0
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._muon.load_state_dict(state["muon"])
+        self._adam.load_state_dict(state["adam"])
 
 
 def learning_rate(peak: float, progress: float) -> float:
-    """Warm up over a fiftieth of the run, then fall to zero along half a cosine."""
-    if progress < 0.02:
-        return peak * (0.05 + 0.95 * progress / 0.02)
-    return peak * 0.5 * (1 + np.cos(np.pi * min(1.0, (progress - 0.02) / 0.98)))
+    """Warm up over a hundredth of the run, then fall to zero along half a cosine."""
+    if progress < 0.01:
+        return peak * (0.05 + 0.95 * progress / 0.01)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.01) / 0.99)))
+
+
+def as_input(crops: np.ndarray) -> torch.Tensor:
+    """Turn network inputs `[n, h, w, 3]` into `[n, 3, h, w]`, channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2)
+
+
+def to_input(picture: Picture) -> np.ndarray:
+    """Turn a uint8 picture into the network's input `[h, w, 3]`."""
+    return picture[..., ::-1].astype(np.float32) - np.asarray(CONVENTIONS["caffe"].mean, np.float32)
 
 
 class Replay:
-    """Batches with their targets, each given out about `reuse` times before it is dropped."""
+    """Batches with their targets from another thread, each given out about `reuse` times."""
 
     def __init__(
         self, crops: Iterator[np.ndarray], teachers: Teachers, reuse: int, memory: int, seed: int
     ):
         self._crops, self._teachers = crops, teachers
         self._reuse, self._memory = reuse, memory
-        self._held: list[tuple[jax.Array, dict[str, jax.Array]]] = []
+        self._ready: queue.Queue[Batch] = queue.Queue(8)
+        self._held: list[Batch] = []
         self._drawn = 0
+        self.made = 0
         self._rng = np.random.default_rng([seed, 3])
+        threading.Thread(target=self._fill, daemon=True).start()
 
-    def fresh(self) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Make a batch and its targets, and keep them in the place of the oldest."""
-        x = jnp.asarray(next(self._crops))
-        pair = (x, self._teachers.targets(x))
+    def _fill(self) -> None:
+        torch.set_num_threads(1)
+        while True:
+            x = as_input(next(self._crops))
+            self._ready.put((x, self._teachers.targets(x)))
+            self.made += 1
+
+    def fresh(self) -> Batch:
+        """Wait for a new batch, and keep it in the place of the oldest."""
+        pair = self._ready.get()
         self._held.append(pair)
         del self._held[: -self._memory]
         return pair
 
-    def draw(self) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Give a new batch one time in `reuse`, an old one otherwise."""
+    def draw(self) -> Batch:
+        """Give a new batch one time in `reuse`, one of the last `memory` otherwise."""
         self._drawn += 1
-        if self._drawn % self._reuse == 1 or self._reuse == 1:
+        if self._drawn % self._reuse == 0 or len(self._held) < 8:
             return self.fresh()
         return self._held[self._rng.integers(len(self._held))]
 
 
-def begin(replay: Replay, student: Tree, batches: int = 16) -> tuple[Tree, dict[str, float]]:
-    """Fit the heads to the untrained student by least squares; measure the targets' variances.
-
-    From arbitrary heads the first thousand steps would go into finding the teachers' means.
-
-    Returns:
-      The heads, and each layer's variance about its channels' means.
-    """
-
-    @jax.jit
-    def moments(student: Tree, x: jax.Array, targets: dict[str, jax.Array]) -> dict[str, Any]:
-        found, sums = features(student, x, TARGETS), {}
-        for layer, target in targets.items():
-            f, t = thin(layer, found[layer]), target.reshape(-1, target.shape[-1])
-            f = jnp.concatenate([f.reshape(len(t), -1), jnp.ones((len(t), 1))], 1)
-            sums[layer] = (f.T @ f, f.T @ t, jnp.square(t).sum())
-        return sums
-
-    totals: Any = None
-    for _ in range(batches):
-        one = jax.tree.map(lambda a: np.asarray(a, np.float64), moments(student, *replay.fresh()))
-        totals = one if totals is None else jax.tree.map(np.add, totals, one)
-    heads, variances = {}, {}
-    for layer, (ff, ft, tt) in totals.items():
-        ridge = 1e-3 * np.trace(ff) / len(ff) * np.eye(len(ff))
-        ridge[-1, -1] = 0.0
-        fit = np.linalg.solve(ff + ridge, ft)
-        heads[layer] = {
-            "kernel": jnp.asarray(fit[:-1], jnp.float32),
-            "bias": jnp.asarray(fit[-1], jnp.float32),
+def uncentered_heads(heads: Tree, means: Mapping[str, torch.Tensor]) -> Tree:
+    """Do for heads what `uncentered` does for convolutions."""
+    return {
+        layer: {
+            "kernel": p["kernel"],
+            "bias": p["bias"] - means[layer.replace("relu", "conv")] @ p["kernel"],
         }
-        count, sums = ff[-1, -1], ft[-1]
-        variances[layer] = float((tt - (sums**2).sum() / count) / count / len(sums))
-    return heads, variances
+        for layer, p in heads.items()
+    }
 
 
+def variances_of(batches: list[Batch]) -> dict[str, float]:
+    """Compute each layer's variance about its channels' means."""
+    every = {}
+    for layer in TARGETS:
+        rows = torch.cat([t[layer].permute(0, 2, 3, 1).flatten(0, 2) for _, t in batches])
+        every[layer] = float(rows.float().var(0, correction=0).mean())
+    return every
+
+
+@torch.no_grad()
 def evaluate(
-    student: Tree, heads: Tree, teachers: Teachers, photos: list[Picture], side: int
+    student: Tree,
+    heads: Tree,
+    teachers: Teachers,
+    photos: list[Picture],
+    side: int,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> dict[str, float]:
     """Report 1 - R**2 at each layer over the middles of some photographs.
 
@@ -230,46 +247,28 @@ def evaluate(
     sums: dict[str, Any] = defaultdict(float)
     squares: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
-    compute = jax.jit(squared_errors)
     for photo in photos:
-        x = to_input(centre(photo, side))[None]
-        targets = teachers.targets(x)
-        for layer, e in compute(student, heads, x, targets).items():
-            t = targets[layer]
+        x = as_input(to_input(centre(photo, side))[None])
+        how = {"spacing": DENSE, "dtype": dtype}
+        targets = teachers.targets(x, **how)
+        for layer, e in squared_errors(student, heads, x, targets, **how).items():
+            t = targets[layer].float()
             errors[layer] += float(e)
-            sums[layer] += np.asarray(t.sum((0, 1, 2)), np.float64)
-            squares[layer] += float(jnp.square(t).sum())
-            counts[layer] += t[..., 0].size
+            sums[layer] += t.sum((0, 2, 3), dtype=torch.float64)
+            squares[layer] += float(t.square().sum())
+            counts[layer] += t[:, 0].numel()
     return {k: errors[k] / (squares[k] - float((sums[k] ** 2).sum()) / counts[k]) for k in errors}
 
 
-def to_input(picture: Picture) -> jax.Array:
-    """Turn a uint8 picture into the network's input."""
-    return preprocess(CONVENTIONS["caffe"], jnp.asarray(picture, jnp.float32) / 255)
+def parameters(*trees: Tree) -> list[torch.Tensor]:
+    """List all tensors, in order."""
+    return [a for tree in trees for p in tree.values() for a in p.values()]
 
 
-def save_checkpoint(folder: Path, state: State, numbers: dict[str, Any]) -> None:
-    """Write `checkpoint.safetensors`: arrays by position in the tree, numbers as metadata."""
-    leaves = {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
-    student = {f"{n}.{k}": v for n, p in state.student.items() for k, v in p.items()}
-    for name, arrays in (("checkpoint", leaves), ("student", student)):
-        partial = folder / f"{name}.partial"
-        save_file(arrays, partial, metadata={"numbers": json.dumps(numbers)})
-        os.replace(partial, folder / f"{name}.safetensors")
-
-
-def load_checkpoint(folder: Path, like: State) -> tuple[State, dict[str, Any]]:
-    """Read back what `save_checkpoint` wrote, into a tree of the form of `like`."""
-    from safetensors import safe_open
-
-    path = folder / "checkpoint.safetensors"
-    arrays = load_file(path)
-    with safe_open(path, "numpy") as opened:
-        numbers = json.loads(opened.metadata()["numbers"])
-    leaves, structure = jax.tree.flatten(like)
-    if len(leaves) != len(arrays):
-        raise SystemExit(f"{path} is of another optimizer or network; use an empty --out")
-    return jax.tree.unflatten(structure, [arrays[f"{i:04d}"] for i in range(len(leaves))]), numbers
+def save(folder: Path, name: str, content: Any) -> None:
+    """Write a file of torch's, whole or not at all."""
+    torch.save(content, folder / f"{name}.partial")
+    os.replace(folder / f"{name}.partial", folder / name)
 
 
 def plot(folder: Path, history: list[dict[str, Any]]) -> None:
@@ -281,12 +280,12 @@ def plot(folder: Path, history: list[dict[str, Any]]) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 5))
     for i, layer in enumerate(TARGETS):
-        colour = plt.cm.turbo(i / (len(TARGETS) - 1))
+        color = plt.cm.turbo(i / (len(TARGETS) - 1))
         for key, form in (("train", "-"), ("held_out", "o")):
             points = [(h["step"], h[key][layer]) for h in history if key in h]
             if points:
                 label = layer if key == "train" else None
-                axes.plot(*zip(*points, strict=True), form, color=colour, ms=3, lw=1, label=label)
+                axes.plot(*zip(*points, strict=True), form, color=color, ms=3, lw=1, label=label)
     axes.set(yscale="log", xlabel="step", ylabel="1 − R²", title="line: crops; dot: held out")
     axes.grid(alpha=0.3, which="both")
     axes.legend(ncol=2, fontsize=7)
@@ -295,83 +294,141 @@ def plot(folder: Path, history: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
+def start_of(config: Config, batches: list[Batch]) -> Tree:
+    """Draw a student, or read the file it starts from and widen it."""
+    if config.start is None:
+        return init(parse_widths(config.widths), config.seed)
+    params = {
+        name: {part: np.array(a) for part, a in p.items()}
+        for name, p in read_network(config.start).params.items()
+    }
+    params["conv1_1"]["kernel"] *= INPUT_SCALE
+    student = from_arrays(params)
+    had = {name: len(p["bias"]) for name, p in student.items()}
+    student = without_dead(student, batches)
+    widths = parse_widths(config.widths) if config.widths else had
+    print("new channels:", {n: widths[n] - len(p["bias"]) for n, p in student.items()}, flush=True)
+    return widen(student, widths, batches, config.seed)
+
+
 def train(config: Config, *, resume: bool) -> None:
     """Run to the end of the schedule, writing checkpoints, `history.json` and `loss.png`."""
+    torch.set_num_threads(1)
     config.out.mkdir(parents=True, exist_ok=True)
     held_in, held_out = split(load_photos(config.photos))
     teachers = Teachers(config.teachers)
     pool = load_pool(config.out / "pool.npy", held_in, config.pool, config.seed)
 
-    numbers: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
-    previous = config.out / "checkpoint.safetensors"
+    previous = config.out / "checkpoint.pt"
     # Other crops after a pause than those already seen.
     seed = config.seed + (os.stat(previous).st_mtime_ns % 10**6 if resume else 0)
     crops = Crops(held_in, pool, config.side, CONVENTIONS["caffe"].mean, seed)
     replay = Replay(crops.batches(config.batch), teachers, config.reuse, config.memory, seed)
-    student = init(jax.random.key(config.seed))
-    heads, variances = begin(replay, student)
-    optimizer = make_optimizer(config)
-    state = State(student, heads, optimizer.init((student, heads)))
-    if resume:
-        state, numbers = load_checkpoint(config.out, state)
-        variances = numbers["variances"]
-    numbers["variances"] = variances
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
     (config.out / "config.json").write_text(json.dumps(settings, indent=1))
 
+    numbers: dict[str, Any] = {"step": 0, "seconds": 0.0, "cpu_seconds": 0.0, "history": []}
+    if resume:
+        loaded = torch.load(previous)
+        student, heads, numbers = loaded["student"], loaded["heads"], loaded["numbers"]
+        mean_student, mean_heads = loaded["mean_student"], loaded["mean_heads"]
+        means = loaded["means"]
+    else:
+        batches = [replay.fresh() for _ in range(min(config.memory, 32))]
+        numbers["variances"] = variances_of(batches)
+        student, means = standardized(start_of(config, batches), batches)
+        heads = fit_heads(student, batches)
+        negative = {name: -mean for name, mean in means.items()}
+        student, heads = uncentered(student, negative), uncentered_heads(heads, negative)
+        mean_student, mean_heads = (
+            {n: {k: a.clone() for k, a in p.items()} for n, p in tree.items()}
+            for tree in (student, heads)
+        )
+    for a in parameters(student, heads):
+        a.requires_grad_(True)
+    optimizer = Optimizer(student, heads, config.weight_decay)
+    if resume:
+        optimizer.load_state_dict(loaded["optimizer"])
+    variances = numbers["variances"]
     history: list[dict[str, Any]] = numbers["history"]
-    variances = {k: jnp.float32(v) for k, v in variances.items()}
-    window: list[dict[str, jax.Array]] = []
-    before, begun = numbers["seconds"], time.monotonic()
+
+    window: list[dict[str, float]] = []
+    before, begun = dict(numbers), time.monotonic()
+    cpu = time.process_time()
     saved = looked = begun
 
     def checkpoint() -> None:
-        numbers["seconds"] = before + time.monotonic() - begun
-        save_checkpoint(config.out, state, numbers)
+        numbers["seconds"] = before["seconds"] + time.monotonic() - begun
+        numbers["cpu_seconds"] = before["cpu_seconds"] + time.process_time() - cpu
+        state = {"student": student, "heads": heads, "numbers": numbers}
+        state |= {"mean_student": mean_student, "mean_heads": mean_heads, "means": means}
+        save(config.out, "checkpoint.pt", state | {"optimizer": optimizer.state_dict()})
+        np.savez(
+            config.out / "student.partial.npz",
+            **{
+                f"{n}.{k}": v
+                for n, p in to_arrays(uncentered(mean_student, means)).items()
+                for k, v in p.items()
+            },
+        )
+        os.replace(config.out / "student.partial.npz", config.out / "student.npz")
         (config.out / "history.json").write_text(json.dumps(history))
-        plot(config.out, history)
 
-    columns = (
-        BarColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task("train", total=1.0, words="")
-        while True:
-            now = time.monotonic()
-            if config.steps is not None:
-                progress = numbers["step"] / config.steps
-            else:
-                progress = (before + now - begun) / (60 * config.minutes)
-            if progress >= 1:
-                break
-            x, targets = replay.draw()
-            rate = jnp.float32(learning_rate(config.learning_rate, progress))
-            state, ratios = train_step(optimizer, state, x, targets, variances, rate)
-            window.append(ratios)
-            numbers["step"] += 1
-            if numbers["step"] % 50 == 0:
-                train_ratios = {k: float(np.mean([w[k] for w in window])) for k in TARGETS}
-                window.clear()
-                history.append({"step": numbers["step"], "train": train_ratios})
-                deep = " ".join(f"{train_ratios[f'relu{b}_1']:.3f}" for b in range(1, 6))
-                words = f"step {numbers['step']}  1-R2 at reluX_1: {deep}"
-                bar.update(task, completed=progress, words=words)
-                if not bar.console.is_terminal:
-                    print(f"{now - begun:7.0f} s  {words}", flush=True)
-            if now - looked > 300:
-                looked = now
-                few = evaluate(state.student, state.heads, teachers, held_out[::5], EVALUATION_SIDE)
-                history.append({"step": numbers["step"], "held_out": few})
-            if now - saved > 60:
-                saved = now
-                checkpoint()
-    final = evaluate(state.student, state.heads, teachers, held_out, EVALUATION_SIDE)
-    history.append({"step": numbers["step"], "held_out": final})
+    def look(photos: list[Picture]) -> dict[str, float]:
+        both = uncentered(mean_student, means), uncentered_heads(mean_heads, means)
+        few = evaluate(*both, teachers, photos, EVALUATION_SIDE)
+        history.append({"step": numbers["step"], "held_out": few})
+        words = " ".join(f"{k[4:]} {v:.3f}" for k, v in few.items())
+        print(f"{time.strftime('%H:%M')} step {numbers['step']} held out: {words}", flush=True)
+        return few
+
+    if not resume:
+        look(held_out)
+    while True:
+        now = time.monotonic()
+        if config.steps is not None:
+            progress = numbers["step"] / config.steps
+        else:
+            progress = (before["seconds"] + now - begun) / (60 * config.minutes)
+        if progress >= 1:
+            break
+        x, targets = replay.draw()
+        both = uncentered(student, means), uncentered_heads(heads, means)
+        errors = squared_errors(*both, x, targets)
+        ratios = {k: e / targets[k].numel() / variances[k] for k, e in errors.items()}
+        sum(LAYER_WEIGHTS[k] * r for k, r in ratios.items()).backward()
+        optimizer.step(learning_rate(config.learning_rate, progress))
+        numbers["step"] += 1
+        with torch.no_grad():
+            # In a young run the mean forgets its start faster.
+            weight = 1 - min(AVERAGE, numbers["step"] / (numbers["step"] + 10))
+            torch._foreach_lerp_(
+                parameters(mean_student, mean_heads),
+                [a.detach() for a in parameters(student, heads)],
+                weight,
+            )
+        window.append({k: float(r.detach()) for k, r in ratios.items()})
+        if numbers["step"] % 100 == 0:
+            train_ratios = {k: float(np.mean([w[k] for w in window])) for k in TARGETS}
+            window.clear()
+            history.append({"step": numbers["step"], "train": train_ratios})
+            words = " ".join(f"{k[4:]} {v:.3f}" for k, v in train_ratios.items())
+            used = time.process_time() - cpu
+            print(
+                f"{now - begun:7.0f} s {used:7.0f} cpu s  step {numbers['step']}  "
+                f"fresh {replay.made}  {words}",
+                flush=True,
+            )
+        if now - looked > 180:
+            looked = now
+            look(held_out[::4])
+        if now - saved > 120:
+            saved = now
+            checkpoint()
+    final = look(held_out)
     checkpoint()
-    report = {"steps": numbers["step"], "seconds": numbers["seconds"], "held_out": final}
+    plot(config.out, history)
+    report = {k: numbers[k] for k in ("step", "seconds", "cpu_seconds")} | {"held_out": final}
     (config.out / "result.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
 
@@ -385,15 +442,16 @@ def main() -> None:
     add("--photos", type=Path, required=True, help="folder of JPEG photographs")
     add("--teachers", type=Path, required=True, help="folder of the teachers' npz files")
     add("--out", type=Path, required=True, help="folder for checkpoints, history and plot")
+    add("--from", dest="start", type=Path, help="weights file to start from (default: random)")
+    add("--widths", default="", help="channels of 13 layers or 5 blocks (default: as --from)")
     add("--minutes", type=float, help="length of the run; the schedule ends with it")
-    add("--steps", type=int, help="length of the run in steps instead (reproducible)")
-    add("--batch", type=int, default=3, help="crops a step (%(default)s)")
-    add("--side", type=int, default=112, help="pixels of a crop's side (%(default)s)")
+    add("--steps", type=int, help="length of the run in steps instead")
+    add("--batch", type=int, default=6, help="crops a step (%(default)s)")
+    add("--side", type=int, default=128, help="pixels of a crop's side (%(default)s)")
     add("--learning-rate", type=float, default=2e-3, help="at the top (%(default)s)")
-    add("--optimizer", choices=("muon", "adamw"), default="muon")
     add("--weight-decay", type=float, default=1e-4, help="decoupled (%(default)s)")
-    add("--reuse", type=int, default=4, help="times a batch of targets is used (%(default)s)")
-    add("--memory", type=int, default=128, help="batches kept for reuse (%(default)s: 2 GB)")
+    add("--reuse", type=int, default=2, help="times a batch of targets is used (%(default)s)")
+    add("--memory", type=int, default=96, help="batches kept for reuse (%(default)s: 2.5 GB)")
     add("--pool", type=int, default=400, help="generated pictures (%(default)s)")
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -402,6 +460,8 @@ def main() -> None:
     config = Config(**arguments)
     if (config.minutes is None) == (config.steps is None):
         parser.error("give either --minutes or --steps")
+    if not config.widths and config.start is None:
+        parser.error("give --widths, --from or both")
     train(config, resume=resume)
 
 

@@ -61,8 +61,8 @@ weights_option = click.option(
     metavar="NAME|FILE",
     default="auto",
     show_default=True,
-    help="Network: `compact` (embedded), a name of `jaxstyle weights list` or a converted "
-    ".safetensors; `auto` is vgg19 if it has been fetched, else compact.",
+    help="Network: `medium` or the faster `compact` (embedded), a name of `jaxstyle weights list` "
+    "or a converted .safetensors; `auto` is vgg19 if it has been fetched, else medium.",
 )
 serve_option = click.option(
     "--serve",

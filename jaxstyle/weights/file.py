@@ -1,8 +1,9 @@
 """The one format that networks are kept in: a `.safetensors` that says how to use it.
 
-The arrays are called `conv1_1.kernel` (HWIO) and `conv1_1.bias`; the metadata, all
-strings, are `format`, `network`, `name`, `source`, `licence`, `channel_order`, `scale`,
-`mean`, `std`, `padding`, `digest` and, where every mean activation is 1, `normalised`.
+The arrays are called `conv1_1.kernel` (HWIO) and `conv1_1.bias`; they are float32, float16 or
+bfloat16 in the file, and float32 in use. The metadata, all strings, are `format`, `network`,
+`name`, `source`, `licence`, `channel_order`, `scale`, `mean`, `std`, `padding`, `digest` and, where
+every mean activation is 1, `normalised`.
 """
 
 import hashlib

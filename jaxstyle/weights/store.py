@@ -17,7 +17,7 @@ from jaxstyle.weights.manifest import Embedded, Source, read_manifest
 CACHE_ENVIRONMENT = "JAXSTYLE_CACHE"
 
 _PREFERRED = "vgg19"
-_FALLBACK = "compact"
+_FALLBACK = "medium"
 _STALE_SECONDS = 24 * 3600
 
 
@@ -159,7 +159,7 @@ def load_network(name_or_path: str | os.PathLike = "auto") -> Network:
     """Load weights by name or from a converted file.
 
     Args:
-      name_or_path: `"auto"` (`"vgg19"` if it is in the cache, else `"compact"`), one of
+      name_or_path: `"auto"` (`"vgg19"` if it is in the cache, else `"medium"`), one of
         `names()`, or a `.safetensors` that `jaxstyle weights convert` wrote.
 
     Returns:
