@@ -122,4 +122,4 @@ def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str,
             near = difflib.get_close_matches(name, fields, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
             raise JaxstyleError(f"{name}: not a setting of a recipe; {hint}")
-    return dataclasses.replace(base, **settings)
+    return base.updated(settings)
