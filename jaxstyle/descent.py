@@ -20,7 +20,15 @@ from jaxstyle.divergence import diverged
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.objective import Terms
 from jaxstyle.prepare import Job
-from jaxstyle.programs import Carry, advance, as_saved, common_arguments, hand_over, started
+from jaxstyle.programs import (
+    Carry,
+    advance,
+    as_saved,
+    common_arguments,
+    enlarged,
+    hand_over,
+    started,
+)
 from jaxstyle.sharding import Rows, readable
 
 
@@ -169,7 +177,11 @@ def _descend(
         clock.lap()
     else:
         assert not isinstance(layout, Rows), "refused by prepare"
-        small: Any = latest.image, np.asarray(latest.evaluations, np.int32)
+        larger = enlarged(
+            latest.image, job.scales[level - 1].start, scale.start,
+            detailed=scale.detailed, shape=scale.start.shape,
+        )  # fmt: skip
+        small: Any = larger, np.asarray(latest.evaluations, np.int32)
         small = layout.place_state(small, scale.size[1]) if layout else small
         carry, *_ = begun(small[0])
         carry = hand_over(arguments[2], latest.carry, carry, small[1], axes=axes, layout=layout)

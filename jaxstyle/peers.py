@@ -116,6 +116,8 @@ points, for which ours stands in.
 
 CROWSON = Recipe(
     scales=1,
+    scale_ratio=2**0.5,
+    scale_detail=False,
     bounds="none",
     content_layers=_RELU4_2,
     style_layers=_first_of_blocks(*(weight / 341 for weight in (256, 64, 16, 4, 1))),

@@ -46,6 +46,8 @@ class Job(NamedTuple):
     coarser: tuple["Job", ...] = ()
     """With several scales the jobs of the smaller ones, smallest first; the `start` of the first
     is where the run starts."""
+    detailed: tuple[bool, ...] = ()
+    """For each initial image, whether larger scales add its fine detail (`scale_detail`)."""
     layout: Layout | None = None
     """How lanes, or the picture's rows, are shared out over several devices (`spread`)."""
 
@@ -178,7 +180,10 @@ def _at_scale(
         alone = started(recipe.init if start is None else start, recipe.seed)
         if rows:
             alone, chroma = rows.place(alone), None if chroma is None else rows.place(chroma)
-        return Job(network, targets, recipe, alone, chroma=chroma, layout=rows)
+        return Job(
+            network, targets, recipe, alone,
+            chroma=chroma, detailed=_detailed(recipe, [start]), layout=rows,
+        )  # fmt: skip
     if not lanes:
         raise JaxstyleError("lanes: no initial picture was given; give at least one")
     if recipe.seed + len(lanes) > 2**31:
@@ -188,7 +193,14 @@ def _at_scale(
         )
     seeds = range(recipe.seed, recipe.seed + len(lanes))
     batch = jnp.stack([started(lane, seed) for lane, seed in zip(lanes, seeds, strict=True)])
-    return Job(network, targets, recipe, batch, chroma=chroma)
+    return Job(network, targets, recipe, batch, chroma=chroma, detailed=_detailed(recipe, lanes))
+
+
+def _detailed(recipe: Recipe, starts: Sequence[ArrayLike | str | None]) -> tuple[bool, ...]:
+    """Return for each start whether its fine detail is worth adding: not that of noise."""
+    names = [recipe.init if start is None else start for start in starts]
+    keep = recipe.scale_detail and not recipe.noise_blend
+    return tuple(keep and not (isinstance(name, str) and name == "noise") for name in names)
 
 
 def spread(job: Job, devices: Sequence[jax.Device]) -> Job:
@@ -263,7 +275,10 @@ def stack(jobs: Sequence[Job], *, own_targets: bool = True) -> Job:
         stack(scales, own_targets=own_targets)
         for scales in zip(*(job.coarser for job in jobs), strict=True)
     )
-    return Job(first.network, targets, first.recipe, start, lanes, own_targets, chroma, coarser)
+    return Job(
+        first.network, targets, first.recipe, start, lanes, own_targets, chroma, coarser,
+        detailed=sum((job.detailed for job in jobs), ()),
+    )  # fmt: skip
 
 
 def initial_picture(

@@ -173,6 +173,36 @@ def begin(
     return _kept(_lanes(init, axes, layout)(network, targets, recipe, start), layout)
 
 
+@partial(jax.jit, static_argnames=("detailed", "shape"))
+def enlarged(
+    image: jax.Array,
+    before: jax.Array,
+    start: jax.Array,
+    *,
+    detailed: tuple[bool, ...],
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """Return where a larger scale starts: the result of the smaller one, resized.
+
+    Where an image is `detailed` the difference between its initial image at this scale and the
+    resized one of the smaller scale is added: the detail that the smaller scale could not hold,
+    which would otherwise have to be found again from the content's deep features.
+
+    Args:
+      image: result of the smaller scale, `[h, w, 3]`, or a batch of them.
+      before: initial images of the smaller scale.
+      start: initial images of this one.
+      detailed: a flag for each image.
+      shape: of the result.
+    """
+
+    def resized(x: jax.Array) -> jax.Array:
+        return jax.image.resize(x, shape, "lanczos3")
+
+    flags = jnp.asarray(detailed).reshape(-1, 1, 1, 1)[(...,) if len(shape) == 4 else 0]
+    return resized(image) + jnp.where(flags, start - resized(before), 0)
+
+
 @partial(jax.jit, static_argnames=("axes", "layout"))
 def hand_over(
     recipe: Recipe,

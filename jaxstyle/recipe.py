@@ -47,6 +47,8 @@ LEAST_HISTORY_SIZE = 5
 MOST_HISTORY_SIZE = 1000
 """Far more than helps; products of all pairs with all are kept."""
 MOST_SCALES = 16
+SCALE_SIDE = 256
+"""Pixels of the longer side of an image at its smallest scale, at least."""
 PYRAMID_SIDE = 128
 """Pixels of the longer side of an image at the coarsest resolution of its pyramid, at least."""
 OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
@@ -221,11 +223,16 @@ class Recipe:
         512, "Longest side of the output in pixels; 0 keeps the content picture's."
     )
     upscale: bool = _setting(False, "Let --size enlarge a smaller content picture.")
-    steps: int = _setting(225, "Optimiser steps; of each scale.")
+    steps: int = _setting(180, "Optimiser steps; of each scale.")
     scales: int | None = _setting(
         None,
-        "Sizes at which the image is optimized one after the other, each 1.41 times the one "
-        "before, up to --size; default: chosen from the size of the image.",
+        "Sizes at which the image is optimized one after the other, up to --size; default: as many "
+        f"as leave {SCALE_SIDE} pixels on the longer side of the first.",
+    )
+    scale_ratio: float = _setting(2.0, "Each size of --scales is X times the one before.")
+    scale_detail: bool = _setting(
+        True,
+        "At each larger scale, add the detail of the initial image that the smaller one lacked.",
     )
     pyramid: int | None = _setting(
         None,
@@ -304,6 +311,7 @@ class Recipe:
         if self.style_blend is not None:
             object.__setattr__(self, "style_blend", _blend(self.style_blend))
         self._number("style_scale", low=0, open=True, high=8)
+        self._number("scale_ratio", low=1, open=True, high=16)
         self._number("noise_std", low=0)
         self._number("noise_blend", low=0, high=1)
         if self.content_mask is not None and not _is_file(self.content_mask):
@@ -324,7 +332,7 @@ class Recipe:
             if getattr(self, name) is not None or name not in _CHOSEN:
                 value = _check_integer(name, getattr(self, name), low=low, high=high)
                 object.__setattr__(self, name, value)
-        for name in ("upscale", "remat"):
+        for name in ("upscale", "remat", "scale_detail"):
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
                 raise JaxstyleError(f"{name}: {shortened(value)} is neither True nor False")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.recipe import PYRAMID_SIDE, Recipe
+from jaxstyle.recipe import MOST_SCALES, PYRAMID_SIDE, SCALE_SIDE, Recipe
 from jaxstyle.vgg import Network, receptive_margin, smallest_side
 
 LEAST_PYRAMID_SIDE = 48
@@ -105,14 +105,14 @@ def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> t
       height: pixels of the content picture.
       width: likewise.
       recipe: its `size`, `upscale` and `scales` are used.
-      level: scales above the one that is asked for: each divides the sides by the root of 2.
+      level: scales above the one that is asked for: each divides the sides by `scale_ratio`.
 
     Raises:
       JaxstyleError: a side would be shorter than any picture's may be.
     """
     if recipe.size:
         height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
-    small = tuple(max(1, round(side / 2 ** (level / 2))) for side in (height, width))
+    small = tuple(max(1, round(side / recipe.scale_ratio**level)) for side in (height, width))
     if level and min(small) < images.MIN_SIDE:
         raise JaxstyleError(
             f"scales: {recipe.scales} make the first picture {small[1]}x{small[0]}, and both sides "
@@ -141,7 +141,9 @@ def resolve_scales(
 
 def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
     """Return the number of scales of a run whose recipe does not say it."""
-    return 1
+    longest = max(output_size(shape[0], shape[1], recipe))
+    ratio = math.log(longest / SCALE_SIDE) / math.log(recipe.scale_ratio)
+    return 1 + min(MOST_SCALES - 1, max(0, math.floor(ratio + 1e-9)))
 
 
 def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: int = 0) -> int:
@@ -153,7 +155,7 @@ def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: 
       level: scales above the one that is asked for; its images are smaller.
     """
     if recipe.pyramid is not None:
-        return max(1, recipe.pyramid - round(level / 2))
+        return max(1, recipe.pyramid - round(level * math.log2(recipe.scale_ratio)))
     if recipe.scales == 1:
         return 1
     longest = min(max(height, width) for height, width, *_ in shapes)
@@ -192,7 +194,7 @@ def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tu
     longest = max(height, width)
     if recipe.size:
         longest = min(longest, recipe.size)
-    wanted = max(1, round(longest * recipe.style_scale / 2 ** (level / 2)))
+    wanted = max(1, round(longest * recipe.style_scale / recipe.scale_ratio**level))
     try:
         return images.fitted(height, width, wanted, upscale=True)
     except JaxstyleError as error:

@@ -128,7 +128,7 @@ class TestResolveScales:
 
     def test_smaller_scales_have_fewer(self):
         levels = [pyramid_levels(Recipe(pyramid=3), [], level=level) for level in range(6)]
-        assert levels == [3, 3, 2, 1, 1, 1]
+        assert levels == [3, 2, 1, 1, 1, 1]
 
     def test_presets_of_other_programs_have_one(self):
         for name, recipe in presets.items():

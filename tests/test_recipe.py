@@ -207,6 +207,8 @@ NUMBERS = {
 STRUCTURE = {
     "scales": 2,
     "pyramid": 2,
+    "scale_ratio": 1.5,
+    "scale_detail": False,
     "average": 0.9,
     "content_mask": "mask.png",
     "mask": [("-", "-")],

@@ -8,12 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxstyle import JaxstyleError, Recipe, descent, evaluate, finish, iterates, lbfgs, prepare
+from jaxstyle import (
+    JaxstyleError,
+    Recipe,
+    descent,
+    evaluate,
+    finish,
+    images,
+    iterates,
+    lbfgs,
+    prepare,
+)
 from jaxstyle.checkpoint import check_same_run, load_state, read_checkpoint, save_checkpoint
 from jaxstyle.descent import History, run_state, scale_at
 from jaxstyle.images import MIN_SIDE
 from jaxstyle.optimisers import carried, make_optimiser
-from jaxstyle.programs import carry_form
+from jaxstyle.programs import carry_form, enlarged
 from jaxstyle.run import _until_divergence
 from jaxstyle.sizing import output_size
 
@@ -25,6 +35,8 @@ RECIPE = Recipe(
     size=0,
     steps=3,
     scales=2,
+    scale_ratio=2**0.5,
+    scale_detail=False,
     history_size=4,
 )
 FLAT = Recipe(preconditioner="none")
@@ -139,7 +151,7 @@ class TestScales:
     def test_too_many_scales(self, pictures, network):
         with pytest.raises(JaxstyleError, match="^scales: 4 make the first picture 16x13"):
             job_of(pictures, network, scales=4)
-        assert min(output_size(200, 100, Recipe(scales=5), level=4)) > MIN_SIDE
+        assert min(output_size(200, 100, Recipe(scales=3), level=2)) > MIN_SIDE
 
     @pytest.mark.parametrize(
         ("losses", "steps", "gone"),
@@ -234,3 +246,33 @@ def test_what_a_larger_scales_start_compiles_is_counted(job, monkeypatch):
     seen = list(iterates(job, every=2))
     first = next(i for i in seen if i.step > RECIPE.steps)
     assert first.compile_seconds >= 0.5
+
+
+class TestDetail:
+    """What a larger scale adds to the enlarged result of the smaller one."""
+
+    def test_unchanged_initial_image_comes_back(self, pictures):
+        small, large = (images.resize(pictures[0], *size) for size in (SMALL, LARGE))
+        found = enlarged(small, small, large, detailed=(True,), shape=large.shape)
+        np.testing.assert_allclose(found, large, atol=1e-5)
+
+    def test_without_it_the_image_is_resized(self, pictures):
+        small, large = (images.resize(pictures[0], *size) for size in (SMALL, LARGE))
+        found = enlarged(small, small, large, detailed=(False,), shape=large.shape)
+        np.testing.assert_allclose(
+            found, jax.image.resize(small, large.shape, "lanczos3"), atol=1e-6
+        )
+
+    def test_each_image_of_a_batch_as_alone(self, pictures):
+        small = np.stack([images.resize(p, *SMALL) for p in (pictures[0], pictures[0][::-1])])
+        large = np.stack([images.resize(p, *LARGE) for p in (pictures[0], pictures[0][::-1])])
+        found = enlarged(small, small, large, detailed=(True, False), shape=large.shape)
+        for k, flag in enumerate((True, False)):
+            alone = enlarged(small[k], small[k], large[k], detailed=(flag,), shape=large.shape[1:])
+            np.testing.assert_allclose(found[k], alone, atol=1e-5)
+
+    def test_not_for_noise(self, pictures, network):
+        lanes = ["content", "noise", pictures[0]]
+        job = job_of(pictures, network, scale_detail=True, lanes=lanes)
+        assert job.detailed == (True, False, True)
+        assert job_of(pictures, network, scale_detail=True, noise_blend=0.5).detailed == (False,)

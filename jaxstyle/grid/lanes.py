@@ -57,8 +57,8 @@ class Batch(NamedTuple):
         """Picture elements times steps times lanes: what running takes, up to a factor."""
         height, width, channels = self.group.shape
         recipe = self.group.cells[0].recipe
-        # Each smaller scale has half the pixels of the next.
-        steps = recipe.steps * sum(0.5**level for level in range(recipe.scales or 1))
+        smaller = recipe.scale_ratio**-2
+        steps = recipe.steps * sum(smaller**level for level in range(recipe.scales or 1))
         return height * width * channels * steps * len(self.places)
 
 
