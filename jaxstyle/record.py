@@ -133,8 +133,8 @@ def _checked(found: Any) -> Record:
         init=files["init"],
         files=files,
         terms={_string(term): value for term, value in terms.items()},
-        weights=_string(weights["given"]),
-        weights_name=_string(weights.get("name", weights["given"])),
+        weights=_file_name(weights["given"]),
+        weights_name=_file_name(weights.get("name", weights["given"])),
         weights_sha256=_string(weights["sha256"]),
         environment={_string(k): _string(v) for k, v in found["environment"].items()},
         everything=found,
@@ -142,7 +142,14 @@ def _checked(found: Any) -> Record:
 
 
 def _input(found: Any) -> InputFile:
-    return InputFile(Path(_string(found["path"])), _string(found["sha256"]))
+    return InputFile(Path(_file_name(found["path"])), _string(found["sha256"]))
+
+
+def _file_name(value: Any) -> str:
+    """Take any name that a file can have, also one that is not UTF-8 or holds a line break."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{value!r} is not the name of a file")
+    return value
 
 
 def _string(value: Any) -> str:

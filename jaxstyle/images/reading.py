@@ -215,6 +215,11 @@ def _open(stream: io.BufferedReader, named: str) -> Image.Image:
                 f"{named} is a TIFF of a kind that is not read, or damaged; save it as PNG, or as "
                 "TIFF of 8 or 16 bits"
             )
+        if head[:3] == b"\xff\xd8\xff":
+            raise JaxstyleError(
+                f"{named} is a JPEG of a kind that is not read (12 bits, lossless), or damaged; "
+                "save it with 8 bits"
+            )
         what = "is not a picture that can be read" if head else "is an empty file"
         raise JaxstyleError(f"{named} {what}; give a JPEG, PNG, TIFF, WebP, AVIF or BMP file")
     return image
