@@ -190,3 +190,17 @@ def test_a_grid_says_which_pictures_are_the_same(run, files, tmp_path):
 def test_what_does_not_fit_into_memory_is_a_line():
     with pytest.raises(JaxstyleError, match="does not fit into memory"), memory_errors():
         raise MemoryError
+
+
+def test_a_soft_edge_is_as_light_as_it_was(run, files, objective, tmp_path):
+    """Over black and over white the output shows what the content did, but for the painting."""
+    pixels = np.full((32, 40, 4), 128, np.uint8)
+    pixels[..., :3] = 15
+    Image.fromarray(pixels).save(tmp_path / "soft.png")
+    words = ("stylize", tmp_path / "soft.png", files["style"], "-o", tmp_path / "o.png")
+    flags = ("--style-weight", 0, "--tv-weight", 0, "--steps", 1, "--quiet")
+    assert run(*words, *objective, *flags)[0] == 0
+    found = np.asarray(Image.open(tmp_path / "o.png")) / 255
+    np.testing.assert_allclose(found[..., 3], 128 / 255, atol=1e-3)
+    over_black = found[..., :3] * found[..., 3:]
+    np.testing.assert_allclose(over_black, 15 / 255 * 128 / 255, atol=0.02)

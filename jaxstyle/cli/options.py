@@ -117,7 +117,7 @@ def bounds_options(command: Command) -> Command:
         "--max-pixels",
         type=click.IntRange(1),
         metavar="N",
-        help="Largest width times height of a picture that is read.  [default: 40000000]",
+        help="Largest width times height of a picture that is read.  [default: 64000000]",
     )
     return max_pixels(first_frame(command))
 
