@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,8 +134,8 @@ def _checked(found: Any) -> Record:
         init=files["init"],
         files=files,
         terms={_string(term): value for term, value in terms.items()},
-        weights=_file_name(weights["given"]),
-        weights_name=_file_name(weights.get("name", weights["given"])),
+        weights=_string(weights["given"]),
+        weights_name=_string(weights.get("name", weights["given"])),
         weights_sha256=_string(weights["sha256"]),
         environment={_string(k): _string(v) for k, v in found["environment"].items()},
         everything=found,
@@ -153,6 +154,7 @@ def _file_name(value: Any) -> str:
 
 
 def _string(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable():
+    # Bytes of a name that is not UTF-8 are lone surrogates to Python.
+    if not isinstance(value, str) or not re.sub("[\udc80-\udcff]", "", value).isprintable():
         raise ValueError(f"{value!r} is not a plain text")
     return value
