@@ -8,6 +8,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from jaxstyle.checks import memory_errors
 from jaxstyle.descent import Iterate, iterates
 from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.masks import Masks
@@ -81,26 +82,27 @@ def stylize(
         network = load_network(network or weights)
     elif weights != "auto":
         raise JaxstyleError(f"weights: {weights!r} is given beside a network; give one")
-    # Files are read once, however many scales there are.
-    job = prepare(
-        picture(content, "content"),
-        pictures(style),
-        recipe=asked,
-        network=network,
-        start=start,
-        masks=masks,
-        devices=devices,
-    )
-    seen: list[Iterate] = []
-    with contextlib.ExitStack() as stack:
-        show = stack.enter_context(shown_progress(job.recipe.total_steps, quiet=not progress))
-        for iterate in iterates(job):
-            # Of each but the last only the numbers are needed.
-            if seen:
-                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate._replace(carry=None))
-            show(iterate)
-    return finish(job, seen)[0]
+    with memory_errors():
+        # Files are read once, however many scales there are.
+        job = prepare(
+            picture(content, "content"),
+            pictures(style),
+            recipe=asked,
+            network=network,
+            start=start,
+            masks=masks,
+            devices=devices,
+        )
+        seen: list[Iterate] = []
+        with contextlib.ExitStack() as stack:
+            show = stack.enter_context(shown_progress(job.recipe.total_steps, quiet=not progress))
+            for iterate in iterates(job):
+                # Of each but the last only the numbers are needed.
+                if seen:
+                    seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
+                seen.append(iterate._replace(carry=None))
+                show(iterate)
+        return finish(job, seen)[0]
 
 
 def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str, Any]) -> Recipe:

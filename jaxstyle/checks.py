@@ -1,7 +1,9 @@
-"""Numbers that somebody gave: checked against a range, and made Python's own."""
+"""Numbers that somebody gave, checked and made Python's own; what does not fit into memory."""
 
+import contextlib
 import math
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -64,3 +66,21 @@ def check_integer(name: str, value: Any, *, low: int, high: int) -> Any:
             f"{name}: {shortened(value)} is out of range; give a whole number from {low} to {high}"
         )
     return whole
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise one line where the block does not fit into memory.
+
+    Raises:
+      JaxstyleError: says what makes a run smaller.
+    """
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise JaxstyleError(
+            "the run does not fit into memory; choose a smaller size or history_size, or compute "
+            "on tiles (tile)"
+        ) from error

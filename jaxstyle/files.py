@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -88,6 +90,51 @@ def check_writable(path: StrPath, *, argument: str) -> None:
         raise JaxstyleError(
             f"{named}: the folder {folder} is not writable ({reason(error)}); {way_out}"
         ) from error
+
+
+def is_stream(path: StrPath) -> bool:
+    """Return whether a path is `-`, a stream of this process, a pipe or a device.
+
+    Such a path is written into, not replaced (`write_stream`).
+    """
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def write_stream(path: StrPath, data: bytes, *, argument: str) -> None:
+    """Write `data` into what `is_stream` holds for; `-` is standard output.
+
+    Raises:
+      JaxstyleError: it cannot be written.
+    """
+    descriptor = _descriptor(path)
+    try:
+        if descriptor == 1:
+            # After what has been printed, and wherever that goes.
+            sys.stdout.write(data.decode())
+            sys.stdout.flush()
+        else:
+            where = os.dup(descriptor) if descriptor is not None else os.open(path, os.O_WRONLY)
+            with os.fdopen(where, "wb") as stream:
+                stream.write(data)
+    except OSError as error:
+        raise JaxstyleError(
+            f"{argument} {shown(path)} cannot be written: {reason(error)}; "
+            f"choose another {argument}"
+        ) from error
+
+
+def _descriptor(path: StrPath) -> int | None:
+    """Return which of this process's open files a path is a name of, if of any."""
+    name = os.fspath(path)
+    named = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
+    found = re.fullmatch(r"/(?:dev/fd|proc/self/fd)/(\d{1,6})", name)
+    return int(found[1]) if found else named.get(name)
 
 
 def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:

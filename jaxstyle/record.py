@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,10 +143,18 @@ def _checked(found: Any) -> Record:
 
 
 def _input(found: Any) -> InputFile:
-    return InputFile(Path(_string(found["path"])), _string(found["sha256"]))
+    return InputFile(Path(_file_name(found["path"])), _string(found["sha256"]))
+
+
+def _file_name(value: Any) -> str:
+    """Take any name that a file can have, also one that is not UTF-8 or holds a line break."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{value!r} is not the name of a file")
+    return value
 
 
 def _string(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable():
+    # Bytes of a name that is not UTF-8 are lone surrogates to Python.
+    if not isinstance(value, str) or not re.sub("[\udc80-\udcff]", "", value).isprintable():
         raise ValueError(f"{value!r} is not a plain text")
     return value

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxstyle.files import sha256_of, write_atomically
+from jaxstyle.files import is_stream, sha256_of, write_atomically, write_stream
 from jaxstyle.objective import Terms
 from jaxstyle.run import Result
 from jaxstyle.vgg import Network
@@ -93,8 +93,9 @@ def to_json(report: Any, *, indent: int | None = 1) -> str:
 
 
 def write_report(path: Path, report: Any) -> None:
-    """Write a report whole or not at all."""
-    write_atomically(path, to_json(report).encode(), argument="--report")
+    """Write a report whole or not at all; into a stream or a device as it is (`is_stream`)."""
+    write = write_stream if is_stream(path) else write_atomically
+    write(path, to_json(report).encode(), argument="--report")
 
 
 def picture_report(path: Path, picture: np.ndarray) -> dict[str, Any]:

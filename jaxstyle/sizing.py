@@ -199,7 +199,7 @@ def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tu
         return images.fitted(height, width, wanted, upscale=True)
     except JaxstyleError as error:
         if recipe.style_scale == 1 and not level:
-            raise
+            raise JaxstyleError(f"style: {error}") from None
         name, value = ("scales", recipe.scales) if level else ("style_scale", recipe.style_scale)
         raise JaxstyleError(
             f"{name}: {value:g} leaves too little of a style picture of {width}x{height}, "

@@ -405,6 +405,14 @@ def test_threads_read_without_state_of_the_process(tmp_path: Path) -> None:
     assert (Image.MAX_IMAGE_PIXELS, os.fstat(2), list(warnings.filters)) == before
 
 
+def test_a_large_compressed_comment_is_no_damage(tmp_path: Path) -> None:
+    comment = _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2_000_000)))
+    path = tmp_path / "in.png"
+    for before in (comment, comment * 2):
+        path.write_bytes(_png(20, 20, 8, 2, (b"\0" + bytes([51]) * 60) * 20, before))
+        np.testing.assert_allclose(images.load_image(path), 0.2, atol=1e-6)
+
+
 def test_pillows_own_bound_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _save(tmp_path, Image.new("RGB", (60, 50)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -688,7 +696,7 @@ def test_damaged_files_are_read_or_refused(
         assert picture.min() >= 0 and picture.max() <= 1
 
 
-@pytest.mark.parametrize("side", [7_072, 20_000, 2**31 - 1])
+@pytest.mark.parametrize("side", [8_002, 20_000, 2**31 - 1])
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path, side: int) -> None:
     (tmp_path / "bomb.png").write_bytes(_png(side, side, 8, 2, b"\0" * 1000))
     _refused(tmp_path / "bomb.png", "accepted", "smaller")
@@ -701,9 +709,8 @@ def test_the_bound_can_be_moved_both_ways(tmp_path: Path) -> None:
     _refused(path, "accepted", max_pixels=100)
     before = Image.MAX_IMAGE_PIXELS
     # Rows of one bit: a quarter of Pillow's own bound costs nothing here.
-    row = bytes(1 + 7_100 // 8)
-    (tmp_path / "large.png").write_bytes(_png(7_096, 7_096, 1, 0, row[: 1 + 887] * 7_096))
-    _refused(tmp_path / "large.png", "50.4 megapixels", "40")
+    (tmp_path / "large.png").write_bytes(_png(8_008, 8_008, 1, 0, bytes(1 + 1_001) * 8_008))
+    _refused(tmp_path / "large.png", "64.1 megapixels", "64")
     assert Image.MAX_IMAGE_PIXELS == before
 
 

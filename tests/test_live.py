@@ -282,7 +282,7 @@ def test_the_command_shows_a_page_and_its_button_ends_it(files, objective, tmp_p
         assert urllib.request.urlopen(request, timeout=60).status == 200
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert err.splitlines()[-1].startswith("jaxstyle: stopped at step ")
+    assert err.splitlines()[-1].startswith('{"notice": "stopped at step ')
     report = json.loads((tmp_path / "o.json").read_text())
     assert 0 < report["steps"] < 500_000 and (tmp_path / "o.png").is_file()
     with pytest.raises(urllib.error.URLError):

@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import click
 
+from jaxstyle.checks import memory_errors
 from jaxstyle.cli.completion import completion
 from jaxstyle.cli.doctor import doctor
 from jaxstyle.cli.evaluate import evaluate
@@ -56,7 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _main(arguments: Sequence[str]) -> None:
     try:
-        code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
+        # Many paths are made absolute.
+        os.getcwd()
+    except OSError:
+        _fail("the working directory does not exist any more; change to one that does")
+    try:
+        with memory_errors():
+            code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         command = error.ctx.command_path if error.ctx else "jaxstyle"

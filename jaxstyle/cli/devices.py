@@ -1,5 +1,6 @@
 """What the command line sets up in JAX before the first program is compiled."""
 
+import errno
 import os
 import re
 import warnings
@@ -9,11 +10,24 @@ from typing import Any
 import jax
 
 from jaxstyle.cli.streams import tell
+from jaxstyle.errors import JaxstyleError
 
 # What JAX warns of; the name is that of the program, of which there may be several variants.
 _TROUBLE = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '([\w<>-]+)': (.*)", re.DOTALL
 )
+
+
+def backend_problem() -> str | None:
+    """Say why JAX has no device to run on; None where it has one."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        what = f"JAX_PLATFORMS={asked} asks for a backend" if asked else "JAX has a backend"
+        reason = " ".join(str(error).split("(set JAX_PLATFORMS")[0].split())
+        return f"{what} that is not here" + (f": {reason}" if reason else "")
+    return None
 
 
 def enable_compilation_cache() -> None:
@@ -23,6 +37,8 @@ def enable_compilation_cache() -> None:
     """
     from jaxstyle.weights import cache_folder
 
+    if problem := backend_problem():
+        raise JaxstyleError(f"{problem}; set JAX_PLATFORMS=cpu, or see `jaxstyle doctor`")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -66,7 +82,8 @@ class _Show:
             ]
         for path in damaged:
             path.unlink(missing_ok=True)
-        if damaged:
+        full = doing == "writing" and os.strerror(errno.ENOSPC) in reason
+        if damaged and not full:
             text = f"a compiled program in {folder} was damaged; it is compiled and kept anew"
         elif self.told:
             return

@@ -72,12 +72,13 @@ def devices() -> Iterator[Finding]:
     """Where programs would run, and with how much memory."""
     import jax
 
-    try:
-        present = jax.devices()
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        yield Finding("device", first, "see JAX's installation guide, or set JAX_PLATFORMS=cpu")
+    from jaxstyle.cli.devices import backend_problem
+
+    if problem := backend_problem():
+        advice = "see JAX's installation guide, or set JAX_PLATFORMS=cpu"
+        yield Finding("device", problem, advice)
         return
+    present = jax.devices()
     for device in present:
         memory = (device.memory_stats() or {}).get("bytes_limit")
         size = f", {_size(memory)}" if memory else ""
@@ -101,7 +102,9 @@ def caches() -> Iterator[Finding]:
     folder = cache_folder()
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     advice = ""
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir():
+        advice = f"{existing} is a file; set JAXSTYLE_CACHE to a folder"
+    elif not os.access(existing, os.W_OK):
         advice = "it cannot be written; set JAXSTYLE_CACHE to a folder of yours"
     elif (free := shutil.disk_usage(existing).free) < LEAST_SPACE:
         advice = f"{_size(free)} are left on its disk; free some space"
@@ -114,6 +117,11 @@ def caches() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """The networks that are here, each checked against its digest."""
+    from jaxstyle.cli.devices import backend_problem
+
+    if backend_problem():
+        # They are loaded onto a device.
+        return
     from jaxstyle.weights import describe, verify
 
     for row in describe():

@@ -1,5 +1,6 @@
 """`jaxstyle grid`: every combination of some settings."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,6 +113,12 @@ def grid(
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     cells = grids.cells(plan, load_network, **bounds(max_pixels, first_frame))
+    asked_for = math.prod(len(values) for values in plan.axes.values())
+    if asked_for > len(cells):
+        tell(
+            f"{asked_for} combinations are {len(cells)} different ones, as some files have the "
+            "same bytes or some settings the same meaning; each is run once"
+        )
     groups = grids.grouped(cells)
     grids.check(groups)
     if any(cell.settings.get("weights", "auto") == "auto" for cell in cells):

@@ -11,7 +11,7 @@ import click
 
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.peers import preset, presets
-from jaxstyle.recipe import Recipe, format_layers
+from jaxstyle.recipe import DEFAULT_LEARNING_RATES, LBFGS_OPTIMIZERS, Recipe, format_layers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,10 +64,22 @@ weights_option = click.option(
     help="Network: `medium` or the faster `compact` (embedded), a name of `jaxstyle weights list` "
     "or a converted .safetensors; `auto` is vgg19 if it has been fetched, else medium.",
 )
+
+
+class _Port(click.IntRange):
+    """A port; says what to do about a file that stands where a port may stand."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the number."""
+        if isinstance(value, str) and not value.lstrip("-").isdecimal():
+            self.fail(f"{value!r} is no port; put --serve last, or a number behind it.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 serve_option = click.option(
     "--serve",
     "port",
-    type=click.IntRange(0, 65535),
+    type=_Port(0, 65535),
     is_flag=False,
     flag_value=0,
     default=None,
@@ -105,7 +117,7 @@ def bounds_options(command: Command) -> Command:
         "--max-pixels",
         type=click.IntRange(1),
         metavar="N",
-        help="Largest width times height of a picture that is read.  [default: 40000000]",
+        help="Largest width times height of a picture that is read.  [default: 64000000]",
     )
     return max_pixels(first_frame(command))
 
@@ -161,6 +173,8 @@ def as_flags(message: str) -> str:
     fields = {field.name for field in dataclasses.fields(Recipe)}
     if name in {"preset", "start", "devices", *fields}:
         name = "--" + {"start": "init"}.get(name, name).replace("_", "-")
+    elif name in ("content", "style"):
+        name = name.upper()
     return name + colon + rest
 
 
@@ -192,3 +206,43 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
         help += f"  [default: {default}]"
     flag = "--" + field.name.replace("_", "-")
     return click.option(flag, field.name, default=None, help=help, **settings)
+
+
+def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
+    """Return a line for each flag that was given and that nothing in the recipe uses.
+
+    Args:
+      recipe: as it is run.
+      given: the flags of `recipe_options`; None where not given.
+    """
+    optimizer, noisy = recipe.optimizer, recipe.init == "noise" or recipe.noise_blend > 0
+    noiseless = f"--init {recipe.init} without --noise-blend has no noise"
+    uses = {
+        "learning_rate": (
+            optimizer in DEFAULT_LEARNING_RATES,
+            f"--optimizer {optimizer} finds its steps itself",
+        ),
+        "schedule": (
+            optimizer in DEFAULT_LEARNING_RATES,
+            f"--optimizer {optimizer} has no learning rate",
+        ),
+        "decay": (
+            optimizer in DEFAULT_LEARNING_RATES and recipe.schedule != "constant",
+            "no learning rate falls; choose a --schedule",
+        ),
+        "momentum": (optimizer == "momentum", f"--optimizer is {optimizer}"),
+        "adam_b2": (optimizer == "adam", f"--optimizer is {optimizer}"),
+        "history_size": (optimizer in LBFGS_OPTIMIZERS, f"--optimizer {optimizer} keeps no pairs"),
+        "preconditioner": (optimizer == "lbfgs", f"--optimizer is {optimizer}"),
+        "seed": (noisy, noiseless),
+        "noise_std": (noisy, noiseless),
+    }
+    return [
+        f"--{name.replace('_', '-')} {_plain(given[name])} is without effect: {why}"
+        for name, (used, why) in uses.items()
+        if given.get(name) is not None and not used
+    ]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """The files that a command writes: pictures, a lane each, and the report."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from jaxstyle import images
 from jaxstyle.cli.keeping import Writer, write_there
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.files import StrPath, check_writable, numbered
+from jaxstyle.files import StrPath, check_writable, is_stream, numbered
 from jaxstyle.images import Array
 from jaxstyle.record import as_text
 from jaxstyle.report import batch_report, record, run_report, write_report
@@ -51,16 +52,18 @@ def check_outputs(
     written += [("-o", path) for path in lanes]
     for flag, path in (("--report", report), ("--checkpoint", checkpoint)):
         if path is not None:
+            if flag == "--report" and is_stream(path):
+                continue
             check_writable(path, argument=flag)
             written.append((flag, path))
     taken: dict[Path, str] = {}
     for name, file in (*read, *written):
         if file is None:
             continue
-        other = taken.setdefault(Path(file).resolve(), name)
+        other = taken.setdefault(Path(os.path.realpath(file)), name)
         if other != name and (name, other) not in _SAME and (name, file) in written:
             raise JaxstyleError(f"{name}: {file} is the file of {other} too; choose another")
-    shots = {numbered(path, snapshot_suffix(0)).resolve() for path in lanes}
+    shots = {Path(os.path.realpath(numbered(path, snapshot_suffix(0)))) for path in lanes}
     for file, name in taken.items():
         if snapshots and name != "--from" and _step(file, shots) in snapshots:
             raise JaxstyleError(f"{name}: {file} is a file of --save-every too; choose another")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxstyle.checkpoint import Checkpoint, read_checkpoint
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import shown
 from jaxstyle.inputs import named
 from jaxstyle.recipe import Recipe
 from jaxstyle.record import Record, read_record
@@ -64,8 +65,8 @@ class Repeated(NamedTuple):
         for file in today:
             if digests.get(file["path"], file["sha256"]) != file["sha256"]:
                 raise JaxstyleError(
-                    f"--from: {file['path']} is no longer the picture that {self.file} was made "
-                    "from; name the pictures to use"
+                    f"--from: {shown(file['path'])} is no longer the picture that {self.file} was "
+                    "made from; name the pictures to use"
                 )
 
 

@@ -34,7 +34,9 @@ def show(picture: Path, as_json: bool) -> int:
         *record.environment.items(),
     ]
     for name, value in rows:
-        click.echo(f"{name:18} {value}")
+        # A record is anyone's to write, and a file may have any name: no terminal codes.
+        text = str(value)
+        click.echo(f"{name:18} {text if text.isprintable() else ascii(text)}")
     return 0
 
 

@@ -18,6 +18,7 @@ from jaxstyle.cli.options import (
     preset_option,
     recipe_options,
     serve_option,
+    unused_notices,
     weights_option,
 )
 from jaxstyle.cli.repeat import find_earlier
@@ -124,6 +125,7 @@ def stylize(
     )
     until = None
     recipe = build_recipe(repeated.recipe if repeated else preset_name, flags)
+    named_content, named_styles = content is not None, bool(styles)
     if repeated is not None:
         content, styles = content or repeated.content, styles or repeated.styles
         weights_name = repeated.weights_name
@@ -158,6 +160,7 @@ def stylize(
     from jaxstyle.cli.outputs import Outputs, check_outputs, snapshot_suffix
     from jaxstyle.cli.sources import read_sources, tell_weights
     from jaxstyle.descent import Iterate, default_every, iterates
+    from jaxstyle.files import shown
     from jaxstyle.inputs import recipe_files
     from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.peers import weights_notice
@@ -198,7 +201,13 @@ def stylize(
         check_port(port)
     enable_compilation_cache()
     network = load_network(weights_name)
-    sources = read_sources(content, styles, recipe, **bounds(max_pixels, first_frame))
+    try:
+        sources = read_sources(content, styles, recipe, **bounds(max_pixels, first_frame))
+    except JaxstyleError as error:
+        unnamed = [*([] if named_content else [content]), *([] if named_styles else styles)]
+        if repeated is not None and any(shown(path) in str(error) for path in unnamed):
+            raise JaxstyleError(f"{error} (the record in {repeated.file} names it)") from None
+        raise
     inputs = sources.inputs.report()
     if resumed is not None:
         check_same_pictures(resumed, inputs)
@@ -241,6 +250,7 @@ def stylize(
         [(style.shape[0], style.shape[1]) for style in sources.styles], recipe, network,
         shortest=min(job.size),
     )  # fmt: skip
+    notices += unused_notices(recipe, flags)
     notices += [small, not_enlarged_notice(sources.content.shape, flags["size"], recipe)]
     if batch > 1 and recipe.init != "noise" and not recipe.noise_blend:
         notices.append(

@@ -15,6 +15,7 @@ Every combination of the lists is a cell, the last list changing fastest.
 import difflib
 import itertools
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Hashable
@@ -78,7 +79,10 @@ def read(path: Path) -> GridFile:
         raise JaxstyleError(f"{path}: {error}") from None
     # Not only of TOML: a number may have more digits than Python reads.
     except ValueError as error:
-        raise JaxstyleError(f"FILE {named} is not TOML: {error}; correct it there") from None
+        # As in "C:\\Users": TOML reads escapes between double quotes.
+        escapes = any(re.search(r'"[^"]*\\[^"]*"', line) for line in text.splitlines())
+        hint = "; put paths with \\ between single quotes" if escapes else "; correct it there"
+        raise JaxstyleError(f"FILE {named} is not TOML: {error}{hint}") from None
 
 
 def parse(text: str, path: Path) -> GridFile:

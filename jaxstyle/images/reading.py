@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import struct
+from typing import BinaryIO
 
 import numpy as np
 from PIL import (
@@ -24,9 +25,9 @@ from jaxstyle.images.array import Array
 from jaxstyle.images.decoding import Unsupported, decode, decode_samples
 from jaxstyle.images.sizes import MIN_SIDE
 
-# 40 megapixels is twice an A3 scan at 300 dpi and more than most cameras write, and
-# decodes within 1.3 GB; a 50-megapixel bomb is refused.
-MAX_PIXELS = 40_000_000
+# 64 megapixels is more than the 48 and 50 of telephones, and
+# decodes within 2.4 GB.
+MAX_PIXELS = 64_000_000
 # Pillow reads forty more formats; some (EPS, FITS, WMF) start other programs or are rarely tested.
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
@@ -94,7 +95,8 @@ def load_with_alpha(
     named = f"{argument} {files.shown(path)}"
     files.check_readable(path, named, kind="picture file")
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb") as file:
+            stream = _without_text(file)
             image = _open(stream, named)
             _check_header(image, named, max_pixels, first_frame)
 
@@ -185,7 +187,32 @@ def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | 
     return text if isinstance(text, str) else None
 
 
-def _identify(stream: io.BufferedReader) -> Image.Image | None:
+def _without_text(file: io.BufferedReader) -> BinaryIO:
+    """Leave out a PNG's comments, of which Pillow refuses the image for large ones.
+
+    Not XMP, which may hold the orientation. What follows on a damaged chunk stays as it is.
+    """
+    if file.read(8) != b"\x89PNG\r\n\x1a\n":
+        return file
+    kept, dropped = [(0, 8)], False
+    while len(head := file.read(8)) == 8:
+        start, length = file.tell() - 8, int.from_bytes(head[:4], "big") + 12
+        keyword = file.read(17) if head[4:] == b"iTXt" else b""
+        if head[4:] in (b"tEXt", b"zTXt", b"iTXt") and keyword != b"XML:com.adobe.xmp":
+            dropped = True
+        else:
+            kept.append((start, length))
+        file.seek(start + length)
+    if not dropped:
+        return file
+    lean = io.BytesIO()
+    for start, length in kept:
+        file.seek(start)
+        lean.write(file.read(length))
+    return lean
+
+
+def _identify(stream: BinaryIO) -> Image.Image | None:
     """Read the header by the first of the formats that takes it.
 
     As `Image.open` does, but without its bound on the number of pixels: that is the whole process's
@@ -204,7 +231,7 @@ def _identify(stream: io.BufferedReader) -> Image.Image | None:
     return None
 
 
-def _open(stream: io.BufferedReader, named: str) -> Image.Image:
+def _open(stream: BinaryIO, named: str) -> Image.Image:
     """Read the header only."""
     image = _identify(stream)
     if image is None:
@@ -214,6 +241,11 @@ def _open(stream: io.BufferedReader, named: str) -> Image.Image:
             raise JaxstyleError(
                 f"{named} is a TIFF of a kind that is not read, or damaged; save it as PNG, or as "
                 "TIFF of 8 or 16 bits"
+            )
+        if head[:3] == b"\xff\xd8\xff":
+            raise JaxstyleError(
+                f"{named} is a JPEG of a kind that is not read (12 bits, lossless), or damaged; "
+                "save it with 8 bits"
             )
         what = "is not a picture that can be read" if head else "is an empty file"
         raise JaxstyleError(f"{named} {what}; give a JPEG, PNG, TIFF, WebP, AVIF or BMP file")
@@ -240,7 +272,7 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
         )
 
 
-def _check_coding(stream: io.BufferedReader, named: str) -> None:
+def _check_coding(stream: BinaryIO, named: str) -> None:
     """Refuse a PNG whose cICP chunk (ITU-T H.273) says that its colors are not those of sRGB."""
     stream.seek(8)
     while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":

@@ -6,7 +6,7 @@
 import io
 import logging
 import math
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -34,9 +34,7 @@ class Deep(ValueError):
     """More than 8 bits a channel in a color space that is read at 8 bits only."""
 
 
-def read(
-    stream: io.BufferedReader, size: tuple[int, int]
-) -> tuple[np.ndarray, bytes | None] | None:
+def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | None] | None:
     """Read the first page of a TIFF file, upright.
 
     Args:
