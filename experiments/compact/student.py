@@ -101,7 +101,12 @@ def from_arrays(arrays: Arrays) -> Tree:
 
 
 def features(
-    student: Tree, x: torch.Tensor, wanted: Sequence[str], *, dtype: torch.dtype = torch.bfloat16
+    student: Tree,
+    x: torch.Tensor,
+    wanted: Sequence[str],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    padding: str = "reflect",
 ) -> dict[str, torch.Tensor]:
     """Compute the activations after the ReLU at the `wanted` layers.
 
@@ -109,6 +114,7 @@ def features(
       student: of any widths; as many layers from the first as there are.
       x: `[n, 3, h, w]`, network input, float32.
       wanted: layers.
+      padding: around every map, `"reflect"` or `"zeros"`.
       dtype: of all but conv1_1, whose input has more values than bfloat16 can tell apart.
 
     Returns:
@@ -120,14 +126,18 @@ def features(
         if name[4] != block:
             x, block = F.max_pool2d(x, 2), name[4]
         kind = torch.float32 if name == "conv1_1" else dtype
-        x = convolve(x.to(kind), student[name]["kernel"], student[name]["bias"]).relu().to(dtype)
+        p = student[name]
+        x = convolve(x.to(kind), p["kernel"], p["bias"], padding=padding).relu().to(dtype)
         rectified = name.replace("conv", "relu")
         if rectified in wanted:
             found[rectified] = x
     return found
 
 
-def convolve(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Convolve with reflection around the map; a kernel as `Tree` has it."""
+def convolve(
+    x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, *, padding: str = "reflect"
+) -> torch.Tensor:
+    """Convolve with a kernel as `Tree` has it."""
     weight = kernel.to(x.dtype).view(len(bias), 3, 3, -1).permute(0, 3, 1, 2)
-    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight, bias.to(x.dtype))
+    mode = "constant" if padding == "zeros" else padding
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode=mode), weight, bias.to(x.dtype))

@@ -59,15 +59,16 @@ AVERAGE = 0.998
 """Of the running mean of the weights, which is what is evaluated and exported."""
 
 LAYER_WEIGHTS = {layer: 1.0 for layer in TARGETS} | {
-    # Layers whose error counts most in use, or is small beside the others' sum.
+    # Layers whose error is largest and spoils all behind them, or is small beside the others' sum.
     "relu1_2": 1.5,
-    "relu2_2": 1.2,
-    "relu3_1": 1.2,
-    "relu3_2": 1.2,
-    "relu4_1": 2.0,
+    "relu2_1": 1.5,
+    "relu2_2": 2.0,
+    "relu3_1": 2.0,
+    "relu3_2": 1.5,
+    "relu4_1": 1.5,
     "relu5_1": 1.5,
     # The distilled teacher's inner layers, which no loss of its own training shaped.
-    "relu4_2": 0.3,
+    "relu4_2": 0.2,
     "relu4_3": 0.2,
     "relu4_4": 0.2,
 }
@@ -102,9 +103,10 @@ def squared_errors(
     *,
     spacing: Mapping[str, int] = SPARSE,
     dtype: torch.dtype = torch.bfloat16,
+    padding: str = "reflect",
 ) -> dict[str, torch.Tensor]:
     """Sum (head(student) - teacher)**2 for each layer."""
-    found = features(student, x, TARGETS, dtype=dtype)
+    found = features(student, x, TARGETS, dtype=dtype, padding=padding)
     sums = {}
     for layer, target in targets.items():
         rows = thin(layer, found[layer], spacing).permute(0, 2, 3, 1).flatten(0, 2)
@@ -237,6 +239,7 @@ def evaluate(
     side: int,
     *,
     dtype: torch.dtype = torch.bfloat16,
+    padding: str = "reflect",
 ) -> dict[str, float]:
     """Report 1 - R**2 at each layer over the middles of some photographs.
 
@@ -251,7 +254,7 @@ def evaluate(
         x = as_input(to_input(centre(photo, side))[None])
         how = {"spacing": DENSE, "dtype": dtype}
         targets = teachers.targets(x, **how)
-        for layer, e in squared_errors(student, heads, x, targets, **how).items():
+        for layer, e in squared_errors(student, heads, x, targets, padding=padding, **how).items():
             t = targets[layer].float()
             errors[layer] += float(e)
             sums[layer] += t.sum((0, 2, 3), dtype=torch.float64)
@@ -294,16 +297,21 @@ def plot(folder: Path, history: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
+def read_start(path: Path) -> Tree:
+    """Read a weights file as a student."""
+    params = {
+        name: {part: np.array(a) for part, a in p.items()}
+        for name, p in read_network(path).params.items()
+    }
+    params["conv1_1"]["kernel"] *= INPUT_SCALE
+    return from_arrays(params)
+
+
 def start_of(config: Config, batches: list[Batch]) -> Tree:
     """Draw a student, or read the file it starts from and widen it."""
     if config.start is None:
         return init(parse_widths(config.widths), config.seed)
-    params = {
-        name: {part: np.array(a) for part, a in p.items()}
-        for name, p in read_network(config.start).params.items()
-    }
-    params["conv1_1"]["kernel"] *= INPUT_SCALE
-    student = from_arrays(params)
+    student = read_start(config.start)
     had = {name: len(p["bias"]) for name, p in student.items()}
     student = without_dead(student, batches)
     widths = parse_widths(config.widths) if config.widths else had

@@ -36,9 +36,9 @@ def least_squares(inputs: torch.Tensor, outputs: torch.Tensor) -> tuple[torch.Te
 
 
 @torch.no_grad()
-def fit_heads(student: Tree, batches: list[Batch]) -> Tree:
+def fit_heads(student: Tree, batches: list[Batch], *, padding: str = "reflect") -> Tree:
     """Fit each layer's head; from arbitrary ones training would first have to find the means."""
-    found = [features(student, x, TARGETS) for x, _ in batches]
+    found = [features(student, x, TARGETS, padding=padding) for x, _ in batches]
     heads = {}
     for layer in TARGETS:
         inputs = torch.cat([rows_of(thin(layer, f[layer], SPARSE)) for f in found])
