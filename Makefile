@@ -59,14 +59,14 @@ lowest:
 	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[test]'
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
 
-# A photograph in the style of a picture that the project paints itself.
+# A photograph in the style of an image that the project paints itself.
 demo: $(VENV)/demo
 	mkdir -p out
 	$(BIN)/python experiments/demo/photo.py chelsea out/content.png
 	$(BIN)/python experiments/demo/paint.py out/style.png --size 512
 	$(BIN)/jaxstyle stylize out/content.png out/style.png -o out/demo.png \
 	  --weights compact --size 320 --report out/demo.json
-	@echo "The picture is out/demo.png; its numbers are in out/demo.json."
+	@echo "The image is out/demo.png; its numbers are in out/demo.json."
 
 test: $(VENV)/test
 	# Two processes: most of a test is one thread compiling.

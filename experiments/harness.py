@@ -1,4 +1,4 @@
-"""What the experiments share: pictures, scales, running a grid, and writing down what was found.
+"""What the experiments share: images, scales, running a grid, and writing down what was found.
 
 An experiment is a folder with an `experiment.py` (its `EXPERIMENT`) and the grid files
 it runs. `run.py` brings everything to a scale (`small` on two CPU cores, `full` on a GPU,
@@ -23,11 +23,11 @@ from PIL import Image
 
 import jaxstyle
 from jaxstyle.cli import app
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.files import write_atomically
 from jaxstyle.images import load_image
-from jaxstyle.recipe import Recipe
-from jaxstyle.report import environment_report, to_json
-from jaxstyle.sheets import contact_sheet
+from jaxstyle.images.sheets import contact_sheet
+from jaxstyle.provenance.report import environment_report, to_json
 
 HERE = Path(__file__).parent
 LARGEST_SHEET = 400_000
@@ -44,7 +44,7 @@ class Scale:
 
     name: str
     base: Settings
-    lanes: int | None = None
+    elements: int | None = None
     """Cells at a time; chosen by the memory if not given."""
 
 
@@ -62,7 +62,7 @@ SCALES = {
             "style_layers": "relu1_1,relu2_1",
         },
         # So that experiments share their programs.
-        lanes=2,
+        elements=2,
     ),
 }
 
@@ -83,14 +83,14 @@ class Cell:
 
     @property
     def loss(self) -> float:
-        """Of the saved picture, clipped and rounded; infinite if there is none."""
+        """Of the saved image, clipped and rounded; infinite if there is none."""
         return _number(self.report["loss"], np.inf)
 
     @property
     def lowest(self) -> float:
-        """Lowest loss that the optimiser saw; infinite if none is finite.
+        """Lowest loss that the optimizer saw; infinite if none is finite.
 
-        Without bounds it may lie well below that of the saved picture, which is clipped to [0, 1].
+        Without bounds it may lie well below that of the saved image, which is clipped to [0, 1].
         """
         losses = self.history("loss")
         return float(np.min(losses[np.isfinite(losses)], initial=np.inf))
@@ -102,7 +102,7 @@ class Cell:
 
     @cached_property
     def image(self) -> np.ndarray:
-        """The returned picture, RGB in [0, 1]."""
+        """The returned image, RGB in [0, 1]."""
         return load_image(self.image_path)
 
     def history(self, name: str) -> np.ndarray:
@@ -143,15 +143,15 @@ class Run:
 
     @cached_property
     def content(self) -> np.ndarray:
-        """The content picture in its own size."""
+        """The content image in its own size."""
         return load_image(self.content_path)
 
     @cached_property
     def style(self) -> np.ndarray:
-        """The style picture in its own size."""
+        """The style image in its own size."""
         return load_image(self.style_path)
 
-    def job(self, cell: Cell, *, start: np.ndarray | str | None = None) -> jaxstyle.Job:
+    def problem(self, cell: Cell, *, start: np.ndarray | str | None = None) -> jaxstyle.Problem:
         """Prepare the objective and the start of a cell."""
         recipe = Recipe.from_dict(cell.recipe)
         return jaxstyle.prepare(
@@ -171,7 +171,7 @@ class Experiment:
     draw: Callable[[Run, Found, Any], None]
     """Draws on a matplotlib figure (`plots.figure`)."""
     sheet: Callable[[Run], tuple[Sequence[np.ndarray], Sequence[str], int]]
-    """Pictures, labels and columns of the contact sheet."""
+    """Images, labels and columns of the contact sheet."""
     panels: tuple[int, int] = (1, 2)
     """Rows and columns of the plot."""
     full: Settings = dataclasses.field(default_factory=dict)
@@ -218,7 +218,7 @@ def run(experiment: Experiment, scale: Scale, out: Path, *, exact: Path | None =
         }
         written = folder / path.name
         write_atomically(written, as_toml({"base": base, "grid": grid}).encode())
-        cells[path.stem] = run_grid(written, folder / path.stem, scale.lanes)
+        cells[path.stem] = run_grid(written, folder / path.stem, scale.elements)
     return Run(scale.name, folder, content, style, weights, cells)
 
 
@@ -256,11 +256,11 @@ def as_toml(tables: Mapping[str, Settings]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_grid(file: Path, folder: Path, lanes: int | None = None) -> list[Cell]:
+def run_grid(file: Path, folder: Path, elements: int | None = None) -> list[Cell]:
     """Run `jaxstyle grid`, which goes on where it stopped, and read what it wrote."""
     arguments = ["grid", str(file), "-o", str(folder)]
-    if lanes:
-        arguments += ["--lanes", str(lanes)]
+    if elements:
+        arguments += ["--lanes", str(elements)]
     print("jaxstyle", *arguments, file=sys.stderr, flush=True)
     code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
     if code:
@@ -326,18 +326,18 @@ def describe(found: Found, run: Run, seconds: float) -> dict[str, Any]:
     }
 
 
-def write_sheet(path: Path, pictures: Sequence[np.ndarray], labels: Sequence[str], columns: int):
+def write_sheet(path: Path, images: Sequence[np.ndarray], labels: Sequence[str], columns: int):
     """Write a contact sheet as JPEG of at most 400 kB."""
-    # Small pictures are shown large enough for their strokes, and their labels, to be seen.
-    times = max(1, 192 // max(picture.shape[1] for picture in pictures))
-    enlarged = [picture.repeat(times, 0).repeat(times, 1) for picture in pictures]
+    # Small images are shown large enough for their strokes, and their labels, to be seen.
+    times = max(1, 192 // max(img.shape[1] for img in images))
+    enlarged = [img.repeat(times, 0).repeat(times, 1) for img in images]
     sheet = contact_sheet(enlarged, columns=columns, labels=labels)
     image = Image.fromarray((np.clip(sheet, 0, 1) * 255).round().astype(np.uint8))
     for quality in (90, 80, 70, 55, 40, 25):
         image.save(path, "JPEG", quality=quality, optimize=True)
         if path.stat().st_size <= LARGEST_SHEET:
             return
-    raise ValueError(f"{path} stays above {LARGEST_SHEET} bytes; show fewer pictures")
+    raise ValueError(f"{path} stays above {LARGEST_SHEET} bytes; show fewer images")
 
 
 def _number(value: float | None, missing: float) -> float:

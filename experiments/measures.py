@@ -1,4 +1,4 @@
-"""Numbers of pictures that several experiments compare."""
+"""Numbers of images that several experiments compare."""
 
 import time
 
@@ -14,7 +14,7 @@ _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
 
 
 def noise_level(image: np.ndarray) -> float:
-    """Estimate the standard deviation of a picture's noise, on the 0-255 scale.
+    """Estimate the standard deviation of an image's noise, on the 0-255 scale.
 
     Immerkær, Fast noise variance estimation, 1996: the mean response to a mask that structure
     hardly answers to; the mean over the channels of an RGB `[h, w, 3]` in [0, 1].
@@ -27,13 +27,13 @@ def noise_level(image: np.ndarray) -> float:
 
 
 def psnr(image: np.ndarray, other: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two pictures in [0, 1], dB."""
+    """Peak signal-to-noise ratio of two images in [0, 1], dB."""
     error = float(np.mean((image.astype(float) - other) ** 2))
     return 10 * np.log10(1 / max(error, 1e-12))
 
 
 def correlation(image: np.ndarray, other: np.ndarray, *, blur: float = 0.0) -> float:
-    """Correlation of two pictures' brightness, each without its mean, -1 to 1."""
+    """Correlation of two images' brightness, each without its mean, -1 to 1."""
     pair = [gaussian_filter(p.astype(float).mean(-1), blur) for p in (image, other)]
     return float(np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1])
 
@@ -67,19 +67,19 @@ def _grads(network, targets, recipe, images):
     return jax.lax.map(jax.grad(lambda x: objective(x)[0]), images)
 
 
-def losses(job: jaxstyle.Job, images: np.ndarray) -> tuple[np.ndarray, jaxstyle.Terms]:
-    """Score pictures `[k, h, w, 3]` under a job's objective: losses `[k]` and terms."""
+def losses(problem: jaxstyle.Problem, images: np.ndarray) -> tuple[np.ndarray, jaxstyle.Terms]:
+    """Score images `[k, h, w, 3]` under a problem's objective: losses `[k]` and terms."""
     images = jnp.asarray(images, jnp.float32)
-    return jax.device_get(_terms(job.network, job.targets, job.recipe, images))
+    return jax.device_get(_terms(problem.network, problem.targets, problem.recipe, images))
 
 
-def gradients(job: jaxstyle.Job, images: np.ndarray) -> np.ndarray:
-    """The loss's gradient with respect to each of the pictures `[k, h, w, 3]`."""
+def gradients(problem: jaxstyle.Problem, images: np.ndarray) -> np.ndarray:
+    """The loss's gradient with respect to each of the images `[k, h, w, 3]`."""
     images = jnp.asarray(images, jnp.float32)
-    return jax.device_get(_grads(job.network, job.targets, job.recipe, images))
+    return jax.device_get(_grads(problem.network, problem.targets, problem.recipe, images))
 
 
-def gradient_seconds(job: jaxstyle.Job, image: np.ndarray, *, repeats: int = 7) -> float:
+def gradient_seconds(problem: jaxstyle.Problem, image: np.ndarray, *, repeats: int = 7) -> float:
     """Seconds of one evaluation of loss and gradient: the least of several, compiled before.
 
     The least, as other work on the machine can only add to it.
@@ -87,7 +87,7 @@ def gradient_seconds(job: jaxstyle.Job, image: np.ndarray, *, repeats: int = 7) 
     seconds = []
     for _ in range(repeats + 1):
         begun = time.perf_counter()
-        gradients(job, image[None])
+        gradients(problem, image[None])
         seconds.append(time.perf_counter() - begun)
     return min(seconds[1:])
 
@@ -101,10 +101,10 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def patch_distance(
     image: np.ndarray, style: np.ndarray, *, reduced: int = 1, side: int = 5, seed: int = 0
 ) -> float:
-    """How far the small patches of two pictures are apart as clouds of points, on the 0-255 scale.
+    """How far the small patches of two images are apart as clouds of points, on the 0-255 scale.
 
     Sliced Wasserstein distance (Rabin et al., 2011) over 64 random directions of `side` x `side`
-    RGB patches. It knows no network, so it can be a referee between objectives that do. Pictures
+    RGB patches. It knows no network, so it can be a referee between objectives that do. Images
     `reduced` by a whole number have patches that are as many times as large.
     """
     rng = np.random.default_rng(seed)
@@ -112,13 +112,13 @@ def patch_distance(
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     quantiles = np.linspace(0, 1, 201)
 
-    def projected(picture: np.ndarray) -> np.ndarray:
-        height, width = (n // reduced * reduced for n in picture.shape[:2])
-        blocks = picture[:height, :width].reshape(
+    def projected(image: np.ndarray) -> np.ndarray:
+        height, width = (n // reduced * reduced for n in image.shape[:2])
+        blocks = image[:height, :width].reshape(
             height // reduced, reduced, width // reduced, reduced, 3
         )
-        picture = blocks.mean((1, 3))
-        windows = np.lib.stride_tricks.sliding_window_view(picture.astype(float), (side, side, 3))
+        image = blocks.mean((1, 3))
+        windows = np.lib.stride_tricks.sliding_window_view(image.astype(float), (side, side, 3))
         patches = windows.reshape(-1, side * side * 3)
         return np.quantile(patches @ directions.T, quantiles, axis=0)
 

@@ -1,6 +1,6 @@
 """The look of all plots: no clutter, axes with units, readable on light and on dark pages.
 
-Pages differ in their background, a picture in a README cannot. So the background is left
+Pages differ in their background, an image in a README cannot. So the background is left
 out and everything is drawn in tones that stand out from white as well as from near black.
 """
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 INK = "#7a7f87"
 """Contrast 4.0 to white and 4.7 to #0d1117."""
-COLOURS = ("#2f81d6", "#d9622b", "#2f9e62", "#b065d8", "#b8860b", "#d6457c", "#1f9aa8", "#8a7a5c")
+COLORS = ("#2f81d6", "#d9622b", "#2f9e62", "#b065d8", "#b8860b", "#d6457c", "#1f9aa8", "#8a7a5c")
 STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -26,7 +26,7 @@ STYLE = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",

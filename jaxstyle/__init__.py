@@ -1,36 +1,88 @@
-"""Neural style transfer by optimisation, as a functional JAX program with L-BFGS on the device."""
+"""Neural style transfer by optimization, as a functional JAX program with L-BFGS on the device."""
 
+from importlib import import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
-from jaxstyle.api import stylize as stylize
-from jaxstyle.descent import Iterate as Iterate
-from jaxstyle.descent import iterates as iterates
-from jaxstyle.errors import JaxstyleError as JaxstyleError
-from jaxstyle.losses import content_loss as content_loss
-from jaxstyle.losses import gram_matrix as gram_matrix
-from jaxstyle.losses import style_loss as style_loss
-from jaxstyle.masks import Masks as Masks
-from jaxstyle.memory import Plan as Plan
-from jaxstyle.memory import plan as plan
-from jaxstyle.objective import Targets as Targets
-from jaxstyle.objective import Terms as Terms
-from jaxstyle.objective import make_objective as make_objective
-from jaxstyle.optimisers import Optimiser as Optimiser
-from jaxstyle.optimisers import lbfgs as lbfgs
-from jaxstyle.optimisers import make_optimiser as make_optimiser
-from jaxstyle.peers import presets as presets
-from jaxstyle.prepare import Job as Job
-from jaxstyle.prepare import prepare as prepare
-from jaxstyle.recipe import Recipe as Recipe
-from jaxstyle.run import Result as Result
-from jaxstyle.run import evaluate as evaluate
-from jaxstyle.run import finish as finish
-from jaxstyle.run import stylize_batch as stylize_batch
-from jaxstyle.targets import compute_targets as compute_targets
-from jaxstyle.variation import total_variation as total_variation
-from jaxstyle.vgg import InputConvention as InputConvention
-from jaxstyle.vgg import Network as Network
-from jaxstyle.vgg import features as features
-from jaxstyle.weights import load_network as load_network
+if TYPE_CHECKING:
+    from jaxstyle.api import evaluate as evaluate
+    from jaxstyle.api import stylize as stylize
+    from jaxstyle.api import stylize_batch as stylize_batch
+    from jaxstyle.config.presets import presets as presets
+    from jaxstyle.config.recipe import Recipe as Recipe
+    from jaxstyle.engine.loop import Iterate as Iterate
+    from jaxstyle.engine.loop import iterates as iterates
+    from jaxstyle.engine.memory import Plan as Plan
+    from jaxstyle.engine.memory import plan as plan
+    from jaxstyle.engine.problem import Problem as Problem
+    from jaxstyle.engine.problem import prepare as prepare
+    from jaxstyle.engine.results import Result as Result
+    from jaxstyle.engine.results import finish as finish
+    from jaxstyle.engine.targets import compute_targets as compute_targets
+    from jaxstyle.errors import JaxstyleError as JaxstyleError
+    from jaxstyle.losses.content import content_loss as content_loss
+    from jaxstyle.losses.gram import gram_matrix as gram_matrix
+    from jaxstyle.losses.gram import style_loss as style_loss
+    from jaxstyle.losses.masks import Masks as Masks
+    from jaxstyle.losses.objective import Targets as Targets
+    from jaxstyle.losses.objective import Terms as Terms
+    from jaxstyle.losses.objective import make_objective as make_objective
+    from jaxstyle.losses.total_variation import total_variation as total_variation
+    from jaxstyle.nn.network import Network as Network
+    from jaxstyle.nn.preprocessing import Preprocessing as Preprocessing
+    from jaxstyle.nn.vgg import features as features
+    from jaxstyle.optim.base import Optimizer as Optimizer
+    from jaxstyle.optim.lbfgs import lbfgs as lbfgs
+    from jaxstyle.optim.registry import make_optimizer as make_optimizer
+    from jaxstyle.weights import load_network as load_network
 
+# Loaded when first asked for: the command line's help needs no JAX.
+_EXPORTS = {
+    "Preprocessing": "jaxstyle.nn.preprocessing",
+    "Iterate": "jaxstyle.engine.loop",
+    "JaxstyleError": "jaxstyle.errors",
+    "Problem": "jaxstyle.engine.problem",
+    "Masks": "jaxstyle.losses.masks",
+    "Network": "jaxstyle.nn.network",
+    "Optimizer": "jaxstyle.optim.base",
+    "Plan": "jaxstyle.engine.memory",
+    "Recipe": "jaxstyle.config.recipe",
+    "Result": "jaxstyle.engine.results",
+    "Targets": "jaxstyle.losses.objective",
+    "Terms": "jaxstyle.losses.objective",
+    "compute_targets": "jaxstyle.engine.targets",
+    "content_loss": "jaxstyle.losses.content",
+    "evaluate": "jaxstyle.api",
+    "features": "jaxstyle.nn.vgg",
+    "finish": "jaxstyle.engine.results",
+    "gram_matrix": "jaxstyle.losses.gram",
+    "iterates": "jaxstyle.engine.loop",
+    "lbfgs": "jaxstyle.optim.lbfgs",
+    "load_network": "jaxstyle.weights",
+    "make_objective": "jaxstyle.losses.objective",
+    "make_optimizer": "jaxstyle.optim.registry",
+    "plan": "jaxstyle.engine.memory",
+    "prepare": "jaxstyle.engine.problem",
+    "presets": "jaxstyle.config.presets",
+    "style_loss": "jaxstyle.losses.gram",
+    "stylize": "jaxstyle.api",
+    "stylize_batch": "jaxstyle.api",
+    "total_variation": "jaxstyle.losses.total_variation",
+}
+_SUBMODULES = ("images", "weights")
+
+__all__ = [*_EXPORTS, *_SUBMODULES]  # noqa: PLE0604
 __version__ = _version("jaxstyle")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"jaxstyle.{name}")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'jaxstyle' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_EXPORTS[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

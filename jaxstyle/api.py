@@ -1,4 +1,4 @@
-"""`stylize`: from whatever holds two images to a stylized one, in one call."""
+"""The functions for a whole run: `stylize`, `stylize_batch` and `evaluate`."""
 
 import contextlib
 import dataclasses
@@ -6,26 +6,98 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxstyle.checks import memory_errors
-from jaxstyle.descent import Iterate, iterates
-from jaxstyle.errors import JaxstyleError, shortened
-from jaxstyle.masks import Masks
-from jaxstyle.peers import preset as named_recipe
-from jaxstyle.prepare import prepare
-from jaxstyle.progress import progress as shown_progress
-from jaxstyle.recipe import Recipe
-from jaxstyle.run import Result, finish
-from jaxstyle.sharding import Devices
-from jaxstyle.sizing import Picture, picture, pictures
-from jaxstyle.vgg import Network
+from jaxstyle import images
+from jaxstyle.config.presets import preset as named_recipe
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.chunk import values
+from jaxstyle.engine.loop import Iterate, iterates
+from jaxstyle.engine.problem import prepare
+from jaxstyle.engine.results import Result, finish, seen
+from jaxstyle.engine.sizes import ImageLike, as_image, as_images, style_images
+from jaxstyle.engine.targets import compute_targets
+from jaxstyle.errors import JaxstyleError, memory_errors, shortened
+from jaxstyle.losses.masks import Masks
+from jaxstyle.losses.objective import Terms
+from jaxstyle.monitor.progress import progress as shown_progress
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.sharding import Devices
 from jaxstyle.weights import load_network
 
 
+def stylize_batch(
+    content: ImageLike,
+    style: ImageLike | Sequence[ImageLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    starts: Sequence[ArrayLike | str] | int,
+    masks: Masks | None = None,
+    devices: Devices = None,
+) -> list[Result]:
+    """Stylize from several initial images at once: one vmapped program, a batch element each.
+
+    Args:
+      content: as in `stylize`.
+      style: as in `stylize`.
+      recipe: the settings of all batch elements; batch element i has seed `recipe.seed + i`.
+      network: weights.
+      starts: the number of batch elements that start after `recipe.init`; or one start a batch
+        element, each an image or one of `"content"`, `"noise"`, `"style"`, mixed as you like.
+      masks: as in `stylize`.
+      devices: how many of `jax.devices()` share the batch elements, `"all"`, or a list; as many as
+        divide them.
+
+    Returns:
+      One `Result` a batch element, in order.
+
+    Raises:
+      JaxstyleError: what does not fit, by name.
+    """
+    elements = [recipe.init] * starts if isinstance(starts, int) else starts
+    problem = prepare(
+        content,
+        style,
+        recipe=recipe,
+        network=network,
+        elements=elements,
+        masks=masks,
+        devices=devices,
+    )
+    return finish(problem, seen(iterates(problem)))
+
+
+def evaluate(
+    image: ImageLike,
+    content: ImageLike,
+    styles: ImageLike | Sequence[ImageLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    masks: Masks | None = None,
+) -> tuple[float, Terms]:
+    """Score any image under a recipe: its loss and the weighted terms.
+
+    The content image is resized to the image's size; the style images keep theirs,
+    bounded by `recipe.size`.
+    """
+    recipe = recipe.resolved(network)
+    image = as_image(image, "image")
+    content = images.resize(as_image(content, "content"), *image.shape[:2])
+    shrunk = style_images(styles, recipe)
+    targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
+    loss, terms = jax.device_get(
+        values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None, layout=None)
+    )
+    return float(loss), Terms(*map(float, terms))
+
+
 def stylize(
-    content: Picture,
-    style: Picture | Sequence[Picture],
+    content: ImageLike,
+    style: ImageLike | Sequence[ImageLike],
     *,
     recipe: Recipe | str | None = None,
     network: Network | str | None = None,
@@ -49,10 +121,10 @@ def stylize(
       network: weights, from `jaxstyle.load_network`; those of `weights` if not given.
       preset: name of a recipe in `jaxstyle.presets`, instead of `recipe`.
       weights: what `load_network` is given.
-      start: initial picture instead of the recipe's `init`.
+      start: initial image instead of the recipe's `init`.
       masks: where the content is kept and which region takes which style; needed where the recipe
         names files of masks.
-      devices: how many of `jax.devices()` share the rows of the picture, `"all"`, or a list.
+      devices: how many of `jax.devices()` share the rows of the image, `"all"`, or a list.
       progress: show on standard error how the run goes.
       settings: fields of `Recipe`, in the place of the recipe's.
 
@@ -84,9 +156,9 @@ def stylize(
         raise JaxstyleError(f"weights: {weights!r} is given beside a network; give one")
     with memory_errors():
         # Files are read once, however many scales there are.
-        job = prepare(
-            picture(content, "content"),
-            pictures(style),
+        problem = prepare(
+            as_image(content, "content"),
+            as_images(style),
             recipe=asked,
             network=network,
             start=start,
@@ -95,14 +167,16 @@ def stylize(
         )
         seen: list[Iterate] = []
         with contextlib.ExitStack() as stack:
-            show = stack.enter_context(shown_progress(job.recipe.total_steps, quiet=not progress))
-            for iterate in iterates(job):
+            show = stack.enter_context(
+                shown_progress(problem.recipe.total_steps, quiet=not progress)
+            )
+            for iterate in iterates(problem):
                 # Of each but the last only the numbers are needed.
                 if seen:
                     seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
                 seen.append(iterate._replace(carry=None))
                 show(iterate)
-        return finish(job, seen)[0]
+        return finish(problem, seen)[0]
 
 
 def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str, Any]) -> Recipe:

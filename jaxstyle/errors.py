@@ -1,5 +1,8 @@
 """The one exception that means «the person asked for something impossible»."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class JaxstyleError(ValueError):
     """Bad input or usage; the message names the argument, its value and the way out.
@@ -16,3 +19,21 @@ def shortened(value: object) -> str:
     except ValueError:  # Python prints no more digits than some thousands.
         return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise one line where the block does not fit into memory.
+
+    Raises:
+      JaxstyleError: says what makes a run smaller.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise JaxstyleError(
+            "the run does not fit into memory; choose a smaller size or history_size, or compute "
+            "on tiles (tile)"
+        ) from error

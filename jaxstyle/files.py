@@ -13,7 +13,6 @@ from pathlib import Path
 from jaxstyle.errors import JaxstyleError
 
 StrPath = str | os.PathLike[str]
-
 _STALE_SECONDS = 60
 
 

@@ -14,7 +14,7 @@ def shape():
     """`{name: {"kind", …}}` of everything that `import jaxstyle` offers."""
     return {
         name: _of(thing)
-        for name, thing in sorted(vars(jaxstyle).items())
+        for name, thing in ((name, getattr(jaxstyle, name)) for name in sorted(dir(jaxstyle)))
         if not name.startswith("_") and not inspect.ismodule(thing)
     }
 

@@ -1,4 +1,4 @@
-"""One of two processes that share a picture and a batch, as on two machines.
+"""One of two processes that share an image and a batch, as on two machines.
 
 `python processes.py FOLDER PORT ID` writes what this process has at the end.
 """
@@ -13,7 +13,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import numpy as np
-from conftest import _make_network, _make_picture
+from conftest import _make_image, _make_network
 
 import jaxstyle
 
@@ -25,20 +25,20 @@ network = _make_network(blocks=2)
 recipe = jaxstyle.Recipe(
     steps=3, history_size=3, content_layers="relu1_1", style_layers="relu1_1", init="noise"
 )
-pictures = _make_picture(21, 18, seed=1), _make_picture(16, 18, seed=2)
+images = _make_image(21, 18, seed=1), _make_image(16, 18, seed=2)
 given = dict(recipe=recipe, network=network)
 assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 
-rows = jaxstyle.stylize(*pictures, **given, devices="all")
-lanes = jaxstyle.stylize_batch(*pictures, **given, starts=4, devices="all")
+rows = jaxstyle.stylize(*images, **given, devices="all")
+elements = jaxstyle.stylize_batch(*images, **given, starts=4, devices="all")
 found = {
     "rows": rows.image,
     "rows_losses": rows.history.loss,
-    "lanes": [lane.image for lane in lanes],
-    "lanes_losses": [lane.history.loss for lane in lanes],
+    "lanes": [element.image for element in elements],
+    "lanes_losses": [element.history.loss for element in elements],
 }
 if number == 0:
     # What both are compared with.
-    alone = jaxstyle.stylize(*pictures, **given)
+    alone = jaxstyle.stylize(*images, **given)
     found |= {"alone": alone.image, "alone_losses": alone.history.loss}
 np.savez(folder / f"process{number}.npz", **found)

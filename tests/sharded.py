@@ -17,13 +17,14 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import numpy as np
-from conftest import _make_network, _make_picture
+from conftest import _make_image, _make_network
 
-from jaxstyle import Masks, Recipe, finish, iterates, prepare, programs
-from jaxstyle.checkpoint import load_state, read_checkpoint, save_checkpoint
+from jaxstyle import Masks, Recipe, finish, iterates, prepare
 from jaxstyle.cli import main
-from jaxstyle.descent import default_every, run_state
-from jaxstyle.prepare import spread, stack
+from jaxstyle.engine import chunk
+from jaxstyle.engine.loop import default_chunk_size, run_state
+from jaxstyle.engine.problem import spread, stack
+from jaxstyle.provenance.checkpoint import load_state, read_checkpoint, save_checkpoint
 from jaxstyle.weights import save_network
 
 COLLECTIVE = re.compile(
@@ -38,7 +39,7 @@ SMALL = Recipe(
     style_layers="relu1_1,relu2_1",
     style_weight=100,
 )
-STYLE = _make_picture(27, 18, seed=2)
+STYLE = _make_image(27, 18, seed=2)
 network = _make_network(blocks=3)
 
 
@@ -47,27 +48,27 @@ def specs(tree):
     return {jax.tree_util.keystr(path): [list(x.shape), str(x.sharding.spec)] for path, x in named}
 
 
-def collectives(job):
+def collectives(problem):
     """Kinds and shapes of what the compiled chunk exchanges: the program that `iterates` runs."""
-    text = programs.lowered(job, every=default_every(job.start)).compile().as_text()
+    text = chunk.lowered(problem, chunk_size=default_chunk_size(problem.start)).compile().as_text()
     found = COLLECTIVE.findall(text)
     return [[kind, re.sub(r"\{.*?\}|/\*.*?\*/", "", shapes)] for shapes, kind, _ in found]
 
 
-def gradient(job):
-    point = next(iterates(job)).carry.state.point
-    height = job.size[0]
+def gradient(problem):
+    point = next(iterates(problem)).carry.state.point
+    height = problem.size[0]
     assert not np.asarray(point.grad)[height:].any(), "nothing pulls at the rows that were added"
     return np.asarray(point.grad)[:height]
 
 
 def pair(name, recipe, height, network=network, devices=8, masks=None):
-    """The same picture on one device and on several; its first gradient is kept."""
-    content = _make_picture(height, 18, seed=1)
+    """The same image on one device and on several; its first gradient is kept."""
+    content = _make_image(height, 18, seed=1)
     given = {"recipe": recipe, "network": network, "masks": masks}
     alone = prepare(content, STYLE, **given)
     shared = prepare(content, STYLE, **given, devices=devices)
-    both = [gradient(job) for job in (alone, shared)]
+    both = [gradient(problem) for problem in (alone, shared)]
     np.savez(FOLDER / f"{name}.npz", alone=both[0], shared=both[1])
     return alone, shared
 
@@ -93,17 +94,17 @@ def rows():
         "collectives": collectives(shared),
     }
     # A checkpoint of eight devices goes on with one and with eight.
-    for iterate in iterates(shared, every=2):
+    for iterate in iterates(shared, chunk_size=2):
         seen = [*seen, iterate] if iterate.step else [iterate]
         if iterate.step == 2:
             break
-    picture = {"path": "x", "sha256": "0" * 64, "size": [18, 45]}
-    inputs = {"content": picture, "styles": [picture], "init": None}
+    image = {"path": "x", "sha256": "0" * 64, "size": [18, 45]}
+    inputs = {"content": image, "styles": [image], "init": None}
     path = FOLDER / "run.checkpoint"
-    save_checkpoint(path, run_state(seen), job=shared, weights="x", inputs=inputs)
-    for name, job in (("one", alone), ("eight", shared)):
-        state = load_state(read_checkpoint(path), job)
-        keep(f"resumed-{name}", finish(job, list(iterates(job, state=state))))
+    save_checkpoint(path, run_state(seen), problem=shared, weights="x", inputs=inputs)
+    for name, problem in (("one", alone), ("eight", shared)):
+        state = load_state(read_checkpoint(path), problem)
+        keep(f"resumed-{name}", finish(problem, list(iterates(problem, state=state))))
     return facts
 
 
@@ -122,25 +123,25 @@ def other_objectives():
     controls = dataclasses.replace(
         short, style_layers="relu2_1", preserve_color="luminance", average=0.5
     )
-    jobs = pair("controls", controls, 45, devices=3, masks=Masks(left, ((left, top),)))
-    keep("controls-runs", [finish(job, list(iterates(job)))[0] for job in jobs])
+    problems = pair("controls", controls, 45, devices=3, masks=Masks(left, ((left, top),)))
+    keep("controls-runs", [finish(problem, list(iterates(problem)))[0] for problem in problems])
 
 
-def lanes():
+def elements():
     recipe = dataclasses.replace(SMALL, init="noise")
-    jobs = [
+    problems = [
         prepare(
-            _make_picture(20, 18, seed=k), STYLE, network=network,
+            _make_image(20, 18, seed=k), STYLE, network=network,
             recipe=dataclasses.replace(recipe, seed=k, style_weight=50.0 * (k + 1)),
         )
         for k in range(4)
     ]  # fmt: skip
-    shared = spread(stack(jobs), jax.devices()[:4])
+    shared = spread(stack(problems), jax.devices()[:4])
     seen = list(iterates(shared))
     keep("lanes-shared", finish(shared, seen))
-    # What each device runs: its own lane, alone in a batch.
-    alone = [stack([job]) for job in jobs]
-    keep("lanes-alone", [finish(job, list(iterates(job)))[0] for job in alone])
+    # What each device runs: its own batch element, alone in a batch.
+    alone = [stack([problem]) for problem in problems]
+    keep("lanes-alone", [finish(problem, list(iterates(problem)))[0] for problem in alone])
     return {"state": specs(seen[-1].carry.state), "collectives": collectives(shared)}
 
 
@@ -155,7 +156,7 @@ def commands():
     from PIL import Image
 
     for name, shape in (("content", (45, 18)), ("style", (27, 18))):
-        pixels = _make_picture(*shape, seed=1) * 255
+        pixels = _make_image(*shape, seed=1) * 255
         Image.fromarray(pixels.astype(np.uint8)).save(FOLDER / f"{name}.png")
     save_network(network.replace(source="random"), FOLDER / "narrow.safetensors")
     grid = FOLDER / "grid.toml"
@@ -168,7 +169,7 @@ def commands():
         "--weights", FOLDER / "narrow.safetensors", "--steps", 2, "--quiet",
         "--content-layers", "relu1_2", "--style-layers", "relu1_1",
     )  # fmt: skip
-    pictures = FOLDER / "content.png", FOLDER / "style.png"
+    images = FOLDER / "content.png", FOLDER / "style.png"
     done = {
         "grid": command(
             "grid", grid, "-o", FOLDER / "grid", "--devices", 2, "--lanes", 1, "--quiet"
@@ -184,12 +185,12 @@ def commands():
         ),
     }.items():  # fmt: skip
         output = FOLDER / f"command-{name}.png"
-        done[name] = command("stylize", *pictures, "-o", output, *settings, *flags)
+        done[name] = command("stylize", *images, "-o", output, *settings, *flags)
     return done
 
 
 if __name__ == "__main__":
-    facts = {"rows": rows(), "lanes": lanes()}
+    facts = {"rows": rows(), "lanes": elements()}
     other_objectives()
     facts["commands"] = commands()
     (FOLDER / "facts.json").write_text(json.dumps(facts))

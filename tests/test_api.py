@@ -8,7 +8,8 @@ import api_shape
 import pytest
 
 import jaxstyle
-from jaxstyle import optimisers, weights
+from jaxstyle import weights
+from jaxstyle.optim import registry
 
 PROMISED = (
     "load_network",
@@ -24,12 +25,16 @@ PROMISED = (
     "lbfgs",
 )
 
-PUBLIC = {name: thing for name, thing in vars(jaxstyle).items() if not name.startswith("_")}
+PUBLIC = {
+    name: thing
+    for name, thing in ((name, getattr(jaxstyle, name)) for name in dir(jaxstyle))
+    if not name.startswith("_")
+}
 PUBLIC = {name: thing for name, thing in PUBLIC.items() if not inspect.ismodule(thing)}
 FUNCTIONS = {
     f"{module.__name__}.{name}": thing
-    for module in (jaxstyle, optimisers, weights)
-    for name, thing in vars(module).items()
+    for module in (jaxstyle, registry, weights)
+    for name, thing in ((name, getattr(module, name)) for name in dir(module))
     if not name.startswith("_") and inspect.isfunction(thing)
 }
 CLASSES = {name: thing for name, thing in PUBLIC.items() if inspect.isclass(thing)}

@@ -25,7 +25,7 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 # Few sizes, so that few programs are compiled.
-PICTURES = {
+IMAGES = {
     "photo.jpg": (40, 48),
     "painting.jpg": (36, 36),
     "first.jpg": (36, 36),
@@ -53,7 +53,7 @@ def commands(code):
 
 
 def shrunk(words):
-    """Give a command other sizes and numbers of steps, and nothing else."""
+    """Return a command other sizes and numbers of steps, and nothing else."""
     words = [
         TINY.get(before, word) for before, word in zip(["", *words], words, strict=False)
     ]  # fmt: skip
@@ -61,10 +61,10 @@ def shrunk(words):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, make_picture, make_network, cache_folder, compilation_cache):
-    """A folder with pictures, and a cache where a narrow network stands in for VGG-19."""
-    for seed, (name, size) in enumerate(PICTURES.items()):
-        pixels = (make_picture(*size, seed=seed) * 255).round().astype(np.uint8)
+def place(tmp_path, monkeypatch, make_image, make_network, cache_folder, compilation_cache):
+    """A folder with images, and a cache where a narrow network stands in for VGG-19."""
+    for seed, (name, size) in enumerate(IMAGES.items()):
+        pixels = (make_image(*size, seed=seed) * 255).round().astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -114,7 +114,7 @@ def test_every_public_name_is_in_the_reference():
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^::: jaxstyle\.(\w+)$", text, re.MULTILINE))
     public = {
-        name for name, thing in vars(jaxstyle).items()
+        name for name, thing in ((name, getattr(jaxstyle, name)) for name in dir(jaxstyle))
         if not name.startswith("_") and type(thing).__name__ != "module"
     }  # fmt: skip
     assert documented >= public, public - documented

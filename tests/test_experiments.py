@@ -78,7 +78,7 @@ def test_what_is_kept_is_whole(name, tools):
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("e*/*.toml")), ids=lambda p: p.stem)
 def test_grid_files_are_ones_that_the_command_reads(path, tools):
-    from jaxstyle.grid.file import parse
+    from jaxstyle.sweep.grid_file import parse
 
     parse(path.read_text(), path)
     experiment = tools["run"].load(path.parent.name)
@@ -106,7 +106,7 @@ class TestMeasures:
         self.measures = tools["measures"]
 
     @pytest.mark.parametrize("std", [5.0, 20.0])
-    def test_noise_is_found_and_structure_is_not(self, std, make_picture):
+    def test_noise_is_found_and_structure_is_not(self, std, make_image):
         y, x = np.mgrid[0:96, 0:96] / 96
         smooth = np.stack([x, y, 0.5 + 0.3 * np.sin(3 * x)], -1)
         noise = np.random.default_rng(0).normal(size=smooth.shape) * std / 255
@@ -121,17 +121,17 @@ class TestMeasures:
         # A lower value before the highest is no part of the fall.
         assert self.measures.first_step_within(np.array([0.01, 100, 10, 1]), 0.9) == 3
 
-    def test_patches_of_a_picture_are_where_they_are(self, make_picture):
-        picture = make_picture(40, 48, seed=1)
+    def test_patches_of_an_image_are_where_they_are(self, make_image):
+        image = make_image(40, 48, seed=1)
         distance = self.measures.patch_distance
-        assert distance(picture, picture) == 0
-        assert distance(picture[::-1, ::-1], picture) < distance(make_picture(seed=5), picture)
+        assert distance(image, image) == 0
+        assert distance(image[::-1, ::-1], image) < distance(make_image(seed=5), image)
         # The patch in its own place is 10 away; another may be nearer.
-        offset = distance(picture + 10 / 255, picture)
+        offset = distance(image + 10 / 255, image)
         assert 3 < offset < 10.01
 
-    def test_correlations(self, make_picture):
-        one, other = make_picture(seed=1), make_picture(seed=2)
+    def test_correlations(self, make_image):
+        one, other = make_image(seed=1), make_image(seed=2)
         for measure in (self.measures.correlation, self.measures.fine_correlation):
             assert measure(one, one) == pytest.approx(1) and measure(one, 1 - one) < -0.99
             assert abs(measure(one, other)) < 0.9

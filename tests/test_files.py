@@ -100,7 +100,7 @@ def test_what_a_killed_write_to_the_same_file_left_goes(tmp_path: Path) -> None:
     left = []
     for name, minutes in (("out.png", 2), ("out.png", 0), ("other.png", 2)):
         path, descriptor = files._open_temporary(tmp_path / name)
-        os.write(descriptor, b"half a picture")
+        os.write(descriptor, b"half an image")
         os.close(descriptor)
         os.utime(path, (path.stat().st_mtime - 60 * minutes,) * 2)
         left.append(path)

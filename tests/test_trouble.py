@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxstyle import JaxstyleError, images
-from jaxstyle.checks import memory_errors
+from jaxstyle.errors import memory_errors
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
 
@@ -175,7 +175,7 @@ def test_a_jpeg_of_12_bits_is_called_one(tmp_path):
         images.load_image(tmp_path / "deep.jpg")
 
 
-def test_a_grid_says_which_pictures_are_the_same(run, files, tmp_path):
+def test_a_grid_says_which_images_are_the_same(run, files, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(files["content"].read_bytes())
     (tmp_path / "g.toml").write_text(

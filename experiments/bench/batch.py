@@ -1,11 +1,11 @@
-"""Pictures a second in one vmapped program, against one picture at a time.
+"""Images a second in one vmapped program, against one image at a time.
 
     python experiments/bench/batch.py [--size 256] [--batches 1 2 4 8 16 32] [--steps 50]
         [--network full] [--repeats 3]
 
-L-BFGS from noise, a seed a lane, random VGG-19 of full widths or weights by name. Seconds are those
-of running (medians); compiling is a column of its own. Runs on whatever device JAX finds and names
-it. Prints a Markdown table.
+L-BFGS from noise, a seed a batch element, random VGG-19 of full widths or weights by name. Seconds
+are those of running (medians); compiling is a column of its own. Runs on whatever device JAX finds
+and names it. Prints a Markdown table.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from evaluation import random_vgg19
 import jaxstyle
 
 
-def run(job: jaxstyle.Job) -> tuple[float, float]:
-    """Run a job; seconds of compiling and of running."""
+def run(problem: jaxstyle.Problem) -> tuple[float, float]:
+    """Run a problem; seconds of compiling and of running."""
     compiling = running = 0.0
-    for iterate in jaxstyle.iterates(job):
+    for iterate in jaxstyle.iterates(problem):
         compiling += iterate.compile_seconds
         running += iterate.run_seconds
     return compiling, running
@@ -43,14 +43,14 @@ def main() -> None:
         size=0, steps=arguments.steps, init="noise", precision=arguments.precision
     )
     print(f"{jax.devices()[0].device_kind}, {side} px, {arguments.steps} steps\n")
-    print("| pictures | compile (s) | run (s) | pictures a second | to the first row |")
+    print("| images | compile (s) | run (s) | images a second | to the first row |")
     print("|---" * 5 + "|")
     alone = None
     for count in arguments.batches:
-        job = jaxstyle.prepare(
-            content, style, recipe=recipe, network=network, lanes=["noise"] * count
+        problem = jaxstyle.prepare(
+            content, style, recipe=recipe, network=network, elements=["noise"] * count
         )
-        runs = [run(job) for _ in range(arguments.repeats + 1)]
+        runs = [run(problem) for _ in range(arguments.repeats + 1)]
         seconds = statistics.median(running for _, running in runs[1:])
         rate = count / seconds
         alone = rate if alone is None else alone

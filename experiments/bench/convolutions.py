@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import winograd
-from jaxstyle.convolution import convolve
+from jaxstyle.nn import winograd
+from jaxstyle.nn.convolution import convolve
 
 # Side, channels in and out: VGG-19 at 256 pixels, and narrower networks.
 SHAPES = (
@@ -28,7 +28,7 @@ LOOP = 2
 
 
 def both(forward: Callable[..., jax.Array], backward: Callable[..., jax.Array]) -> Callable:
-    """Give a compiled loop of a convolution and of the one that its gradient is."""
+    """Return a compiled loop of a convolution and of the one that its gradient is."""
 
     @jax.jit
     def run(x: jax.Array, kernel: jax.Array) -> jax.Array:

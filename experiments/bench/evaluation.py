@@ -2,7 +2,7 @@
 
     python experiments/bench/evaluation.py [--size 256] [--repeats 7]
 
-The same picture, weights and objective in float32; alternating runs in one process, medians.
+The same image, weights and objective in float32; alternating runs in one process, medians.
 Ours is timed as a run has it: inside a compiled loop, with the kernels transformed before it.
 Prints a Markdown table and the time of compiling; needs PyTorch.
 """
@@ -16,11 +16,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import torch
-from torch_objective import TorchObjective, picture
+from torch_objective import TorchObjective, to_tensor
 
 import jaxstyle
-from jaxstyle.programs import common_arguments
-from jaxstyle.vgg import CONVENTIONS, Network, convolutions
+from jaxstyle.config.layers import convolutions
+from jaxstyle.engine.chunk import common_arguments
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.preprocessing import CONVENTIONS
 
 FULL = (64, 128, 256, 512, 512)
 LOOP = 3
@@ -65,17 +67,19 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for network in (random_vgg19(), jaxstyle.load_network("compact")):
         recipe = jaxstyle.Recipe(size=0)
-        job = jaxstyle.prepare(content, style, recipe=recipe, network=network)
-        program = dataclasses.replace(job.recipe, init="content")
-        rival = TorchObjective(network, content, style, job.recipe)
-        image = picture(content).requires_grad_()
+        problem = jaxstyle.prepare(content, style, recipe=recipe, network=network)
+        program = dataclasses.replace(problem.recipe, init="content")
+        rival = TorchObjective(network, content, style, problem.recipe)
+        image = to_tensor(content).requires_grad_()
 
-        (network, _, _), _ = common_arguments(job)
+        (network, _, _), _ = common_arguments(problem)
 
         def ours(
-            job: jaxstyle.Job = job, program: jaxstyle.Recipe = program, network: Network = network
+            problem: jaxstyle.Problem = problem,
+            program: jaxstyle.Recipe = program,
+            network: Network = network,
         ) -> None:
-            descend(network, job.targets, program, job.start).block_until_ready()
+            descend(network, problem.targets, program, problem.start).block_until_ready()
 
         def theirs(rival: TorchObjective = rival, image: torch.Tensor = image) -> None:
             image.grad = None

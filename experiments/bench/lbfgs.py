@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch_objective import TorchObjective, picture
+from torch_objective import TorchObjective, to_tensor
 
 import jaxstyle
 from jaxstyle import Recipe
@@ -20,34 +20,34 @@ from jaxstyle.images import load_image
 MARKS = (25, 50, 100, 200, 400, 800)
 
 
-def ours(job: jaxstyle.Job, evaluations: int) -> Iterator[tuple[int, float]]:
-    """Run one of our optimisers, giving (evaluations, loss) after each step."""
-    for iterate in jaxstyle.iterates(job, every=1):
+def ours(problem: jaxstyle.Problem, evaluations: int) -> Iterator[tuple[int, float]]:
+    """Run one of our optimizers, giving (evaluations, loss) after each step."""
+    for iterate in jaxstyle.iterates(problem, chunk_size=1):
         yield int(iterate.evaluations), float(iterate.history.loss[-1])
         if iterate.evaluations >= evaluations:
             return
 
 
 def torchs(
-    job: jaxstyle.Job, objective: TorchObjective, evaluations: int, search: str | None
+    problem: jaxstyle.Problem, objective: TorchObjective, evaluations: int, search: str | None
 ) -> Iterator[tuple[int, float]]:
     """Run PyTorch's, giving the best loss so far after each evaluation."""
     # Contiguous, as its L-BFGS flattens the gradient.
-    image = picture(job.start).contiguous().requires_grad_()
-    optimiser = torch.optim.LBFGS(
+    image = to_tensor(problem.start).contiguous().requires_grad_()
+    optimizer = torch.optim.LBFGS(
         [image], max_iter=evaluations, max_eval=evaluations, tolerance_grad=0,
-        tolerance_change=-1, history_size=job.recipe.history_size, line_search_fn=search,
+        tolerance_change=-1, history_size=problem.recipe.history_size, line_search_fn=search,
     )  # fmt: skip
     losses: list[float] = []
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = objective(image)
         loss.backward()
         losses.append(loss.item())
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     yield from enumerate(np.minimum.accumulate(losses).tolist(), start=1)
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     network = jaxstyle.load_network(arguments.weights)
     content, style = load_image(arguments.content), load_image(arguments.style)
     marks = [m for m in MARKS if m <= arguments.evaluations]
-    print("| start | optimiser | " + " | ".join(f"loss at {m}" for m in marks) + " |")
+    print("| start | optimizer | " + " | ".join(f"loss at {m}" for m in marks) + " |")
     print("|---" * (len(marks) + 2) + "|")
     for init in ("content", "noise"):
         for name in ("lbfgs", "jaxopt-lbfgs", "optax-lbfgs", "torch", "torch strong_wolfe"):
@@ -74,15 +74,15 @@ def main() -> None:
                 history_size=arguments.history_size,
                 optimizer="lbfgs" if name.startswith("torch") else name,
             )  # fmt: skip
-            job = jaxstyle.prepare(content, style, recipe=recipe, network=network)
+            problem = jaxstyle.prepare(content, style, recipe=recipe, network=network)
             if name.startswith("torch"):
                 shrunk = jaxstyle.images.fit(style, arguments.size)
                 sized = jaxstyle.images.fit(content, arguments.size)
-                objective = TorchObjective(network, sized, shrunk, job.recipe)
+                objective = TorchObjective(network, sized, shrunk, problem.recipe)
                 search = "strong_wolfe" if "wolfe" in name else None
-                curve = list(torchs(job, objective, arguments.evaluations, search))
+                curve = list(torchs(problem, objective, arguments.evaluations, search))
             else:
-                curve = list(ours(job, arguments.evaluations))
+                curve = list(ours(problem, arguments.evaluations))
             # The best that was had for at most that many evaluations.
             reached = [min((loss for spent, loss in curve if spent <= m)) for m in marks]
             print(

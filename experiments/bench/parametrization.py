@@ -1,8 +1,8 @@
-"""What the picture is optimised in: pixels, scaled frequencies, decorrelated colours.
+"""What the image is optimized in: pixels, scaled frequencies, decorrelated colors.
 
-    python experiments/bench/parametrization.py PICTURES [--size N] [--evaluations N] [--init NAME]
+    python experiments/bench/parametrization.py IMAGES [--size N] [--evaluations N] [--init NAME]
 
-PICTURES is a folder with the files of `PAIRS`. For every pair and variant: how many evaluations it
+IMAGES is a folder with the files of `PAIRS`. For every pair and variant: how many evaluations it
 takes to reach the loss that L-BFGS on plain pixels (`--preconditioner none`) has after 500, and the
 loss then. Prints a Markdown table with the geometric means over the pairs.
 """
@@ -19,8 +19,8 @@ import optax
 
 import jaxstyle
 from jaxstyle.images import load_image
-from jaxstyle.optimisers import Optimiser
-from jaxstyle.optimisers.first_order import first_order
+from jaxstyle.optim.base import Optimizer
+from jaxstyle.optim.first_order import first_order
 
 PAIRS = (
     ("tubingen", "starry_night"),
@@ -29,8 +29,8 @@ PAIRS = (
     ("golden_gate", "seated-nude"),
 )
 REFERENCE = 500
-# Colours of natural pictures vary mostly together: axes of brightness, blue to yellow and red to
-# green with the ratios of their deviations, rounded from those of the pictures in `PAIRS`.
+# Colors of natural images vary mostly together: axes of brightness, blue to yellow and red to
+# green with the ratios of their deviations, rounded from those of the images in `PAIRS`.
 AXES = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 DEVIATIONS = np.array([1.0, 0.3, 0.15])
 
@@ -38,7 +38,7 @@ Linear = Callable[[jax.Array], jax.Array]
 
 
 def frequencies(exponent: float) -> Linear:
-    """Multiply each frequency of a picture with f**-exponent, 1 at the highest."""
+    """Multiply each frequency of an image with f**-exponent, 1 at the highest."""
 
     def scaled(x: jax.Array) -> jax.Array:
         h, w, _ = x.shape
@@ -50,15 +50,15 @@ def frequencies(exponent: float) -> Linear:
     return scaled
 
 
-def colours(exponent: float) -> Linear:
-    """Multiply each colour axis with its deviation**exponent, to a mean gain of 1."""
+def colors(exponent: float) -> Linear:
+    """Multiply each color axis with its deviation**exponent, to a mean gain of 1."""
     gains = DEVIATIONS**exponent
     matrix = jnp.asarray((AXES.T * (gains / gains.mean())) @ AXES, jnp.float32)
     return lambda x: jnp.matmul(x, matrix, precision=jax.lax.Precision.HIGHEST)
 
 
 def both(first: Linear, second: Linear) -> Linear:
-    """Apply one after the other; they commute, one works on places and one on colours."""
+    """Apply one after the other; they commute, one works on places and one on colors."""
     return lambda x: first(second(x))
 
 
@@ -70,12 +70,12 @@ def inverse(make: Callable[[float], Linear], exponent: float) -> Linear:
     return lambda x: scale * backward(x)
 
 
-def adam(rate: float) -> Optimiser:
+def adam(rate: float) -> Optimizer:
     return first_order(optax.scale_by_adam(), lambda count: rate)
 
 
-def variants() -> dict[str, tuple[Optimiser, Linear, Linear]]:
-    """By name: optimiser, coordinates to picture, picture to coordinates."""
+def variants() -> dict[str, tuple[Optimizer, Linear, Linear]]:
+    """By name: optimizer, coordinates to image, image to coordinates."""
 
     def same(x: jax.Array) -> jax.Array:
         return x
@@ -83,34 +83,34 @@ def variants() -> dict[str, tuple[Optimiser, Linear, Linear]]:
     found = {"L-BFGS, pixels": (jaxstyle.lbfgs(), same, same)}
     found["L-BFGS, spectrum"] = (jaxstyle.lbfgs(preconditioner=frequencies(0.6)), same, same)
     for c in (0.5, 1.0):
-        found[f"L-BFGS, colours {c:g}"] = (jaxstyle.lbfgs(preconditioner=colours(c)), same, same)
-        found[f"L-BFGS, spectrum and colours {c:g}"] = (
-            jaxstyle.lbfgs(preconditioner=both(frequencies(0.6), colours(c))), same, same,
+        found[f"L-BFGS, colors {c:g}"] = (jaxstyle.lbfgs(preconditioner=colors(c)), same, same)
+        found[f"L-BFGS, spectrum and colors {c:g}"] = (
+            jaxstyle.lbfgs(preconditioner=both(frequencies(0.6), colors(c))), same, same,
         )  # fmt: skip
     for rate in (0.02, 0.05):
         found[f"Adam {rate:g}, pixels"] = (adam(rate), same, same)
         for f, c in ((0.3, 0.0), (0.3, 0.5), (1.0, 1.0)):
             decode, encode = (
-                both(frequencies(f), colours(c)),
-                both(inverse(frequencies, f), inverse(colours, c)),
+                both(frequencies(f), colors(c)),
+                both(inverse(frequencies, f), inverse(colors, c)),
             )
-            # Unit steps should move the picture about as far as they do in pixels.
-            found[f"Adam {rate:g}, frequencies {f:g}, colours {c:g}"] = adam(rate), decode, encode
+            # Unit steps should move the image about as far as they do in pixels.
+            found[f"Adam {rate:g}, frequencies {f:g}, colors {c:g}"] = adam(rate), decode, encode
     return found
 
 
 @partial(jax.jit, static_argnames=("variant", "steps"))
-def losses(job: jaxstyle.Job, start: jax.Array, variant: str, steps: int) -> jax.Array:
+def losses(problem: jaxstyle.Problem, start: jax.Array, variant: str, steps: int) -> jax.Array:
     """The objective after each evaluation."""
-    optimiser, decode, encode = variants()[variant]
-    inner = jaxstyle.make_objective(job.network, job.targets, job.recipe)
+    optimizer, decode, encode = variants()[variant]
+    inner = jaxstyle.make_objective(problem.network, problem.targets, problem.recipe)
 
     def objective(z: jax.Array) -> tuple[jax.Array, None]:
         return inner(decode(z))[0], None
 
-    state = optimiser.init(objective, encode(start))
+    state = optimizer.init(objective, encode(start))
     _, found = jax.lax.scan(
-        lambda state, _: (lambda new: (new[0], new[1].value))(optimiser.step(objective, state)),
+        lambda state, _: (lambda new: (new[0], new[1].value))(optimizer.step(objective, state)),
         state, None, length=steps,
     )  # fmt: skip
     return found
@@ -126,18 +126,18 @@ def main() -> None:
     arguments = parser.parse_args()
     network = jaxstyle.load_network("compact")
     recipe = jaxstyle.Recipe(size=arguments.size, init=arguments.init)
-    jobs = [
+    problems = [
         jaxstyle.prepare(
-            *(load_image(arguments.pictures / f"{name}.jpg") for name in pair),
+            *(load_image(arguments.images / f"{name}.jpg") for name in pair),
             recipe=recipe, network=network,
         )
         for pair in PAIRS
     ]  # fmt: skip
-    jobs = [job._replace(recipe=job.recipe.for_program()) for job in jobs]
+    problems = [problem._replace(recipe=problem.recipe.for_program()) for problem in problems]
     first = "L-BFGS, pixels"
     wanted = [
-        float(np.min(losses(job, job.start, first, arguments.evaluations)[:REFERENCE]))
-        for job in jobs
+        float(np.min(losses(problem, problem.start, first, arguments.evaluations)[:REFERENCE]))
+        for problem in problems
     ]
     names = " | ".join(f"{content} x {style}" for content, style in PAIRS)
     print(f"| {arguments.init} start | {names} | mean | loss at {REFERENCE}, ratio |")
@@ -146,9 +146,11 @@ def main() -> None:
         if arguments.only not in variant:
             continue
         needed, ratios = [], []
-        for job, target in zip(jobs, wanted, strict=True):
+        for problem, target in zip(problems, wanted, strict=True):
             best = np.minimum.accumulate(
-                np.nan_to_num(losses(job, job.start, variant, arguments.evaluations), nan=np.inf)
+                np.nan_to_num(
+                    losses(problem, problem.start, variant, arguments.evaluations), nan=np.inf
+                )
             )
             reached = np.flatnonzero(best <= target)
             needed.append(reached[0] + 1 if len(reached) else np.inf)

@@ -1,22 +1,22 @@
 """Time to quality: what it takes to reach the loss that the classical recipe reaches.
 
-    python experiments/bench/quality.py PICTURES [--size 128] [--evaluations 500]
+    python experiments/bench/quality.py IMAGES [--size 128] [--evaluations 500]
         [--weights compact] [--pyramid-steps N] [--only NAME ...] [--results FILE.json]
 
-PICTURES is a folder with the files of `parametrization.PAIRS`; their middle squares are taken, so
+IMAGES is a folder with the files of `parametrization.PAIRS`; their middle squares are taken, so
 that all pairs share their programs. The classical recipe is L-BFGS that takes every step in whole,
-with 100 pairs and values free. Of the picture that it saves after all its evaluations, values
+with 100 pairs and values free. Of the image that it saves after all its evaluations, values
 clipped to [0, 1], the loss is the mark: one for each pair and start.
 
 The others keep their values in [0, 1] as they go, by default, so that the losses of their
-histories are those of pictures as saved. They run until the best loss is at the mark or the
-evaluations are spent. "lbfgs-fixed" among them is the classical optimiser with the bounds and the
+histories are those of images as saved. They run until the best loss is at the mark or the
+evaluations are spent. "lbfgs-fixed" among them is the classical optimizer with the bounds and the
 history of the others; sgd is left out, as momentum is the same and faster. With three scales each
 scale has the same number of steps, a third of the evaluations unless `--pyramid-steps` says
 otherwise, and only the losses of the last count.
 
 Columns: plain counts of evaluations of all scales, wherever their size; the same where one of a
-smaller picture counts as its share of the pixels; seconds of running, after a warm-up; seconds of
+smaller image counts as its share of the pixels; seconds of running, after a warm-up; seconds of
 compiling, which is the first run less a second. The ratios are the classical recipe's evaluations
 and seconds over these. A step of jaxopt's and optax's L-BFGS also computes the loss once more
 without its gradient: the seconds have that, the evaluations do not. Within a chunk of five steps,
@@ -38,8 +38,8 @@ import numpy as np
 from parametrization import PAIRS
 
 import jaxstyle
-from jaxstyle import Job, Network, Recipe
-from jaxstyle.descent import scale_at
+from jaxstyle import Network, Problem, Recipe
+from jaxstyle.engine.loop import scale_at
 from jaxstyle.images import load_image
 
 STARTS = ("content", "noise")
@@ -60,7 +60,7 @@ class Curve(NamedTuple):
     """The best so far; infinite at smaller scales, whose losses are of other objectives."""
     evaluations: np.ndarray
     weighed: np.ndarray
-    """Evaluations, each times its picture's share of the last scale's pixels."""
+    """Evaluations, each times its image's share of the last scale's pixels."""
     seconds: np.ndarray
 
 
@@ -78,7 +78,7 @@ class Outcome(NamedTuple):
 def recipes(
     size: int, evaluations: int, pyramid_steps: int | None, names: Sequence[str]
 ) -> dict[str, Recipe]:
-    """Give the contenders' recipes by name."""
+    """Return the contenders' recipes by name."""
     # The start is an evaluation too, one at each scale.
     plain = Recipe(size=size, steps=max(1, evaluations - 1))
     steps = pyramid_steps or max(1, evaluations // SCALES - 1)
@@ -89,11 +89,11 @@ def recipes(
 
 
 def square(file: Path) -> np.ndarray:
-    """Read a picture and cut its middle square."""
-    picture = load_image(file)
-    side = min(picture.shape[:2])
-    top, left = ((length - side) // 2 for length in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
+    """Read an image and cut its middle square."""
+    image = load_image(file)
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def compile_seconds(pair: Pair, recipe: Recipe, network: Network) -> float:
@@ -101,33 +101,33 @@ def compile_seconds(pair: Pair, recipe: Recipe, network: Network) -> float:
     # Two chunks a scale: what a chunk gives may be typed otherwise than what the start gives (as
     # optax's search is), and is then compiled for once more.
     short = dataclasses.replace(recipe, steps=EVERY + 1)
-    job = jaxstyle.prepare(*pair, recipe=short, network=network)
+    problem = jaxstyle.prepare(*pair, recipe=short, network=network)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        seen = [i._replace(carry=None) for i in jaxstyle.iterates(job, every=EVERY)]
+        seen = [i._replace(carry=None) for i in jaxstyle.iterates(problem, chunk_size=EVERY)]
         seconds.append(time.perf_counter() - start)
-    # Scores the picture by a program of its own, once a run and not timed.
-    jaxstyle.finish(job, seen)
+    # Scores the image by a program of its own, once a run and not timed.
+    jaxstyle.finish(problem, seen)
     return seconds[0] - seconds[1]
 
 
-def classical(job: Job) -> Outcome:
-    """Run the classical recipe to its end; its loss, of the picture as saved, is the mark."""
-    seen = [i._replace(carry=None) for i in jaxstyle.iterates(job, every=EVERY)]
-    (result,) = jaxstyle.finish(job, seen)
+def classical(problem: Problem) -> Outcome:
+    """Run the classical recipe to its end; its loss, of the image as saved, is the mark."""
+    seen = [i._replace(carry=None) for i in jaxstyle.iterates(problem, chunk_size=EVERY)]
+    (result,) = jaxstyle.finish(problem, seen)
     spent, seconds = float(result.evaluations), result.run_seconds
     return Outcome(True, spent, spent, seconds, result.loss, result.loss)
 
 
-def curve(job: Job, *, mark: float, evaluations: int) -> Curve:
+def curve(problem: Problem, *, mark: float, evaluations: int) -> Curve:
     """Run until the loss is at the mark or the evaluations are spent."""
-    shares = [float(np.prod(scale.size)) / float(np.prod(job.size)) for scale in job.scales]
+    shares = [float(np.prod(scale.size)) / float(np.prod(problem.size)) for scale in problem.scales]
     last = len(shares) - 1
     chunks = []
     spent, weighed, seconds, level = 0, 0.0, 0.0, 0
-    for iterate in jaxstyle.iterates(job, every=EVERY):
-        before, level = level, scale_at(job, iterate.step)
+    for iterate in jaxstyle.iterates(problem, chunk_size=EVERY):
+        before, level = level, scale_at(problem, iterate.step)
         losses = iterate.history.loss
         part = np.arange(1, len(losses) + 1)
         # A larger scale begins with an evaluation that is no step.
@@ -168,7 +168,7 @@ def mean(values: Sequence[float]) -> float:
 def line(
     start: str, name: str, found: Sequence[Outcome], rivals: Sequence[Outcome], compiling: float
 ) -> str:
-    """Give a row of the table; `rivals` are the classical runs, pair by pair."""
+    """Return a row of the table; `rivals` are the classical runs, pair by pair."""
     missed = [run for run in found if not run.reached]
     reached = f"{len(found) - len(missed)} of {len(found)}"
     cells = [start, name, reached, "not reached", "-", "-", "-", "-", "-", f"{compiling:.1f}"]
@@ -198,7 +198,7 @@ def main() -> None:
     arguments = parser.parse_args()
     budget = arguments.evaluations
     network = jaxstyle.load_network(arguments.weights)
-    squares = {name: square(arguments.pictures / f"{name}.jpg") for name in sum(PAIRS, ())}
+    squares = {name: square(arguments.images / f"{name}.jpg") for name in sum(PAIRS, ())}
     pairs: list[Pair] = [(squares[content], squares[style]) for content, style in PAIRS]
     reference = Recipe(
         optimizer="lbfgs-fixed", bounds="none", history_size=100,
@@ -221,13 +221,13 @@ def main() -> None:
             # The start does not shape the programs, so both starts share them.
             if name not in compiling:
                 compiling[name] = compile_seconds(pairs[0], recipe, network)
-            jobs = [jaxstyle.prepare(*pair, recipe=recipe, network=network) for pair in pairs]
+            problems = [jaxstyle.prepare(*pair, recipe=recipe, network=network) for pair in pairs]
             if name == CLASSICAL:
-                found = rivals = [classical(job) for job in jobs]
+                found = rivals = [classical(problem) for problem in problems]
             else:
                 found = []
-                for job, rival in zip(jobs, rivals, strict=True):
-                    run = curve(job, mark=rival.mark, evaluations=budget)
+                for problem, rival in zip(problems, rivals, strict=True):
+                    run = curve(problem, mark=rival.mark, evaluations=budget)
                     found.append(outcome(run, mark=rival.mark, evaluations=budget))
             print(line(start, name, found, rivals, compiling[name]), flush=True)
             for pair, one in zip(PAIRS, found, strict=True):

@@ -4,8 +4,8 @@
         [--networks full compact] [--repeats 3] [--only NAME ...] [--results FILE.json]
         [--plot FILE.svg] [--device cpu]
 
-The same noise as pictures, weights and objective for both, float32; a fresh process a run, taken in
-turns. Losses tell that both descend; how well on pictures, `lbfgs.py` tells. PyTorch runs channels
+The same noise as images, weights and objective for both, float32; a fresh process a run, taken in
+turns. Losses tell that both descend; how well on images, `lbfgs.py` tells. PyTorch runs channels
 last with as many threads as cores, `torch.optim.LBFGS` without a line search (one evaluation a
 step, as ours), on a GPU also with `torch.compile`. The compilation cache of JAX is off, but for
 "jaxstyle, cached". Prints a Markdown table of medians and ratios. Needs PyTorch; the plot needs
@@ -37,21 +37,21 @@ def ours(given: Path, evaluations: int) -> dict[str, float]:
     import jax
 
     import jaxstyle
-    from jaxstyle.vgg import InputConvention
+    from jaxstyle.nn.preprocessing import Preprocessing
 
     content, style, network = _read(given)
     network = jaxstyle.Network(
         jax.tree.map(jax.numpy.asarray, network.params),
         network.topology,
-        InputConvention(**vars(network.convention)),
-        normalised=network.normalised,
+        Preprocessing(**vars(network.convention)),
+        normalized=network.normalized,
     )
     recipe = jaxstyle.Recipe(size=0, steps=evaluations - 1, bounds="none", history_size=20)
     start = time.perf_counter()
-    job = jaxstyle.prepare(content, style, recipe=recipe, network=network)
-    jax.block_until_ready(job.targets)
+    problem = jaxstyle.prepare(content, style, recipe=recipe, network=network)
+    jax.block_until_ready(problem.targets)
     prepared = time.perf_counter() - start
-    seen = [iterate._replace(carry=None, image=None) for iterate in jaxstyle.iterates(job)]
+    seen = [iterate._replace(carry=None, image=None) for iterate in jaxstyle.iterates(problem)]
     compiling = sum(iterate.compile_seconds for iterate in seen)
     running = sum(iterate.run_seconds for iterate in seen)
     evaluated = int(seen[-1].evaluations)
@@ -67,16 +67,16 @@ def ours(given: Path, evaluations: int) -> dict[str, float]:
 def theirs(given: Path, evaluations: int, *, device: str, compiled: bool) -> dict[str, float]:
     """Run PyTorch's in this process."""
     import torch
-    from torch_objective import TorchObjective, picture
+    from torch_objective import TorchObjective, img
 
     content, style, network = _read(given)
     recipe = network.recipe
     torch.set_num_threads(os.cpu_count() or 1)
     start = time.perf_counter()
     objective = TorchObjective(network, content, style, recipe, device=device)
-    image = picture(content, device=device).contiguous().requires_grad_()
+    image = img(content, device=device).contiguous().requires_grad_()
     called = torch.compile(objective) if compiled else objective
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         [image], max_iter=evaluations, max_eval=evaluations, tolerance_grad=0,
         tolerance_change=-1, history_size=20,
     )  # fmt: skip
@@ -84,14 +84,14 @@ def theirs(given: Path, evaluations: int, *, device: str, compiled: bool) -> dic
     begun: list[float] = []
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = called(image)
         loss.backward()
         losses.append(loss.item())
         begun.append(time.perf_counter())
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     whole = time.perf_counter() - start
     # The first evaluation also allocates and, compiled, compiles.
     evaluation = (begun[-1] - begun[0]) / (len(begun) - 1)
@@ -123,7 +123,7 @@ def _give(size: str, name: str, file: str) -> None:
     recipe = jaxstyle.Recipe(size=0).resolved(network)
     settings = {
         "topology": network.topology,
-        "normalised": network.normalised,
+        "normalised": network.normalized,
         "layers": network.layers,
         "convention": dataclasses.asdict(network.convention),
         "recipe": recipe.as_dict(),
@@ -133,7 +133,7 @@ def _give(size: str, name: str, file: str) -> None:
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Read both pictures, and a network with a recipe that stands in for ours."""
+    """Read both images, and a network with a recipe that stands in for ours."""
     with np.load(file) as arrays:
         network = SimpleNamespace(**json.loads(str(arrays["settings"])))
         network.params = {

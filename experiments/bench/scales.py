@@ -1,8 +1,8 @@
-"""What optimisers gain by taking along what they have learnt at a smaller scale.
+"""What optimizers gain by taking along what they have learnt at a smaller scale.
 
-    python experiments/bench/scales.py PICTURES [--size N] [--steps N] [--scales N]
+    python experiments/bench/scales.py IMAGES [--size N] [--steps N] [--scales N]
 
-PICTURES is a folder with the files of `parametrization.PAIRS`. The loss after some steps of the
+IMAGES is a folder with the files of `parametrization.PAIRS`. The loss after some steps of the
 last scale, with the state carried, over that with a fresh state at every scale. Prints a Markdown
 table with geometric means over the pairs.
 """
@@ -26,10 +26,12 @@ def fresh(old: object, new: object, recipe: jaxstyle.Recipe) -> object:
     return new
 
 
-def curve(job: jaxstyle.Job) -> np.ndarray:
+def curve(problem: jaxstyle.Problem) -> np.ndarray:
     """The best loss so far after each step of the last scale."""
-    (result,) = jaxstyle.finish(job, [i._replace(carry=None) for i in jaxstyle.iterates(job)])
-    return np.minimum.accumulate(result.history.loss[-job.recipe.steps :])
+    (result,) = jaxstyle.finish(
+        problem, [i._replace(carry=None) for i in jaxstyle.iterates(problem)]
+    )
+    return np.minimum.accumulate(result.history.loss[-problem.recipe.steps :])
 
 
 def main() -> None:
@@ -41,23 +43,23 @@ def main() -> None:
     arguments = parser.parse_args()
     network = jaxstyle.load_network("compact")
     marks = [m for m in MARKS if m <= arguments.steps]
-    print("| optimiser | " + " | ".join(f"after {m}" for m in marks) + " |")
+    print("| optimizer | " + " | ".join(f"after {m}" for m in marks) + " |")
     print("|---" * (len(marks) + 1) + "|")
     for optimizer in ("lbfgs", "adam"):
         recipe = jaxstyle.Recipe(
             size=arguments.size, steps=arguments.steps, scales=arguments.scales, optimizer=optimizer
         )
-        jobs = [
+        problems = [
             jaxstyle.prepare(
-                *(load_image(arguments.pictures / f"{name}.jpg") for name in pair),
+                *(load_image(arguments.images / f"{name}.jpg") for name in pair),
                 recipe=recipe, network=network,
             )
             for pair in PAIRS
         ]  # fmt: skip
-        carried = [curve(job) for job in jobs]
+        carried = [curve(problem) for problem in problems]
         jax.clear_caches()
-        with patch("jaxstyle.programs.carried", fresh):
-            restarted = [curve(job) for job in jobs]
+        with patch("jaxstyle.engine.chunk.carried", fresh):
+            restarted = [curve(problem) for problem in problems]
         jax.clear_caches()
         ratios = np.exp(np.mean(np.log(np.array(carried) / np.array(restarted)), 0))
         print(f"| {optimizer} | " + " | ".join(f"{ratios[m - 1]:.3f}" for m in marks) + " |")

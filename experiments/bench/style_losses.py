@@ -1,10 +1,10 @@
 """How long the gradients of the style losses are: what their default weights come from.
 
-    python experiments/bench/style_losses.py PICTURES [--size N] [--weights NAME]
+    python experiments/bench/style_losses.py IMAGES [--size N] [--weights NAME]
 
-PICTURES is a folder with the files of `parametrization.PAIRS`. The length of each loss's gradient
-by the picture, over that of the Gram loss, each with its default weight and layers: at the content
-picture, and where 50 steps on the Gram loss lead. Prints a Markdown table with geometric means over
+IMAGES is a folder with the files of `parametrization.PAIRS`. The length of each loss's gradient
+by the image, over that of the Gram loss, each with its default weight and layers: at the content
+image, and where 50 steps on the Gram loss lead. Prints a Markdown table with geometric means over
 the pairs. Where a ratio is far from 1, the weight divided by it is what would be alike.
 """
 
@@ -19,13 +19,13 @@ from parametrization import PAIRS
 
 import jaxstyle
 from jaxstyle.images import load_image
-from jaxstyle.styles import STYLE_LOSSES
+from jaxstyle.losses.style_losses import STYLE_LOSSES
 
 
 @jax.jit
-def length(job: jaxstyle.Job, image: jax.Array) -> jax.Array:
+def length(problem: jaxstyle.Problem, image: jax.Array) -> jax.Array:
     """The length of the style term's gradient."""
-    objective = jaxstyle.make_objective(job.network, job.targets, job.recipe)
+    objective = jaxstyle.make_objective(problem.network, problem.targets, problem.recipe)
     return jnp.linalg.norm(jax.grad(lambda x: objective(x)[1].style)(image))
 
 
@@ -39,14 +39,14 @@ def main() -> None:
     recipe = jaxstyle.Recipe(size=arguments.size, steps=50)
     found: dict[str, list[list[float]]] = {name: [] for name in STYLE_LOSSES}
     for pair in PAIRS:
-        content, style = (load_image(arguments.pictures / f"{name}.jpg") for name in pair)
+        content, style = (load_image(arguments.images / f"{name}.jpg") for name in pair)
         painted = jaxstyle.stylize(content, style, recipe=recipe, network=network).image
         for name in STYLE_LOSSES:
-            job = jaxstyle.prepare(
+            problem = jaxstyle.prepare(
                 content, style, network=network, recipe=dataclasses.replace(recipe, style_loss=name)
             )
-            job = job._replace(recipe=job.recipe.for_program())
-            found[name].append([float(length(job, x)) for x in (job.start, painted)])
+            problem = problem._replace(recipe=problem.recipe.for_program())
+            found[name].append([float(length(problem, x)) for x in (problem.start, painted)])
     print("| style loss | at the content | after 50 steps |")
     print("|---|---|---|")
     for name, values in found.items():

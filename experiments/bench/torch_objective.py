@@ -34,8 +34,8 @@ class TorchObjective:
         self.std = torch.tensor(convention.std).view(1, 3, 1, 1).to(device)
         self.layers = dict(recipe.content_layers) | dict(recipe.style_layers)
         with torch.no_grad():
-            self.content = self.features(picture(content, device=device))
-            style_features = self.features(picture(style, device=device))
+            self.content = self.features(to_tensor(content, device=device))
+            style_features = self.features(to_tensor(style, device=device))
             self.grams = {layer: gram(style_features[layer]) for layer, _ in recipe.style_layers}
 
     def features(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -69,7 +69,7 @@ class TorchObjective:
         return loss + recipe.tv_weight * variation
 
 
-def picture(image: Any, *, device: str = "cpu") -> torch.Tensor:
+def to_tensor(image: Any, *, device: str = "cpu") -> torch.Tensor:
     """Turn `[h, w, 3]` into `[1, 3, h, w]`, channels last in memory."""
     tensor = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]
     return tensor.contiguous(memory_format=torch.channels_last).to(device)

@@ -8,14 +8,14 @@ from that folder's photographs and paintings; without it those of `FREE_PAIRS`, 
 free photographs and styles that the project paints, whose sheet may be shown to anyone.
 
 The untrained network has the student's layers with a random start, the teacher is the distilled
-VGG-19 that taught blocks 4 and 5; both are normalised as the embedded ones are, so that one recipe
-suits all. The judges are the exact first three blocks of VGG-16 and VGG-19, which no optimiser
+VGG-19 that taught blocks 4 and 5; both are normalized as the embedded ones are, so that one recipe
+suits all. The judges are the exact first three blocks of VGG-16 and VGG-19, which no optimizer
 saw:
 
     style   = mean over relu1_1, relu2_1, relu3_1 of |G - A|^2 / |A|^2    (Frobenius)
     content = mean((F - P)^2) / var(P) at relu3_3
 
-of the result against the style and the content picture. Writes `comparison.json`,
+of the result against the style and the content image. Writes `comparison.json`,
 `comparison.md` and `comparison.jpg`.
 """
 
@@ -29,14 +29,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from data import centre, load_photos, split
-from export import as_network, normalise
+from data import center, load_photos, split
+from export import as_network, normalize
 from generate import blots, cells, painted
 from student import init, parse_widths, to_arrays
 from teachers import DISTILLED_FILE, EXACT_FILE, read_distilled, read_exact
 
 import jaxstyle
-from jaxstyle import images, sheets
+from jaxstyle import images
+from jaxstyle.images import sheets
 
 sys.path.append(str(Path(__file__).parents[1] / "demo"))
 from paint import paint  # noqa: E402
@@ -66,8 +67,8 @@ FREE_PAIRS = (
 Array = np.ndarray
 
 
-def pictures(names: Sequence[str], folder: Path | None, size: int) -> dict[str, Array]:
-    """Find pictures by name, longest side `size`: files, free photographs, generated styles."""
+def load_images(names: Sequence[str], folder: Path | None, size: int) -> dict[str, Array]:
+    """Find images by name, longest side `size`: files, free photographs, generated styles."""
 
     def load(name: str) -> Array:
         rng = np.random.default_rng(7)
@@ -86,21 +87,21 @@ def pictures(names: Sequence[str], folder: Path | None, size: int) -> dict[str, 
     return {name: load(name) for name in names}
 
 
-def as_floats(picture: Array) -> Array:
+def as_floats(image: Array) -> Array:
     """Turn uint8 into [0, 1]."""
-    return picture.astype(np.float32) / 255
+    return image.astype(np.float32) / 255
 
 
 def networks(arguments: argparse.Namespace) -> dict[str, jaxstyle.Network]:
-    """Give the networks by name, with the same normalisation."""
+    """Return the networks by name, with the same normalization."""
     held_in, _ = split(load_photos(arguments.photos))
-    some = [centre(p, 192) for p in held_in[:: len(held_in) // 40]]
+    some = [center(p, 192) for p in held_in[:: len(held_in) // 40]]
     untrained = as_network(to_arrays(init(parse_widths(UNTRAINED_WIDTHS), 1)), "untrained")
     teacher, _ = read_distilled(arguments.teachers / DISTILLED_FILE)
     return {
         **{Path(name).stem: jaxstyle.load_network(name) for name in arguments.networks},
-        "untrained": normalise(untrained, some)[0],
-        "teacher": normalise(teacher, some)[0],
+        "untrained": normalize(untrained, some)[0],
+        "teacher": normalize(teacher, some)[0],
     }
 
 
@@ -145,7 +146,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--images", type=Path, help="folder of the content and style pictures of PAIRS")
+    add("--images", type=Path, help="folder of the content and style images of PAIRS")
     add("--photos", type=Path, required=True, help="the photographs of the training")
     add("--teachers", type=Path, required=True, help="folder of the teachers' npz files")
     add("--networks", nargs="+", default=["compact", "medium"], help="names or files")
@@ -167,7 +168,7 @@ def main() -> None:
     recipe = dataclasses.replace(jaxstyle.presets["default"], **settings)
     pairs = FREE_PAIRS if arguments.images is None else PAIRS
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    loaded = pictures(names, arguments.images, arguments.size)
+    loaded = load_images(names, arguments.images, arguments.size)
     contestants = networks(arguments)
     judges = {
         "vgg19": read_exact(arguments.teachers / EXACT_FILE),

@@ -1,4 +1,4 @@
-"""Training crops from a folder of photographs and a pool of generated pictures."""
+"""Training crops from a folder of photographs and a pool of generated images."""
 
 import queue
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from generate import Picture, generated_picture
+from generate import ImageArray, generated_image
 from PIL import Image
 
 HELD_OUT = 40
@@ -14,7 +14,7 @@ HELD_OUT = 40
 POOL_SIDE = 256
 
 
-def load_photos(folder: Path) -> list[Picture]:
+def load_photos(folder: Path) -> list[ImageArray]:
     """Read every JPEG of a folder, in the order of names, as uint8 `[h, w, 3]`."""
     paths = sorted(folder.glob("*.jpg"))
     if len(paths) <= HELD_OUT:
@@ -26,58 +26,63 @@ def load_photos(folder: Path) -> list[Picture]:
     return photos
 
 
-def split(photos: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+def split(photos: list[ImageArray]) -> tuple[list[ImageArray], list[ImageArray]]:
     """Divide photographs into (held in, held out), the latter spread evenly over the names."""
     out = {round(i * (len(photos) - 1) / (HELD_OUT - 1)) for i in range(HELD_OUT)}
     held_in = [p for i, p in enumerate(photos) if i not in out]
     return held_in, [photos[i] for i in sorted(out)]
 
 
-def load_pool(cache: Path, photos: list[Picture], count: int, seed: int) -> np.ndarray:
-    """Generate `count` pictures `[count, 256, 256, 3]`, or read those of an earlier run."""
+def load_pool(cache: Path, photos: list[ImageArray], count: int, seed: int) -> np.ndarray:
+    """Generate `count` images `[count, 256, 256, 3]`, or read those of an earlier run."""
     if cache.exists():
         pool = np.load(cache)
         if len(pool) == count:
             return pool
     rng = np.random.default_rng([seed, 1])
-    pool = np.stack([generated_picture(rng, photos, POOL_SIDE) for _ in range(count)])
+    pool = np.stack([generated_image(rng, photos, POOL_SIDE) for _ in range(count)])
     partial = cache.with_suffix(".partial.npy")
     np.save(partial, pool)
     partial.replace(cache)
     return pool
 
 
-def centre(picture: Picture, side: int) -> Picture:
+def center(image: ImageArray, side: int) -> ImageArray:
     """Cut the middle square."""
-    h, w, _ = picture.shape
+    h, w, _ = image.shape
     y, x = (h - side) // 2, (w - side) // 2
-    return picture[y : y + side, x : x + side]
+    return image[y : y + side, x : x + side]
 
 
 class Crops:
     """An endless source of augmented crops, in network input units (BGR, 0-255, minus mean)."""
 
     def __init__(
-        self, photos: list[Picture], pool: np.ndarray, side: int, mean: tuple[float, ...], seed: int
+        self,
+        photos: list[ImageArray],
+        pool: np.ndarray,
+        side: int,
+        mean: tuple[float, ...],
+        seed: int,
     ):
         self._photos, self._pool, self._side = photos, pool, side
         self._mean = np.asarray(mean, np.float32)
         self._rng = np.random.default_rng([seed, 2])
 
     def crop(self) -> np.ndarray:
-        """Make one crop `[side, side, 3]`, float32: three photographs to two generated pictures."""
+        """Make one crop `[side, side, 3]`, float32: three photographs to two generated images."""
         rng, side = self._rng, self._side
         if rng.random() < 0.06:
             return self._noisy(self._flat())[..., ::-1] - self._mean
         generated = rng.random() < 0.4
         source = self._pool if generated else self._photos
-        picture = source[rng.integers(len(source))]
-        h, w, _ = picture.shape
-        # From details enlarged twice to the whole picture reduced: style pictures come
+        img = source[rng.integers(len(source))]
+        h, w, _ = img.shape
+        # From details enlarged twice to the whole image reduced: style images come
         # at any scale.
         cut = int(np.exp(rng.uniform(np.log(side / 2), np.log(min(h, w)))))
         y, x = rng.integers(0, h - cut + 1), rng.integers(0, w - cut + 1)
-        image = Image.fromarray(picture).resize(
+        image = Image.fromarray(img).resize(
             (side, side), Image.BICUBIC, box=(x, y, x + cut, y + cut)
         )
         crop = np.asarray(image, np.float32)
@@ -103,20 +108,20 @@ class Crops:
         return np.clip(first + (second - first) * mix, 0, 255).astype(np.float32)
 
     def _jitter(self, crop: np.ndarray) -> np.ndarray:
-        """Vary brightness, contrast, saturation and tint; one in ten becomes another colour."""
+        """Vary brightness, contrast, saturation and tint; one in ten becomes another color."""
         rng = self._rng
         if rng.random() < 0.1:
             crop = crop[..., rng.permutation(3)]
         mean = crop.mean((0, 1))
-        grey = crop.mean(-1, keepdims=True)
-        crop = grey + (crop - grey) * rng.uniform(0.3, 1.6)
+        gray = crop.mean(-1, keepdims=True)
+        crop = gray + (crop - gray) * rng.uniform(0.3, 1.6)
         crop = mean + (crop - mean) * rng.uniform(0.6, 1.5)
         return np.clip(crop + rng.normal(0, 18) + rng.normal(0, 10, 3), 0, 255)
 
     def _noisy(self, crop: np.ndarray) -> np.ndarray:
-        """Blend a third of the crops with noise, fine or coarse, grey or coloured.
+        """Blend a third of the crops with noise, fine or coarse, gray or colored.
 
-        An optimisation starts from noise and passes through mixtures of noise and picture, in
+        An optimization starts from noise and passes through mixtures of noise and image, in
         which values also leave 0-255; the student has to see grain as its teachers do.
         """
         rng, side = self._rng, self._side
@@ -128,8 +133,8 @@ class Crops:
         noise = np.repeat(np.repeat(noise, grain, 0), grain, 1)[:side, :side]
         strength = np.exp(rng.uniform(np.log(3), np.log(60)))
         keep = rng.choice([1.0, 1.0, rng.uniform(0, 1)])
-        grey = crop.mean((0, 1))
-        return (grey + (crop - grey) * keep + strength * noise).astype(np.float32)
+        gray = crop.mean((0, 1))
+        return (gray + (crop - gray) * keep + strength * noise).astype(np.float32)
 
     def batches(self, size: int, ahead: int = 4) -> Iterator[np.ndarray]:
         """Yield `[size, side, side, 3]` for ever; a thread prepares `ahead` of them."""

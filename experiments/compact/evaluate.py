@@ -20,8 +20,8 @@ from teachers import TARGETS, Teachers
 from train import EVALUATION_SIDE, as_input, evaluate, read_start
 from widen import fit_heads
 
-from jaxstyle.vgg import CONVENTIONS
-from jaxstyle.weights.file import read_network
+from jaxstyle.nn.preprocessing import CONVENTIONS
+from jaxstyle.weights.weight_file import read_network
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     add("networks", nargs="+", type=Path, help="weights files")
     add("--photos", type=Path, required=True, help="folder of JPEG photographs")
     add("--teachers", type=Path, required=True, help="folder of the teachers' npz files")
-    add("--run", type=Path, required=True, help="a run's --out, for its generated pictures")
+    add("--run", type=Path, required=True, help="a run's --out, for its generated images")
     add("--batches", type=int, default=60, help="of 6 crops for the heads (%(default)s)")
     arguments = parser.parse_args()
     held_in, held_out = split(load_photos(arguments.photos))

@@ -3,7 +3,7 @@
     python experiments/compact/export.py --run RUN --photos PHOTOS -o medium.safetensors
 
 As Gatys et al. did with VGG-19, every channel is scaled so that its activation after the ReLU,
-averaged over pictures and positions, is 1; the next layer's kernels are divided by the same
+averaged over images and positions, is 1; the next layer's kernels are divided by the same
 scales, so that no layer computes anything else than before. Otherwise the layers' Gram
 matrices would weigh in the objective by accidents of training. The heads are left out.
 """
@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import student
 import torch
-from data import centre, load_photos, split
+from data import center, load_photos, split
 from student import INPUT_SCALE, Arrays
 from train import EVALUATION_SIDE, as_input, to_input
 
-from jaxstyle.vgg import CONVENTIONS, Network, activations
-from jaxstyle.weights.file import read_network, save_network
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.preprocessing import CONVENTIONS
+from jaxstyle.nn.vgg import activations
+from jaxstyle.weights.weight_file import read_network, save_network
 
 LEAST_MEAN = 0.1
 """Channels whose mean is below this part of their layer's mean are scaled as if at it.
@@ -33,12 +35,12 @@ rounding of a dead one, would outweigh all others.
 SOURCE = (
     "Trained by feature distillation (experiments/compact), from the weights of this project's "
     "network compact: targets at relu1_1 "
-    "to relu3_4 from VGG-19 (Simonyan & Zisserman, Oxford; CC BY 4.0) as normalised in "
+    "to relu3_4 from VGG-19 (Simonyan & Zisserman, Oxford; CC BY 4.0) as normalized in "
     "ColorfulSoft/StyleTransfer-Colorization-SuperResolution @ 4004a611 (MIT), at relu4_1 to "
     "relu5_1 from MingSun-Tse/Collaborative-Distillation @ 4a269dc9 (MIT). Channels have mean "
     "activation 1."
 )
-LICENCE = (
+LICENSE = (
     "Of the project. No array of a teacher is contained; the teachers are MIT (ColorfulSoft; "
     "MingSun-Tse) and CC BY 4.0 (Oxford VGG-19)."
 )
@@ -62,11 +64,11 @@ def as_network(trained: Arrays, name: str) -> Network:
     }
     params["conv1_1"]["kernel"] /= INPUT_SCALE
     convention = CONVENTIONS["caffe"].replace(padding="reflect")
-    return Network(params, "vgg19", convention, name=name, source=SOURCE, licence=LICENCE)
+    return Network(params, "vgg19", convention, name=name, source=SOURCE, license=LICENSE)
 
 
-def mean_activations(network: Network, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Average every channel's activation after the ReLU over positions and pictures."""
+def mean_activations(network: Network, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Average every channel's activation after the ReLU over positions and images."""
     layers = tuple(c.replace("conv", "relu") for c in network.layers)
 
     @jax.jit
@@ -74,17 +76,19 @@ def mean_activations(network: Network, pictures: list[np.ndarray]) -> dict[str, 
         found = activations(network, x, layers, pooling="max")
         return {name: found[name.replace("conv", "relu")].mean((0, 1)) for name in network.layers}
 
-    every = [means(network, jnp.asarray(to_input(picture))) for picture in pictures]
-    return {name: np.mean([np.asarray(one[name]) for one in every], 0) for name in network.layers}
+    chunk_size = [means(network, jnp.asarray(to_input(image))) for image in images]
+    return {
+        name: np.mean([np.asarray(one[name]) for one in chunk_size], 0) for name in network.layers
+    }
 
 
-def normalise(network: Network, pictures: list[np.ndarray]) -> tuple[Network, dict[str, int]]:
+def normalize(network: Network, images: list[np.ndarray]) -> tuple[Network, dict[str, int]]:
     """Scale every channel to mean activation 1; also count the channels held back, by layer.
 
     Max pooling and the ReLU commute with positive scales, so scaling a channel and dividing
     the next layer's kernels by the same number changes nothing else.
     """
-    means = mean_activations(network, pictures)
+    means = mean_activations(network, images)
     params, held_back, before = {}, {}, np.ones(3, np.float32)
     for name in network.layers:
         least = LEAST_MEAN * means[name].mean()
@@ -96,16 +100,16 @@ def normalise(network: Network, pictures: list[np.ndarray]) -> tuple[Network, di
             "bias": layer["bias"] * scale,
         }
         before = scale
-    return network.replace(params=params, normalised=True), held_back
+    return network.replace(params=params, normalized=True), held_back
 
 
-def error(trained: Arrays, network: Network, picture: np.ndarray) -> float:
+def error(trained: Arrays, network: Network, image: np.ndarray) -> float:
     """Compute how far the channels of an export are from the trained ones up to their scales.
 
     Returns:
       The largest difference at the deepest layer, as a part of that layer's largest value.
     """
-    x = to_input(picture)
+    x = to_input(image)
     deepest = network.layers[-1].replace("conv", "relu")
     found = student.features(
         student.from_arrays(trained), as_input(x[None]), (deepest,), dtype=torch.float32
@@ -122,12 +126,12 @@ def narrowed(network: Network) -> Network:
 
 
 def widened(network: Network) -> Network:
-    """Give all arrays in float32, as reading the file does."""
+    """Return all arrays in float32, as reading the file does."""
     return network.replace(params=jax.tree.map(lambda a: a.astype(jnp.float32), network.params))
 
 
 def main() -> None:
-    """Read the arguments, normalise, write the file."""
+    """Read the arguments, normalize, write the file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -140,24 +144,24 @@ def main() -> None:
     arguments = parser.parse_args()
     held_in, _ = split(load_photos(arguments.photos))
     pool = np.load(arguments.run / "pool.npy", mmap_mode="r")
-    photos = [held_in[i * len(held_in) // arguments.pictures] for i in range(arguments.pictures)]
-    generated = pool[: arguments.pictures // 2]
-    pictures = [centre(p, EVALUATION_SIDE) for p in (*photos, *generated)]
+    photos = [held_in[i * len(held_in) // arguments.images] for i in range(arguments.images)]
+    generated = pool[: arguments.images // 2]
+    images = [center(p, EVALUATION_SIDE) for p in (*photos, *generated)]
     trained = read_student(arguments.run / "student.npz")
-    exact, held_back = normalise(as_network(trained, arguments.name), pictures)
-    wrong = error(trained, exact, pictures[0])
+    exact, held_back = normalize(as_network(trained, arguments.name), images)
+    wrong = error(trained, exact, images[0])
     if not wrong < 1e-3:
         raise SystemExit(f"the export differs from the student by {wrong:.1e}")
     network = narrowed(exact)
     save_network(network, arguments.output)
     network = widened(network)
-    after = mean_activations(network, pictures)
+    after = mean_activations(network, images)
     report = {
         "bytes": arguments.output.stat().st_size,
         "digest": read_network(arguments.output).digest,
         "held_back": held_back,
         "dead": {k: int((v == 0).sum()) for k, v in after.items()},
-        "error_by_float16": error(trained, network, pictures[0]),
+        "error_by_float16": error(trained, network, images[0]),
         "mean_activation": {
             k: [float(v.min()), float(v.mean()), float(v.max())] for k, v in after.items()
         },

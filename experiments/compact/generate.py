@@ -1,6 +1,6 @@
-"""Generated pictures: textures, and photographs repainted in brush strokes.
+"""Generated images: textures, and photographs repainted in brush strokes.
 
-Style transfer shows a network paintings, and on its way there pictures that are half
+Style transfer shows a network paintings, and on its way there images that are half
 noise. Photographs alone leave both outside of what the student has seen, and what it has
 not seen it cannot correct: speckle survives where the style layers do not react to it.
 """
@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-Picture = np.ndarray  # uint8 [side, side, 3]
+ImageArray = np.ndarray  # uint8 [side, side, 3]
 
 
-def generated_picture(rng: np.random.Generator, photos: Sequence[Picture], side: int) -> Picture:
-    """Draw one picture `[side, side, 3]`: a painted photograph in three of five cases."""
+def generated_image(
+    rng: np.random.Generator, photos: Sequence[ImageArray], side: int
+) -> ImageArray:
+    """Draw one image `[side, side, 3]`: a painted photograph in three of five cases."""
     if rng.random() < 0.6:
         return painted(rng, photos[rng.integers(len(photos))], side)
-    makers: tuple[Callable[[np.random.Generator, int], Picture], ...] = (
+    makers: tuple[Callable[[np.random.Generator, int], ImageArray], ...] = (
         smooth_noise,
         cells,
         stripes,
@@ -28,11 +30,11 @@ def generated_picture(rng: np.random.Generator, photos: Sequence[Picture], side:
 
 
 def palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Choose `count` colours `[count, 3]`, 0-255: a few hues around a common tint."""
+    """Choose `count` colors `[count, 3]`, 0-255: a few hues around a common tint."""
     tint = rng.uniform(0, 255, 3)
     spread = rng.uniform(20, 110)
-    colours = tint + rng.normal(0, spread, (count, 3)) + rng.normal(0, 50, (count, 1))
-    return np.clip(colours, 0, 255)
+    colors = tint + rng.normal(0, spread, (count, 3)) + rng.normal(0, 50, (count, 1))
+    return np.clip(colors, 0, 255)
 
 
 def spectral_noise(rng: np.random.Generator, side: int, exponent: float) -> np.ndarray:
@@ -46,35 +48,35 @@ def spectral_noise(rng: np.random.Generator, side: int, exponent: float) -> np.n
     return np.clip((field - low) / (high - low), 0.0, 1.0)
 
 
-def colour_map(rng: np.random.Generator, field: np.ndarray) -> Picture:
-    """Colour a field in [0, 1] by a random ramp, with smooth or hard steps."""
-    colours = palette(rng, int(rng.integers(2, 7)))
+def color_map(rng: np.random.Generator, field: np.ndarray) -> ImageArray:
+    """Color a field in [0, 1] by a random ramp, with smooth or hard steps."""
+    colors = palette(rng, int(rng.integers(2, 7)))
     if rng.random() < 0.4:
-        field = np.floor(field * len(colours)) / len(colours)
-    stops = np.linspace(0, 1, len(colours))
-    return np.stack([np.interp(field, stops, c) for c in colours.T], -1).astype(np.uint8)
+        field = np.floor(field * len(colors)) / len(colors)
+    stops = np.linspace(0, 1, len(colors))
+    return np.stack([np.interp(field, stops, c) for c in colors.T], -1).astype(np.uint8)
 
 
-def smooth_noise(rng: np.random.Generator, side: int) -> Picture:
+def smooth_noise(rng: np.random.Generator, side: int) -> ImageArray:
     """Clouds to grain, by one spectral exponent."""
-    return colour_map(rng, spectral_noise(rng, side, rng.uniform(0.2, 2.2)))
+    return color_map(rng, spectral_noise(rng, side, rng.uniform(0.2, 2.2)))
 
 
-def cells(rng: np.random.Generator, side: int) -> Picture:
-    """Voronoi cells in flat colours, with or without dark joints: tiles, scales, glass."""
+def cells(rng: np.random.Generator, side: int) -> ImageArray:
+    """Voronoi cells in flat colors, with or without dark joints: tiles, scales, glass."""
     count = int(rng.integers(20, 120))
     seeds = rng.uniform(0, side, (count, 2)).astype(np.float32)
     grid = np.indices((side, side), np.float32).reshape(2, -1).T
     nearest = ((grid[:, None] - seeds) ** 2).sum(-1)
     two = np.partition(nearest, 1, axis=1)[:, :2]
-    picture = palette(rng, count)[nearest.argmin(1)]
+    image = palette(rng, count)[nearest.argmin(1)]
     if rng.random() < 0.6:
         joint = np.sqrt(two[:, 1]) - np.sqrt(two[:, 0]) < rng.uniform(1, 5)
-        picture[joint] = palette(rng, 1)
-    return picture.reshape(side, side, 3).astype(np.uint8)
+        image[joint] = palette(rng, 1)
+    return image.reshape(side, side, 3).astype(np.uint8)
 
 
-def stripes(rng: np.random.Generator, side: int) -> Picture:
+def stripes(rng: np.random.Generator, side: int) -> ImageArray:
     """Bent stripes or a chequer, from a pixel wide to an eighth of the side."""
     y, x = np.indices((side, side), np.float32)
     angle = rng.uniform(0, np.pi)
@@ -84,22 +86,22 @@ def stripes(rng: np.random.Generator, side: int) -> Picture:
     v = (np.cos(angle) * y - np.sin(angle) * x + bend) * 2 * np.pi / period
     wave = np.sin(u) * np.sin(v) if rng.random() < 0.4 else np.sin(u)
     sharpness = rng.choice([1.0, 8.0])
-    return colour_map(rng, np.clip(0.5 + 0.5 * sharpness * wave, 0, 1))
+    return color_map(rng, np.clip(0.5 + 0.5 * sharpness * wave, 0, 1))
 
 
-def flow_texture(rng: np.random.Generator, side: int) -> Picture:
+def flow_texture(rng: np.random.Generator, side: int) -> ImageArray:
     """Noise smeared along a flow: fibres, hair, bristles."""
     angle = spectral_noise(rng, side, 2.2) * rng.uniform(2, 12)
-    return colour_map(rng, smear(rng.random((side, side)), angle, int(rng.integers(4, 16))))
+    return color_map(rng, smear(rng.random((side, side)), angle, int(rng.integers(4, 16))))
 
 
-def blots(rng: np.random.Generator, side: int) -> Picture:
+def blots(rng: np.random.Generator, side: int) -> ImageArray:
     """Discs of one size range over a ground: dots, pebbles, pointillism."""
     image = Image.new("RGB", (side, side), _rgb(palette(rng, 1)[0]))
     draw = ImageDraw.Draw(image)
     largest = np.exp(rng.uniform(np.log(2), np.log(side / 8)))
     count = int(min(4000, 2.0 * side * side / largest**2))
-    colours = palette(rng, 12)
+    colors = palette(rng, 12)
     for x, y, u, c in zip(
         *rng.uniform(0, side, (2, count)),
         rng.random(count),
@@ -107,7 +109,7 @@ def blots(rng: np.random.Generator, side: int) -> Picture:
         strict=True,
     ):
         r = largest * (0.4 + 0.6 * u)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=_rgb(colours[c]))
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=_rgb(colors[c]))
     return np.asarray(image)
 
 
@@ -127,10 +129,10 @@ def smear(field: np.ndarray, angle: np.ndarray, length: int) -> np.ndarray:
     return np.clip((total - low) / (high - low), 0.0, 1.0)
 
 
-def painted(rng: np.random.Generator, photo: Picture, side: int) -> Picture:
+def painted(rng: np.random.Generator, photo: ImageArray, side: int) -> ImageArray:
     """Repaint a photograph: layers of strokes from coarse to fine along a flow, then bristles.
 
-    Colours come from the blurred photograph, half of the time through a small palette. The
+    Colors come from the blurred photograph, half of the time through a small palette. The
     flow is a smooth random field or the photograph's own contours.
     """
     ground = _square(rng, photo, side)
@@ -140,19 +142,19 @@ def painted(rng: np.random.Generator, photo: Picture, side: int) -> Picture:
         ground = Image.fromarray(few[distance.argmin(-1)].astype(np.uint8))
     soft = ground.filter(ImageFilter.GaussianBlur(side / 64))
     if rng.random() < 0.5:
-        grey = np.asarray(soft.convert("L").filter(ImageFilter.GaussianBlur(side / 40)), np.float64)
-        gy, gx = np.gradient(grey)
+        gray = np.asarray(soft.convert("L").filter(ImageFilter.GaussianBlur(side / 40)), np.float64)
+        gy, gx = np.gradient(gray)
         angle = np.arctan2(gy, gx) + np.pi / 2
     else:
         angle = spectral_noise(rng, side, 2.2) * rng.uniform(2, 10)
     canvas = soft.copy()
     draw = ImageDraw.Draw(canvas)
-    colours = np.asarray(soft, np.float64)
+    colors = np.asarray(soft, np.float64)
     width = side * np.exp(rng.uniform(np.log(1 / 50), np.log(1 / 12)))
     length = width * rng.uniform(2, 7)
     jitter = rng.uniform(4, 30)
     for _ in range(3):
-        _strokes(rng, draw, colours, angle, width, length, jitter)
+        _strokes(rng, draw, colors, angle, width, length, jitter)
         width, length = width * 0.55, length * 0.6
         if width < 1.5:
             break
@@ -166,7 +168,7 @@ def painted(rng: np.random.Generator, photo: Picture, side: int) -> Picture:
 def _strokes(
     rng: np.random.Generator,
     draw: ImageDraw.ImageDraw,
-    colours: np.ndarray,
+    colors: np.ndarray,
     angle: np.ndarray,
     width: float,
     length: float,
@@ -182,15 +184,13 @@ def _strokes(
         step = np.stack([np.sin(angle[y, x]), np.cos(angle[y, x])], -1) * length / 4
         points.append(points[-1] + step)
     y, x = start.astype(int).T
-    fills = (
-        colours[y, x] + rng.normal(0, jitter, (count, 1)) + rng.normal(0, jitter / 2, (count, 3))
-    )
+    fills = colors[y, x] + rng.normal(0, jitter, (count, 1)) + rng.normal(0, jitter / 2, (count, 3))
     paths = np.stack(points, 1)[..., ::-1]
     for path, fill in zip(paths, np.clip(fills, 0, 255), strict=True):
         draw.line([tuple(p) for p in path], _rgb(fill), max(1, round(width)), joint="curve")
 
 
-def _square(rng: np.random.Generator, photo: Picture, side: int) -> Image.Image:
+def _square(rng: np.random.Generator, photo: ImageArray, side: int) -> Image.Image:
     """Cut a random square of at least half the photograph and resize it."""
     h, w, _ = photo.shape
     cut = int(min(h, w) * rng.uniform(0.5, 1.0))
@@ -198,6 +198,6 @@ def _square(rng: np.random.Generator, photo: Picture, side: int) -> Image.Image:
     return Image.fromarray(photo[y : y + cut, x : x + cut]).resize((side, side), Image.BICUBIC)
 
 
-def _rgb(colour: np.ndarray) -> tuple[int, int, int]:
-    r, g, b = (int(v) for v in colour)
+def _rgb(color: np.ndarray) -> tuple[int, int, int]:
+    r, g, b = (int(v) for v in color)
     return r, g, b

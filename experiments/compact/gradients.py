@@ -21,11 +21,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from data import centre, load_photos, split
+from data import center, load_photos, split
 from teachers import DISTILLED_FILE, EXACT_FILE, MAPPED, read_distilled, read_exact
 
 import jaxstyle
-from jaxstyle.vgg import Network, features
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.vgg import features
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT = ("relu2_2", "relu3_2", "relu4_1")
@@ -96,7 +97,7 @@ def main() -> None:
     add("--side", type=int, default=192, help="pixels (%(default)s)")
     arguments = parser.parse_args()
     _, held_out = split(load_photos(arguments.photos))
-    photos = [centre(p, arguments.side).astype(np.float32) / 255 for p in held_out]
+    photos = [center(p, arguments.side).astype(np.float32) / 255 for p in held_out]
     exact = read_exact(arguments.teachers / EXACT_FILE)
     convention = exact.convention.replace(padding="reflect")
     teachers = (

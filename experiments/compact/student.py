@@ -1,6 +1,6 @@
 """The student: its widths, its start, and a forward pass in bfloat16.
 
-The same function as `jaxstyle.vgg` on the same params (`export.py` compares them). PyTorch,
+The same function as `jaxstyle.nn.vgg` on the same params (`export.py` compares them). PyTorch,
 because its convolutions use a processor's bfloat16 units, on CPU (AMX) as on GPU; XLA's on CPU
 do not.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jaxstyle.vgg import convolutions
+from jaxstyle.config.layers import convolutions
 
 # Nothing teaches conv5_2 … conv5_4: a random layer there would pass for a trained one.
 DEEPEST = "conv5_1"
@@ -27,8 +27,8 @@ Arrays = Mapping[str, Mapping[str, np.ndarray]]
 
 def layers() -> tuple[str, ...]:
     """List the student's convolutions, conv1_1 … conv5_1."""
-    every = convolutions("vgg19")
-    return every[: every.index(DEEPEST) + 1]
+    chunk_size = convolutions("vgg19")
+    return chunk_size[: chunk_size.index(DEEPEST) + 1]
 
 
 def parse_widths(text: str) -> dict[str, int]:
@@ -70,7 +70,7 @@ def to_arrays(student: Tree) -> dict[str, dict[str, np.ndarray]]:
 
 
 def uncentered(student: Tree, means: Mapping[str, torch.Tensor]) -> Tree:
-    """Give a student that does with activations what `student` does with centered ones.
+    """Return a student that does with activations what `student` does with centered ones.
 
     Activations are positive: without their means (`{"conv1_1": [out], ...}`, constants), a small
     change of a kernel's weights does not add up to a large change of what comes out.

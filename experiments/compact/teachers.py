@@ -1,6 +1,6 @@
 """The two teachers, read from npz files, and the targets that they give.
 
-Exact VGG-19 (normalised) teaches relu1_1 … relu3_4, the layers that its file holds. Deeper
+Exact VGG-19 (normalized) teaches relu1_1 … relu3_4, the layers that its file holds. Deeper
 targets come from a distilled VGG-19 with narrow layers, whose 1x1 `aux` maps lead from
 relu4_1 and relu5_1 to the 512 channels of VGG-19; its own activations at relu4_2 … relu4_4
 stand in where it has no map.
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jaxstyle.vgg import CONVENTIONS, Network, Params
+from jaxstyle.nn.network import Network, Params
+from jaxstyle.nn.preprocessing import CONVENTIONS
 
 EXACT_FILE = "vgg19_normalised_bgr_conv1_1-conv3_4.npz"
 DISTILLED_FILE = "vgg19_compact_teacher_SE5.npz"

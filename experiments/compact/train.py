@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import Crops, Picture, centre, load_photos, load_pool, split
+from data import Crops, ImageArray, center, load_photos, load_pool, split
 from student import (
     INPUT_SCALE,
     Tree,
@@ -48,8 +48,8 @@ from student import (
 from teachers import DENSE, SPARSE, TARGETS, Teachers, thin
 from widen import Batch, fit_heads, standardized, widen, without_dead
 
-from jaxstyle.vgg import CONVENTIONS
-from jaxstyle.weights.file import read_network
+from jaxstyle.nn.preprocessing import CONVENTIONS
+from jaxstyle.weights.weight_file import read_network
 
 EVALUATION_SIDE = 192
 ADAM = 0.3
@@ -168,9 +168,9 @@ def as_input(crops: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2)
 
 
-def to_input(picture: Picture) -> np.ndarray:
-    """Turn a uint8 picture into the network's input `[h, w, 3]`."""
-    return picture[..., ::-1].astype(np.float32) - np.asarray(CONVENTIONS["caffe"].mean, np.float32)
+def to_input(image: ImageArray) -> np.ndarray:
+    """Turn a uint8 image into the network's input `[h, w, 3]`."""
+    return image[..., ::-1].astype(np.float32) - np.asarray(CONVENTIONS["caffe"].mean, np.float32)
 
 
 class Replay:
@@ -203,7 +203,7 @@ class Replay:
         return pair
 
     def draw(self) -> Batch:
-        """Give a new batch one time in `reuse`, one of the last `memory` otherwise."""
+        """Return a new batch one time in `reuse`, one of the last `memory` otherwise."""
         self._drawn += 1
         if self._drawn % self._reuse == 0 or len(self._held) < 8:
             return self.fresh()
@@ -223,11 +223,11 @@ def uncentered_heads(heads: Tree, means: Mapping[str, torch.Tensor]) -> Tree:
 
 def variances_of(batches: list[Batch]) -> dict[str, float]:
     """Compute each layer's variance about its channels' means."""
-    every = {}
+    chunk_size = {}
     for layer in TARGETS:
         rows = torch.cat([t[layer].permute(0, 2, 3, 1).flatten(0, 2) for _, t in batches])
-        every[layer] = float(rows.float().var(0, correction=0).mean())
-    return every
+        chunk_size[layer] = float(rows.float().var(0, correction=0).mean())
+    return chunk_size
 
 
 @torch.no_grad()
@@ -235,7 +235,7 @@ def evaluate(
     student: Tree,
     heads: Tree,
     teachers: Teachers,
-    photos: list[Picture],
+    photos: list[ImageArray],
     side: int,
     *,
     dtype: torch.dtype = torch.bfloat16,
@@ -251,7 +251,7 @@ def evaluate(
     squares: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for photo in photos:
-        x = as_input(to_input(centre(photo, side))[None])
+        x = as_input(to_input(center(photo, side))[None])
         how = {"spacing": DENSE, "dtype": dtype}
         targets = teachers.targets(x, **how)
         for layer, e in squared_errors(student, heads, x, targets, padding=padding, **how).items():
@@ -382,7 +382,7 @@ def train(config: Config, *, resume: bool) -> None:
         os.replace(config.out / "student.partial.npz", config.out / "student.npz")
         (config.out / "history.json").write_text(json.dumps(history))
 
-    def look(photos: list[Picture]) -> dict[str, float]:
+    def look(photos: list[ImageArray]) -> dict[str, float]:
         both = uncentered(mean_student, means), uncentered_heads(mean_heads, means)
         few = evaluate(*both, teachers, photos, EVALUATION_SIDE)
         history.append({"step": numbers["step"], "held_out": few})
@@ -460,7 +460,7 @@ def main() -> None:
     add("--weight-decay", type=float, default=1e-4, help="decoupled (%(default)s)")
     add("--reuse", type=int, default=2, help="times a batch of targets is used (%(default)s)")
     add("--memory", type=int, default=96, help="batches kept for reuse (%(default)s: 2.5 GB)")
-    add("--pool", type=int, default=400, help="generated pictures (%(default)s)")
+    add("--pool", type=int, default=400, help="generated images (%(default)s)")
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     arguments = vars(parser.parse_args())

@@ -1,4 +1,4 @@
-"""Give a student more channels, in the place of dead ones too, and fit linear heads.
+"""Return a student more channels, in the place of dead ones too, and fit linear heads.
 
 A layer's old channels go on computing what they did: their kernels get zeros for new inputs.
 Each new channel aims at one channel of the teacher: its kernel is the least-squares fit of that
@@ -85,9 +85,9 @@ def without_dead(student: Tree, batches: list[Batch]) -> Tree:
 
 @torch.no_grad()
 def widen(student: Tree, widths: Mapping[str, int], batches: list[Batch], seed: int) -> Tree:
-    """Give every layer the channels of `widths`, one layer after the other.
+    """Return every layer the channels of `widths`, one layer after the other.
 
-    conv1_1 takes random kernels: a fit to the picture itself would copy the teacher's.
+    conv1_1 takes random kernels: a fit to the image itself would copy the teacher's.
     """
     generator = torch.Generator().manual_seed(seed)
     wider: Tree = {}

@@ -1,8 +1,8 @@
-"""Paint a style picture: brush strokes along a swirling night sky over rolling hills.
+"""Paint a style image: brush strokes along a swirling night sky over rolling hills.
 
     python experiments/demo/paint.py OUT.png --size 512 --seed 0
 
-The project's own picture, so that the demo and the tests need nobody else's. Every
+The project's own image, so that the demo and the tests need nobody else's. Every
 stroke is a bundle of thin, tapered bristles drawn at twice the size; the same
 bristles draw a map of paint thickness that is lit from the upper left at the end.
 Lengths are in units of the shorter side; y points down.
@@ -21,7 +21,7 @@ Brush = tuple[float, float, float]
 SUPERSAMPLE = 2
 LIGHT = (-0.6, -0.8)  # towards the light, in x and y
 
-# From far out to the heart of a light; strokes take a neighbouring pigment by chance.
+# From far out to the heart of a light; strokes take a neighboring pigment by chance.
 SKY = ["#0b1440", "#142a6e", "#1c459b", "#2f6fc0", "#5fa3d0", "#a5cfd0", "#e9e2ae", "#fff3c4"]
 GLOW = ["#3f8f9c", "#8fb573", "#d9a92f", "#f0bd38", "#f8d75e", "#fff0ac", "#fffbe6"]
 HILL = ["#0d1f2b", "#17423f", "#2f6b45", "#7d8f3a", "#c79a35", "#b5612a", "#6b2f3c", "#2b2352"]
@@ -40,7 +40,7 @@ class Scene(NamedTuple):
 
 
 def paint(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Paint [height, width, 3] float32 in [0, 1]; equal arguments give equal pictures."""
+    """Paint [height, width, 3] float32 in [0, 1]; equal arguments give equal images."""
     rng = np.random.default_rng(seed)
     scene = _compose(rng, np.array([width, height]) / min(height, width))
     size = (width * SUPERSAMPLE, height * SUPERSAMPLE)
@@ -52,11 +52,11 @@ def paint(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
         ground.circle((x, y), 0.5 * radius, fill=GLOW[-2])
     for brush in BRUSHES:
         _draw_strokes(canvas, relief, scene, rng, brush)
-    colour, thickness = (np.asarray(i.reduce(SUPERSAMPLE)) / 255.0 for i in (canvas, relief))
+    color, thickness = (np.asarray(i.reduce(SUPERSAMPLE)) / 255.0 for i in (canvas, relief))
     slope_y, slope_x = np.gradient(thickness)
     shade = np.tanh(2.2 * (LIGHT[0] * slope_x + LIGHT[1] * slope_y))
-    # Ridges catch light on one flank and turn darker on the other, without greying.
-    lit = colour * (1 + 0.45 * np.minimum(shade, 0)[..., None])
+    # Ridges catch light on one flank and turn darker on the other, without graying.
+    lit = color * (1 + 0.45 * np.minimum(shade, 0)[..., None])
     lit += (1 - lit) * 0.38 * np.maximum(shade, 0)[..., None]
     return np.asarray(np.clip(lit, 0, 1), np.float32)
 
@@ -108,14 +108,14 @@ def _direction(scene: Scene, points: Floats) -> Floats:
 
 
 def _pick(rng: np.random.Generator, palette: list[str], tone: Floats) -> Floats:
-    """Pigments [n, 3] in 0..255 at tones 0..1 along a palette: one of two neighbours by chance."""
+    """Pigments [n, 3] in 0..255 at tones 0..1 along a palette: one of two neighbors by chance."""
     pigments = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in palette], float)
     position = np.clip(tone, 0, 1) * (len(palette) - 1)
     index = np.floor(position + rng.uniform(0, 1, tone.shape)).astype(int)
     return np.asarray(pigments[np.minimum(index, len(palette) - 1)])
 
 
-def _colours(scene: Scene, rng: np.random.Generator, points: Floats) -> Floats:
+def _colors(scene: Scene, rng: np.random.Generator, points: Floats) -> Floats:
     """The paint of strokes whose middle lies at points [n, 2]: [n, 3] in 0..255."""
     noise = _noise(scene, points * 1.7 + 3)
     tone = 0.30 + 0.24 * noise
@@ -134,7 +134,7 @@ def _colours(scene: Scene, rng: np.random.Generator, points: Floats) -> Floats:
         crest = depth[:, k] < 0.018
         earth = np.where(crest[:, None], _pick(rng, HILL[:2], rng.uniform(size=len(points))), earth)
         paint = np.where(depth[:, k, None] > 0, earth, paint)
-    # Broken colour keeps a field alive, but would look like a hole in a light.
+    # Broken color keeps a field alive, but would look like a hole in a light.
     accent = (rng.uniform(size=len(points)) < 0.03) & ~(glowing & (heart > 0.25))
     return np.where(accent[:, None], _pick(rng, ACCENTS, rng.uniform(size=len(points))), paint)
 
@@ -163,11 +163,11 @@ def _draw_strokes(
     t = np.linspace(0, 1, steps)
     taper = np.minimum(1, 2.6 * np.sqrt(t * (1 - t) + 0.003)) * (1.1 - 0.5 * t)
     widths = unit * breadth * rng.uniform(0.7, 1.25, count)
-    colours = _colours(scene, rng, path[:, steps // 2])
+    colors = _colors(scene, rng, path[:, steps // 2])
     path *= unit
 
     bristles = int(np.clip(breadth * unit / 4.5, 3, 9))
-    lanes = np.linspace(-0.5, 0.5, bristles)
+    elements = np.linspace(-0.5, 0.5, bristles)
     draw, draw_relief = ImageDraw.Draw(canvas), ImageDraw.Draw(relief)
     for s in range(count):
         # Each bristle carries its own share of paint, light or dark.
@@ -175,22 +175,24 @@ def _draw_strokes(
         ends = rng.integers(0, max(1, steps // 5), bristles)
         for b in rng.permutation(bristles):
             last = steps - int(ends[b])
-            middle = path[s, :last] + across[s, :last] * (lanes[b] * widths[s] * taper[:last, None])
+            middle = path[s, :last] + across[s, :last] * (
+                elements[b] * widths[s] * taper[:last, None]
+            )
             half = across[s, :last] * (0.75 * widths[s] / bristles * taper[:last, None])
             polygon = np.concatenate([middle + half, (middle - half)[::-1]]).ravel().tolist()
-            tint = np.clip(colours[s] * (1 + 0.12 * load[b]) + 6 * load[b], 0, 255).astype(int)
+            tint = np.clip(colors[s] * (1 + 0.12 * load[b]) + 6 * load[b], 0, 255).astype(int)
             draw.polygon(polygon, fill=(int(tint[0]), int(tint[1]), int(tint[2])))
             draw_relief.polygon(polygon, fill=int(np.clip(128 + 45 * load[b], 0, 255)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Paint a style picture.")
+    parser = argparse.ArgumentParser(description="Paint a style image.")
     parser.add_argument("output", metavar="OUT.png")
     parser.add_argument("--size", type=int, default=512, help="side in pixels (512)")
     parser.add_argument("--seed", type=int, default=0, help="another scene (0)")
     options = parser.parse_args()
-    picture = paint(options.size, options.size, seed=options.seed)
-    Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(options.output)
+    image = paint(options.size, options.size, seed=options.seed)
+    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(options.output)
 
 
 if __name__ == "__main__":

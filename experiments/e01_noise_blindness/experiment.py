@@ -1,4 +1,4 @@
-"""E1: does noise in the initial picture stay in the result, and does the loss see it?"""
+"""E1: does noise in the initial image stay in the result, and does the loss see it?"""
 
 import numpy as np
 from harness import CONTRADICTED, HOLDS, PARTLY, Cell, Experiment, Found, Run
@@ -7,7 +7,7 @@ from plots import label, names
 from scipy.ndimage import gaussian_filter
 
 STRENGTH = 20.0
-"""Standard deviation of the noise that is added to a finished picture, 0-255."""
+"""Standard deviation of the noise that is added to a finished image, 0-255."""
 
 
 def kind(cell: Cell) -> tuple[str, float]:
@@ -42,7 +42,7 @@ def measure(run: Run) -> Found:
     both = [name(cell) for cell in cells if kind(cell)[0] != "none" and kind(cell)[1] > 0]
     guarded = kept[both[-1]] if both else None
 
-    # The same amount of disturbance, white or smooth, on a finished picture.
+    # The same amount of disturbance, white or smooth, on a finished image.
     clean = min((cell for cell in cells if kind(cell)[1] == 0), key=lambda cell: cell.loss)
     rng = np.random.default_rng(0)
     white = rng.normal(size=clean.image.shape)
@@ -50,7 +50,7 @@ def measure(run: Run) -> Found:
     disturbed = [clean.image] + [
         clean.image + d / d.std() * STRENGTH / 255 for d in (white, smooth)
     ]
-    scored, _ = losses(run.job(clean), np.stack(disturbed))
+    scored, _ = losses(run.problem(clean), np.stack(disturbed))
     rises = [float(scored[k] - scored[0]) for k in (1, 2)]
     sees = rises[0] / rises[1]
 
@@ -74,7 +74,7 @@ def measure(run: Run) -> Found:
             f"{guarded[1]:.2f} times the loss."
             if guarded
             else "It was not run with both of them.",
-            f"White noise of std {STRENGTH:g} added to a finished picture raises its loss "
+            f"White noise of std {STRENGTH:g} added to a finished image raises its loss "
             f"{sees:.2f} times as much as smooth noise of the same std does"
             + (": the objective sees it less." if blind else ": the objective does see it."),
         ],
@@ -111,7 +111,7 @@ EXPERIMENT = Experiment(
     "with and without the spectral preconditioner of our L-BFGS (neither of which the article "
     "had). The noise left in a result is estimated by Immerkær's mask, the loss is the "
     "objective's. A second measure needs no run: white and smooth noise of the same std are added "
-    "to a finished picture, and the rises of its loss are compared.",
+    "to a finished image, and the rises of its loss are compared.",
     measure=measure,
     draw=draw,
     sheet=sheet,

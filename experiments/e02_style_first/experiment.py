@@ -12,7 +12,7 @@ def measure(run: Run) -> Found:
     table = []
     early = []
     for grid, cells in run.cells.items():
-        # Of the long runs the longest; the others are its earlier pictures.
+        # Of the long runs the longest; the others are its earlier images.
         for cell in cells[-1:] if grid == "long" else cells:
             style, content = (cell.history(term) for term in ("style", "content"))
             balance = content / (content + style)
@@ -29,7 +29,7 @@ def measure(run: Run) -> Found:
                     "share of content, start": float(balance[0]),
                     "share of content, end": float(balance[-1]),
                     "lowest loss": cell.lowest,
-                    "saved picture's loss": cell.loss,
+                    "saved image's loss": cell.loss,
                 }
             )
     earlier = [row["style at 90 %"] < row["content at 90 %"] for row in table]
@@ -38,10 +38,10 @@ def measure(run: Run) -> Found:
     long = table[0] if table[0]["optimiser"].endswith("long") else table[-1]
     return Found(
         verdict=HOLDS if all(earlier) else PARTLY if any(earlier) else CONTRADICTED,
-        number=f"style first with {sum(earlier)} of {len(earlier)} optimisers",
+        number=f"style first with {sum(earlier)} of {len(earlier)} optimizers",
         numbers={"style_first": sum(earlier), "of": len(earlier), "long_run": long},
         said=[
-            f"{row['optimiser']}: style has covered 90 % of its way (of its logarithm) after "
+            f"{row['optimizer']}: style has covered 90 % of its way (of its logarithm) after "
             f"{row['style at 90 %']} of {row['steps']} steps, content after "
             f"{row['content at 90 %']}; content makes up "
             f"{row['share of content, start']:.2%} of both at the start, "
@@ -61,16 +61,16 @@ def draw(run: Run, found: Found, axes) -> None:
     shown = {"optimisers": run.cells["optimisers"], "long": run.cells["long"][-1:]}
     for axis, (grid, cells) in zip(axes, shown.items(), strict=True):
         for number, cell in enumerate(cells):
-            steps, colour = cell.history("step") + 1, f"C{number}"
-            axis.plot(steps, cell.history("style"), color=colour, label=cell.recipe["optimizer"])
-            axis.plot(steps, cell.history("content"), color=colour, linestyle="--")
+            steps, color = cell.history("step") + 1, f"C{number}"
+            axis.plot(steps, cell.history("style"), color=color, label=cell.recipe["optimizer"])
+            axis.plot(steps, cell.history("content"), color=color, linestyle="--")
         label(axis, x="step + 1", y="weighted term", log="xy",
               title=f"{grid}: style solid, content dashed")  # fmt: skip
         names(axis)
 
 
 def sheet(run: Run):
-    """What each optimiser ends at, and what the long run looked like on its way."""
+    """What each optimizer ends at, and what the long run looked like on its way."""
     cells = [*run.cells["optimisers"], *run.cells["long"]]
     rates = [cell.recipe["learning_rate"] for cell in cells]
     labels = [
@@ -83,7 +83,7 @@ def sheet(run: Run):
 EXPERIMENT = Experiment(
     name="e02_style_first",
     title="E2: style first, then content",
-    claim="Style falls first, then content: early pictures are all brush strokes, and the intended "
+    claim="Style falls first, then content: early images are all brush strokes, and the intended "
     "balance comes late.",
     method="One start (noise of std 10) under Adam, RMSProp, momentum and L-BFGS, and one "
     "long run of Adam at a low rate, of as many steps as the article's, also shown as it was at "

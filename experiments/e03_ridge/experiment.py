@@ -1,4 +1,4 @@
-"""E3: is there a ridge between two renderings, and does the initial picture decide the result?"""
+"""E3: is there a ridge between two renderings, and does the initial image decide the result?"""
 
 import itertools
 
@@ -19,12 +19,12 @@ def measure(run: Run) -> Found:
     """The style term along the line between two renderings, and along a path bent once."""
     renderings = {f"noise {c.recipe['seed']}": c for c in run.cells["noise"]}
     renderings["content"] = run.cells["content"][0]
-    job = run.job(run.cells["content"][0])
+    problem = run.problem(run.cells["content"][0])
     t = np.linspace(0, 1, POINTS)[:, None, None, None]
     table, lines = [], {}
     for (a, one), (b, other) in itertools.combinations(renderings.items(), 2):
         straight = (1 - t) * one.image + t * other.image
-        loss, terms = losses(job, straight)
+        loss, terms = losses(problem, straight)
         entry = {
             "between": f"{a} and {b}",
             "ridge, style": _height(terms.style),
@@ -37,8 +37,8 @@ def measure(run: Run) -> Found:
     steps = CURVE_STEPS if run.scale != "tiny" else 3
     for pair in (("noise 0", "noise 1"), ("noise 0", "content")):
         entry = next(row for row in table if row["between"] == " and ".join(pair))
-        bent = bend(job, *(renderings[name].image for name in pair), steps)
-        loss, terms = losses(job, bezier(t, *bent))
+        bent = bend(problem, *(renderings[name].image for name in pair), steps)
+        loss, terms = losses(problem, bezier(t, *bent))
         entry |= {"ridge bent, style": _height(terms.style), "ridge bent, loss": _height(loss)}
         lines[entry["between"]]["bent"] = np.asarray(terms.style).tolist()
     heights = [row["ridge, style"] for row in table]
@@ -59,7 +59,7 @@ def measure(run: Run) -> Found:
             f"On the straight line between two renderings the style term rises to "
             f"{min(heights):.1f} to {max(heights):.1f} times that of the worse end.",
             f"The renderings themselves differ by only {max(ends) / min(ends):.2f} times in the "
-            f"style term, but as pictures by a PSNR of "
+            f"style term, but as images by a PSNR of "
             f"{min(r['apart, dB'] for r in table):.1f} to {max(r['apart, dB'] for r in table):.1f} "
             "dB: the start decides which one is found.",
             f"Along a path bent once (a quadratic Bézier curve, its middle found by L-BFGS) the "
@@ -84,7 +84,7 @@ def bezier(t, start, middle, end):
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
 
 
-def bend(job: jaxstyle.Job, start: np.ndarray, end: np.ndarray, steps: int):
+def bend(problem: jaxstyle.Problem, start: np.ndarray, end: np.ndarray, steps: int):
     """Find the curve's middle control point that makes the mean loss along it least.
 
     As Garipov et al., Loss surfaces, mode connectivity, and fast ensembling, 2018, do for networks.
@@ -99,14 +99,16 @@ def bend(job: jaxstyle.Job, start: np.ndarray, end: np.ndarray, steps: int):
             along = jax.lax.map(loss, bezier(t, start, middle, end))
             return jnp.mean(along[0]), None
 
-        optimiser = jaxstyle.lbfgs(history_size=20)
-        state = optimiser.init(mean_loss, (start + end) / 2)
+        optimizer = jaxstyle.lbfgs(history_size=20)
+        state = optimizer.init(mean_loss, (start + end) / 2)
         state, _ = jax.lax.scan(
-            lambda state, _: (optimiser.step(mean_loss, state)[0], None), state, length=steps
+            lambda state, _: (optimizer.step(mean_loss, state)[0], None), state, length=steps
         )
         return state.point.position
 
-    middle = found(job.network, job.targets, job.recipe, jnp.asarray(start), jnp.asarray(end))
+    middle = found(
+        problem.network, problem.targets, problem.recipe, jnp.asarray(start), jnp.asarray(end)
+    )
     return start, np.asarray(middle), end
 
 
@@ -131,19 +133,19 @@ def sheet(run: Run):
     """The renderings, and halfway between the first two."""
     cells = [*run.cells["noise"], *run.cells["content"]]
     labels = [f"from {c.recipe['init']}, seed {c.recipe['seed']}" for c in cells]
-    pictures = [cell.image for cell in cells]
-    pictures.append((pictures[0] + pictures[1]) / 2)
-    return pictures, [*labels, "halfway between the first two"], 5
+    images = [cell.image for cell in cells]
+    images.append((images[0] + images[1]) / 2)
+    return images, [*labels, "halfway between the first two"], 5
 
 
 EXPERIMENT = Experiment(
     name="e03_ridge",
     title="E3: the ridge between two renderings",
     claim="Two renderings in the same style are separated by a ridge of higher style loss; results "
-    "depend on the initial picture.",
-    method="Four renderings, three from noise and one from the content picture. The objective is "
-    "evaluated at 33 pictures on the straight line between each two. As a line is only one way of "
-    "many, two pairs are also joined by a curve whose middle is optimised.",
+    "depend on the initial image.",
+    method="Four renderings, three from noise and one from the content image. The objective is "
+    "evaluated at 33 images on the straight line between each two. As a line is only one way of "
+    "many, two pairs are also joined by a curve whose middle is optimized.",
     measure=measure,
     draw=draw,
     sheet=sheet,

@@ -1,4 +1,4 @@
-"""E4: which optimisers get anywhere, which need tuning, which diverge?"""
+"""E4: which optimizers get anywhere, which need tuning, which diverge?"""
 
 import numpy as np
 from harness import CONTRADICTED, HOLDS, PARTLY, Cell, Experiment, Found, Run
@@ -9,7 +9,7 @@ SCHEDULES = ("constant", "exponential", "linear", "cosine")
 
 
 def name(cell: Cell) -> str:
-    """Optimiser, schedule and rate in words."""
+    """Optimizer, schedule and rate in words."""
     recipe = cell.recipe
     words = [recipe["optimizer"]]
     if recipe["learning_rate"] is not None:
@@ -53,7 +53,7 @@ def measure(run: Run) -> Found:
         {
             "run": name(cell),
             "lowest loss": cell.lowest,
-            "saved picture's loss": cell.loss,
+            "saved image's loss": cell.loss,
             "style": at_lowest(cell, "style"),
             "content": at_lowest(cell, "content"),
             "evaluations": cell.report["evaluations"],
@@ -61,8 +61,8 @@ def measure(run: Run) -> Found:
             "last / first loss": last_over_first(cell),
             "end": behaviour(cell),
         }
-        for optimiser in ORDER
-        for cell in run.cells[optimiser]
+        for optimizer in ORDER
+        for cell in run.cells[optimizer]
     ]
 
     def best(word: str) -> dict:
@@ -130,7 +130,7 @@ def measure(run: Run) -> Found:
             + (f" ({', '.join(row['run'] for row in lost)})" if lost else "")
             + f"; oscillating: {', '.join(swing) or 'none'}; overshooting: "
             + (", ".join(row["run"] for row in table if row["end"] == "overshoots") or "none")
-            + ". What a run returns is its best picture, which for a diverged one is from "
+            + ". What a run returns is its best image, which for a diverged one is from "
             "before it went astray, or the start itself; the loss curves show where it went.",
             "The lowest loss by momentum's schedule: "
             + ", ".join(f"{s} {value:.4g}" for s, value in lowest.items())
@@ -151,7 +151,7 @@ def draw(run: Run, found: Found, axes) -> None:
     Left against evaluations, right against seconds. What leaves the panel has diverged.
     """
     start = run.cells["sgd"][0].history("loss")[0]
-    shown = [c for optimiser in ORDER for c in run.cells[optimiser]]
+    shown = [c for optimizer in ORDER for c in run.cells[optimizer]]
     methods = {o: run.cells[o] for o in ORDER}
     methods["best of each"] = [
         min(cells, key=lambda c: c.lowest)
@@ -163,14 +163,14 @@ def draw(run: Run, found: Found, axes) -> None:
         for number, cell in enumerate(cells):
             schedule = SCHEDULES.index(cell.recipe["schedule"])
             by_rate = method in ORDER[:4]
-            colour = rates.index(cell.recipe["learning_rate"]) if by_rate else number
-            named = f"{rates[colour]:g}" if by_rate else name(cell)
+            color = rates.index(cell.recipe["learning_rate"]) if by_rate else number
+            named = f"{rates[color]:g}" if by_rate else name(cell)
             losses = cell.history("loss")
             share = np.linspace(0, 1, len(losses))
             spans = ((1, cell.report["evaluations"]), (0, cell.seconds))
             for axis, (first, last) in zip(pair, spans, strict=True):
                 axis.plot(
-                    first + share * (last - first), losses, color=f"C{colour}", linewidth=1.1,
+                    first + share * (last - first), losses, color=f"C{color}", linewidth=1.1,
                     linestyle=("-", "--", ":", "-.")[schedule],
                     label=None if by_rate and schedule else named,
                 )  # fmt: skip
@@ -186,14 +186,14 @@ def draw(run: Run, found: Found, axes) -> None:
 
 
 def sheet(run: Run):
-    """Every run's best picture."""
-    cells = [cell for optimiser in ORDER for cell in run.cells[optimiser]]
+    """Every run's best image."""
+    cells = [cell for optimizer in ORDER for cell in run.cells[optimizer]]
     return [c.image for c in cells], [f"{name(c)}: {behaviour(c)}" for c in cells], 5
 
 
 EXPERIMENT = Experiment(
     name="e04_optimisers",
-    title="E4: optimisers",
+    title="E4: optimizers",
     claim="Plain gradient descent ends in a style minimum (only strokes). Momentum needs its "
     "learning rate tuned all along. Adam and RMSProp oscillate at a high rate and take very long "
     "at a low one. L-BFGS is why every implementation prefers it.",

@@ -1,4 +1,4 @@
-"""E5: how much of the content picture does each layer keep?"""
+"""E5: how much of the content image does each layer keep?"""
 
 from harness import CONTRADICTED, HOLDS, PARTLY, Cell, Experiment, Found, Run
 from measures import correlation, fine_correlation
@@ -17,15 +17,15 @@ def layer(cell: Cell) -> str:
 
 
 def measure(run: Run) -> Found:
-    """Correlation of each reconstruction with the content picture, coarse and fine."""
+    """Correlation of each reconstruction with the content image, coarse and fine."""
     table = []
-    for optimiser, cells in run.cells.items():
+    for optimizer, cells in run.cells.items():
         for cell in cells:
             content = resize(run.content, *cell.image.shape[:2])
             table.append(
                 {
                     "layer": layer(cell),
-                    "optimiser": optimiser,
+                    "optimiser": optimizer,
                     "coarse correlation": correlation(cell.image, content, blur=2),
                     "fine correlation": fine_correlation(cell.image, content),
                     "loss / first loss": cell.loss / cell.report["initial"]["loss"],
@@ -82,12 +82,12 @@ def measure(run: Run) -> Found:
 
 def draw(run: Run, found: Found, axes) -> None:
     """Correlation by layer."""
-    for number, optimiser in enumerate(run.cells):
-        rows = [row for row in found.table if row["optimiser"] == optimiser]
+    for number, optimizer in enumerate(run.cells):
+        rows = [row for row in found.table if row["optimiser"] == optimizer]
         layers = [row["layer"] for row in rows]
         for kind, line in (("fine correlation", "-"), ("coarse correlation", "--")):
             axes[0].plot(layers, [r[kind] for r in rows], line, marker="o", color=f"C{number}",
-                         label=f"{optimiser}, {kind.split()[0]}")  # fmt: skip
+                         label=f"{optimizer}, {kind.split()[0]}")  # fmt: skip
     label(axes[0], x="content layer", y="correlation with the photograph")
     names(axes[0], loc="lower left")
     for cell in run.cells["adam"]:
@@ -98,7 +98,7 @@ def draw(run: Run, found: Found, axes) -> None:
 
 
 def sheet(run: Run):
-    """A row an optimiser."""
+    """A row an optimizer."""
     cells = [cell for grid in run.cells.values() for cell in grid]
     labels = [f"{layer(c)}, {c.recipe['optimizer']}" for c in cells]
     return [cell.image for cell in cells], labels, len(run.cells["adam"])

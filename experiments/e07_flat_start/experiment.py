@@ -14,7 +14,7 @@ def measure(run: Run) -> Found:
     for cell in run.cells["grid"]:
         by_std.setdefault(cell.recipe["noise_std"], []).append(cell)
     first = run.cells["grid"][0]
-    job = run.job(first)
+    problem = run.problem(first)
     table = []
     for std, (one, other) in by_std.items():
         starts = [
@@ -22,7 +22,7 @@ def measure(run: Run) -> Found:
                              recipe=jaxstyle.Recipe.from_dict(cell.recipe)).start
             for cell in (one, other)
         ]  # fmt: skip
-        grads = gradients(job, np.stack(starts))
+        grads = gradients(problem, np.stack(starts))
         table.append(
             {
                 "noise std": std,
@@ -50,7 +50,7 @@ def measure(run: Run) -> Found:
         said=[
             f"At std {flat['noise std']:g} two seeds have the same first gradient (cosine "
             f"{flat[_COSINE]:.4f}) and "
-            + ("end at the same picture, bit for bit." if same else "end at different pictures."),
+            + ("end at the same image, bit for bit." if same else "end at different images."),
             "The cosine of the first gradients of two seeds: "
             + ", ".join(f"std {r['noise std']:g} {r[_COSINE]:.2f}" for r in table)
             + ".",
@@ -88,7 +88,7 @@ def sheet(run: Run):
 EXPERIMENT = Experiment(
     name="e07_flat_start",
     title="E7: a flat start",
-    claim="With an initial noise std of 1e-22, in effect a flat picture, the first gradient has no "
+    claim="With an initial noise std of 1e-22, in effect a flat image, the first gradient has no "
     "random part and is set by the network alone.",
     method="The std of the initial noise from 1e-22 to 120, two seeds each. The first gradients "
     "of the two seeds are compared by the cosine of the angle between them, the results by their "

@@ -85,7 +85,7 @@ def draw(run: Run, found: Found, axes) -> None:
 
 
 def sheet(run: Run):
-    """The best picture of each rate."""
+    """The best image of each rate."""
     cells = run.cells["grid"]
     return [c.image for c in cells], [f"rate {c.recipe['learning_rate']:g}" for c in cells], 3
 

@@ -1,4 +1,4 @@
-"""E9: the content picture as the start, against noise."""
+"""E9: the content image as the start, against noise."""
 
 import numpy as np
 from harness import CONTRADICTED, HOLDS, PARTLY, Experiment, Found, Run
@@ -7,7 +7,7 @@ from plots import label, names
 
 from jaxstyle.images import resize
 
-LOWEST, SAVED = "lowest loss", "saved picture's loss"
+LOWEST, SAVED = "lowest loss", "saved image's loss"
 
 
 def measure(run: Run) -> Found:
@@ -49,14 +49,14 @@ def measure(run: Run) -> Found:
             "correlation": [row["correlation with the photograph"] for row in table],
         },
         said=[
-            f"From the content picture the content term starts at "
+            f"From the content image the content term starts at "
             f"{own['content term at the start']:.3g}; after a tenth of the steps style is at "
             f"{own[tenth]:.3g} of its first value, from noise at "
             f"{min(r[tenth] for r in noises):.3g} to {max(r[tenth] for r in noises):.3g}: "
             + ("it falls slower." if slower else "it does not fall slower."),
             f"Lowest loss after a tenth of the {run.cells['content'][-1].report['steps']} steps: "
             f"{own['loss after a tenth']:.4g} from content, {early:.4g} from noise on average; "
-            f"of all steps {own[LOWEST]:.4g} and {average:.4g}; of the saved pictures, which are "
+            f"of all steps {own[LOWEST]:.4g} and {average:.4g}; of the saved images, which are "
             f"clipped to [0, 1], {own[SAVED]:.4g} and {saved:.4g}.",
             f"Correlation with the photograph at the end: "
             f"{own['correlation with the photograph']:.2f} from content, "
@@ -82,19 +82,19 @@ def sheet(run: Run):
     """The results side by side, beside what they were made of."""
     cells = [*run.cells["content"], *run.cells["noise"]]
     side = cells[0].image.shape[:2]
-    pictures = [resize(run.content, *side), resize(run.style, *side), *(c.image for c in cells)]
+    images = [resize(run.content, *side), resize(run.style, *side), *(c.image for c in cells)]
     labels = ["photograph", "painting"]
     labels += [f"{c.recipe['init']}, {c.report['steps']} steps" for c in run.cells["content"]]
     labels += [f"{c.recipe['init']}, seed {c.recipe['seed']}" for c in run.cells["noise"]]
-    return pictures, labels, 3
+    return images, labels, 3
 
 
 EXPERIMENT = Experiment(
     name="e09_content_start",
-    title="E9: the content picture as the start",
-    claim="With the content picture as the initial picture content loss starts at 0 and style "
+    title="E9: the content image as the start",
+    claim="With the content image as the initial image content loss starts at 0 and style "
     "falls slowly; good after 10000 epochs at a learning rate of 0.01.",
-    method="Adam at 0.01 from the content picture and from two noises of std 10, each for as many "
+    method="Adam at 0.01 from the content image and from two noises of std 10, each for as many "
     "steps as the article had; the noises are one grid, side by side where memory allows (here "
     "one after the other, for a stop to lose less). The content start is also shown as it was "
     "after the 1034 steps of one of the article's frames.",

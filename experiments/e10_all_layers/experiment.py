@@ -14,13 +14,13 @@ def layers(cell: Cell) -> int:
 
 
 def measure(run: Run) -> Found:
-    """Every picture under both style objectives, under a referee, and the seconds."""
+    """Every image under both style objectives, under a referee, and the seconds."""
     cells = run.cells["grid"]
     counts = sorted({layers(cell) for cell in cells})
-    judges = {count: run.job(next(c for c in cells if layers(c) == count)) for count in counts}
+    judges = {count: run.problem(next(c for c in cells if layers(c) == count)) for count in counts}
     style = {}
-    for count, job in judges.items():
-        _, terms = losses(job, np.stack([cell.image for cell in cells]))
+    for count, problem in judges.items():
+        _, terms = losses(problem, np.stack([cell.image for cell in cells]))
         style[count] = np.asarray(terms.style)
     painting = fit(run.style, max(cells[0].image.shape[:2]))
     few, many = counts
@@ -47,7 +47,7 @@ def measure(run: Run) -> Found:
     best = min(higher, key=lambda row: row[COARSE])
     fine, coarse = (best[key] / plain[key] for key in (FINE, COARSE))
     gram = plain[all_style] / best[all_style]
-    took = {count: gradient_seconds(job, cells[0].image) for count, job in judges.items()}
+    took = {count: gradient_seconds(problem, cells[0].image) for count, problem in judges.items()}
     seconds = took[many] / took[few]
     parts = [fine < 0.98, coarse < 0.98, gram > 1, seconds > 1]
     return Found(
@@ -69,7 +69,7 @@ def measure(run: Run) -> Found:
             f"{fine:.2f} times as far from the painting's as with {few} and "
             f"{plain['content weight']:g}, patches four times as large {coarse:.2f} times (a "
             "referee that knows no network).",
-            f"Measured over all {many} layers the picture of {few} layers has {gram:.2f} times the "
+            f"Measured over all {many} layers the image of {few} layers has {gram:.2f} times the "
             f"style term; measured over the {few} its own is "
             f"{plain[f'style over {few} layers']:.4g} against "
             f"{best[f'style over {few} layers']:.4g}.",
@@ -118,7 +118,7 @@ EXPERIMENT = Experiment(
     "style; slower.",
     method="The style of five layers against that of every convolution (thirteen in the embedded "
     "network, which ends at conv5_1; sixteen in VGG-19), weighed alike within a block, with alpha "
-    "as it is and 1.5 times. Each picture is scored under both style objectives and by a "
+    "as it is and 1.5 times. Each image is scored under both style objectives and by a "
     "referee that knows no network: the sliced Wasserstein distance of 5x5 patches to the "
     "painting, fine as they are and coarse after a reduction by four.",
     measure=measure,

@@ -1,9 +1,9 @@
-"""The gallery of the docs: a small picture for every control and every style loss.
+"""The gallery of the docs: a small image for every control and every style loss.
 
     python experiments/figures/gallery.py docs [--only NAME ...]
 
 Writes `gallery.md` and `gallery/*.jpg` into the folder, from the demo's photograph (CC0), the style
-that the project paints itself and that style in other colours. Some minutes on two cores.
+that the project paints itself and that style in other colors. Some minutes on two cores.
 """
 
 import argparse
@@ -21,22 +21,22 @@ from skimage import data
 import jaxstyle
 from jaxstyle import Masks, Recipe
 from jaxstyle.images import encode_image, fit
-from jaxstyle.styles import STYLE_LOSSES
+from jaxstyle.losses.style_losses import STYLE_LOSSES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 from paint import paint  # noqa: E402
 
 SIZE = 176
 BASE = Recipe(size=SIZE, steps=120, style_weight=3e4)
-Pictures = dict[str, np.ndarray]
+Images = dict[str, np.ndarray]
 
 
 class Shown(NamedTuple):
-    """One picture of the gallery."""
+    """One image of the gallery."""
 
     name: str
     flags: str
-    """As on the command line, after the two pictures."""
+    """As on the command line, after the two images."""
     words: str
     settings: dict[str, Any] = {}
     styles: Sequence[str] = ("style",)
@@ -50,7 +50,7 @@ GIVEN = {
     "face": "A mask; `around.png` is its opposite.",
 }
 SECTIONS: dict[str, list[Shown]] = {
-    "The pictures": [],
+    "The images": [],
     "Styles": [
         Shown("plain", "", "The default recipe, but for `--style-weight 3e4`."),
         Shown("blend", "second.png --style-blend 1,1", "Both styles, their Gram matrices averaged.",
@@ -83,11 +83,11 @@ SECTIONS: dict[str, list[Shown]] = {
               {"noise_blend": 0.5, "noise_std": 60.0}),
         Shown("scales", "--scales 4 --steps 60", "From small to large: broad strokes first.",
               {"scales": 4, "steps": 60}),
-        Shown("average", "--average 0.9", "The mean of the last ten pictures or so, not the best.",
+        Shown("average", "--average 0.9", "The mean of the last ten images or so, not the best.",
               {"average": 0.9}),
     ],
     "Layers and weights": [
-        Shown("low", "--style-layers relu1_1,relu2_1", "Fine grain and colours.",
+        Shown("low", "--style-layers relu1_1,relu2_1", "Fine grain and colors.",
               {"style_layers": "relu1_1,relu2_1:4"}),
         Shown("high", "--style-layers relu3_1,relu4_1,relu5_1", "Large shapes.",
               {"style_layers": "relu3_1:16,relu4_1:64,relu5_1:64"}),
@@ -102,7 +102,7 @@ SECTIONS: dict[str, list[Shown]] = {
 }  # fmt: skip
 
 
-def pictures() -> Pictures:
+def images() -> Images:
     """The photograph, two styles, and masks of them."""
     photo = data.chelsea().astype(np.float32) / 255
     style = paint(512, 512)
@@ -114,7 +114,7 @@ def pictures() -> Pictures:
     hills = np.zeros(style.shape[:2], np.float32)
     hills[int(0.62 * len(hills)) :] = 1
     found |= {"face": face, "around": 1 - face, "hills": hills}
-    return {name: np.asarray(picture, np.float32) for name, picture in found.items()}
+    return {name: np.asarray(image, np.float32) for name, image in found.items()}
 
 
 def _warm(style: np.ndarray) -> np.ndarray:
@@ -122,24 +122,24 @@ def _warm(style: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(style[::-1, :, ::-1])
 
 
-def render(shown: Shown, pictures: Pictures, network: jaxstyle.Network) -> np.ndarray:
+def render(shown: Shown, images: Images, network: jaxstyle.Network) -> np.ndarray:
     content_mask, regions = shown.masks
     masks = Masks(
-        None if content_mask is None else pictures[content_mask],
-        [tuple(None if name is None else pictures[name] for name in pair) for pair in regions],
+        None if content_mask is None else images[content_mask],
+        [tuple(None if name is None else images[name] for name in pair) for pair in regions],
     )
     result = jaxstyle.stylize(
-        pictures["photo"], [pictures[name] for name in shown.styles],
+        images["photo"], [images[name] for name in shown.styles],
         recipe=dataclasses.replace(BASE, **shown.settings), network=network, masks=masks,
     )  # fmt: skip
     print(f"{shown.name}: loss {result.initial_loss:.4g} to {result.loss:.4g}", flush=True)
     return result.image
 
 
-def save(folder: Path, name: str, picture: np.ndarray) -> None:
+def save(folder: Path, name: str, img: np.ndarray) -> None:
     """Write a small JPEG."""
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        file.write(encode_image(picture, "PNG"))
+        file.write(encode_image(img, "PNG"))
         file.flush()
         with Image.open(file.name) as image:
             image.convert("RGB").save(folder / f"{name}.jpg", quality=82, optimize=True)
@@ -150,9 +150,9 @@ def page() -> str:
     lines = [
         "# Gallery",
         "",
-        "Every picture is 176 pixels wide, of 120 steps with the embedded network, made by",
+        "Every image is 176 pixels wide, of 120 steps with the embedded network, made by",
         "`experiments/figures/gallery.py`. The photograph is scikit-image's cat (Stéfan van der",
-        "Walt, CC0), the styles are the project's own. [Control the picture](howto/controls.md)",
+        "Walt, CC0), the styles are the project's own. [Control the image](howto/controls.md)",
         "explains the flags.",
         "",
     ]
@@ -178,10 +178,10 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     (arguments.folder / "gallery.md").write_text(page(), encoding="utf-8")
     network = jaxstyle.load_network("compact")
-    found = pictures()
+    found = images()
     for name in GIVEN:
-        picture = found[name] if found[name].ndim == 3 else np.repeat(found[name][..., None], 3, -1)
-        save(folder, name, fit(picture, SIZE if name in ("photo", "face") else 128))
+        image = found[name] if found[name].ndim == 3 else np.repeat(found[name][..., None], 3, -1)
+        save(folder, name, fit(image, SIZE if name in ("photo", "face") else 128))
     for shown in (s for several in SECTIONS.values() for s in several):
         if not arguments.only or any(shown.name.startswith(name) for name in arguments.only):
             save(folder, shown.name, render(shown, found, network))

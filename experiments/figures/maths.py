@@ -1,4 +1,4 @@
-"""The figures of `docs/maths.md`, from the demo's pictures and the embedded network.
+"""The figures of `docs/maths.md`, from the demo's images and the embedded network.
 
     python experiments/figures/maths.py docs/figures
 
@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 DEMO = Path(__file__).parents[1] / "demo"
 
 
-def pictures(size):
+def images(size):
     """The demo's photograph and painted style, `size` pixels long."""
     with tempfile.TemporaryDirectory() as folder:
         content, style = Path(folder) / "content.png", Path(folder) / "style.png"
@@ -39,8 +39,8 @@ def gram_figure(path, network, content, style):
     layers = ["relu2_1", "relu4_1"]
     figure, axes = plt.subplots(2, 4, figsize=(9, 4.4), layout="constrained")
     for row, layer in enumerate(layers):
-        for column, (name, picture) in enumerate([("photograph", content), ("style", style)]):
-            found = jaxstyle.features(network, jnp.asarray(picture), [layer])[layer]
+        for column, (name, image) in enumerate([("photograph", content), ("style", style)]):
+            found = jaxstyle.features(network, jnp.asarray(image), [layer])[layer]
             if name == "photograph":
                 # Away from the borders, where the padding shows.
                 strongest = int(jnp.argmax(jnp.std(found[3:-3, 3:-3], axis=(0, 1))))
@@ -60,11 +60,11 @@ def gram_figure(path, network, content, style):
 
 def weight_figure(path, network, content, style, steps):
     base = jaxstyle.Recipe(size=0, steps=steps).resolved(network)
-    job = jaxstyle.prepare(content, style, recipe=base, network=network)
+    problem = jaxstyle.prepare(content, style, recipe=base, network=network)
     painted = []
     for factor in (0.1, 1.0, 10.0):
         recipe = dataclasses.replace(base, style_weight=factor * base.style_weight)
-        changed = job._replace(recipe=recipe)
+        changed = problem._replace(recipe=recipe)
         [result] = jaxstyle.finish(changed, list(jaxstyle.iterates(changed)))
         painted.append(result.image)
     gap = np.ones((content.shape[0], 4, 3), np.float32)
@@ -72,7 +72,7 @@ def weight_figure(path, network, content, style, steps):
     save_image(path, np.concatenate(strip, axis=1))
 
 
-def optimiser_figure(path, network, content, style, steps):
+def optimizer_figure(path, network, content, style, steps):
     content, style = fit(content, 96), fit(style, 96)
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for optimizer in ("lbfgs", "adam", "momentum"):
@@ -95,10 +95,10 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     network = jaxstyle.load_network("compact")
-    content, style = pictures(options.size)
+    content, style = images(options.size)
     gram_figure(options.folder / "gram.png", network, content, style)
     weight_figure(options.folder / "style_weight.jpg", network, content, style, options.steps)
-    optimiser_figure(options.folder / "optimisers.png", network, content, style, options.steps)
+    optimizer_figure(options.folder / "optimisers.png", network, content, style, options.steps)
 
 
 if __name__ == "__main__":

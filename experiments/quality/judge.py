@@ -27,7 +27,8 @@ from scipy.ndimage import convolve
 
 import jaxstyle
 from jaxstyle import images
-from jaxstyle.vgg import CONVENTIONS, Network
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.preprocessing import CONVENTIONS
 
 FILE = "vgg16_caffe_bgr_conv1_1-conv3_3.npz"
 MOST_POSITIONS = 4096

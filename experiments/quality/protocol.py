@@ -22,7 +22,7 @@ from recipes import RECIPES
 
 import jaxstyle
 from jaxstyle import images
-from jaxstyle.sheets import contact_sheet
+from jaxstyle.images.sheets import contact_sheet
 
 MEASURES = judge.Measures._fields
 

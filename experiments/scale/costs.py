@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 
 import jaxstyle
-from jaxstyle import convolution, vgg
-from jaxstyle.prepare import Job, rows_over
-from jaxstyle.programs import lowered
-from jaxstyle.sharding import Lanes
-from jaxstyle.vgg import CONVENTIONS, Network, convolutions
+from jaxstyle.config.layers import convolutions
+from jaxstyle.engine.chunk import lowered
+from jaxstyle.engine.problem import Problem, rows_over
+from jaxstyle.nn import convolution
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.preprocessing import CONVENTIONS
+from jaxstyle.nn.sharding import BatchSharding
 
 # The direct convolution, as GPUs and TPUs have it: Winograd's filtering is for CPUs.
-convolution.pays = vgg.pays = lambda *sizes: False
+convolution.use_winograd = convolution.use_winograd = lambda *sizes: False
 
 WIDTHS = (64, 128, 256, 512, 512)
 # Exchanged a device: what an instruction gives, but for a sum, which goes round a ring twice.
@@ -46,8 +48,8 @@ def shape(*sizes: int, sharding: jax.sharding.Sharding | None = None) -> jax.Sha
     return jax.ShapeDtypeStruct(sizes, jnp.float32, sharding=sharding)
 
 
-def job_of(size: int, batch: int, devices: int, tile: int) -> Job:
-    """A job of shapes, of square pictures."""
+def problem_of(size: int, batch: int, devices: int, tile: int) -> Problem:
+    """A problem of shapes, of square images."""
     network = vgg19()
     recipe = jaxstyle.Recipe(tile=tile).resolved(network)
     several = jax.devices()[:devices]
@@ -56,8 +58,8 @@ def job_of(size: int, batch: int, devices: int, tile: int) -> Job:
     def compute(network: Network, content: jax.Array, style: jax.Array) -> jaxstyle.Targets:
         return jaxstyle.compute_targets(network, content, [style], recipe, rows=rows)
 
-    picture = shape(size, size, 3)
-    targets = jax.eval_shape(compute, network, picture, picture)
+    image = shape(size, size, 3)
+    targets = jax.eval_shape(compute, network, image, image)
 
     def placed(tree: object, sharding: jax.sharding.Sharding) -> object:
         return jax.tree.map(lambda leaf: shape(*leaf.shape, sharding=sharding), tree)
@@ -67,14 +69,14 @@ def job_of(size: int, batch: int, devices: int, tile: int) -> Job:
             content=placed(targets.content, rows.by_row), style=placed(targets.style, rows.on_all)
         )
         start = shape(rows.padded, size, 3, sharding=rows.by_row)
-        return Job(placed(network, rows.on_all), targets, recipe, start, layout=rows)
-    start = shape(batch, size, size, 3) if batch > 1 else picture
+        return Problem(placed(network, rows.on_all), targets, recipe, start, layout=rows)
+    start = shape(batch, size, size, 3) if batch > 1 else image
     if devices == 1:
-        return Job(network, targets, recipe, start)
-    layout = Lanes.over(several, batch)
+        return Problem(network, targets, recipe, start)
+    layout = BatchSharding.over(several, batch)
     targets = placed(targets, layout.on_all)
-    start = placed(start, layout.by_lane)
-    return Job(placed(network, layout.on_all), targets, recipe, start, layout=layout)
+    start = placed(start, layout.by_element)
+    return Problem(placed(network, layout.on_all), targets, recipe, start, layout=layout)
 
 
 def exchanged(text: str) -> dict[str, tuple[int, int]]:
@@ -93,7 +95,7 @@ def exchanged(text: str) -> dict[str, tuple[int, int]]:
 
 def row(size: int, batch: int, devices: int, tile: int) -> str:
     start = time.perf_counter()
-    program = lowered(job_of(size, batch, devices, tile)).compile()
+    program = lowered(problem_of(size, batch, devices, tile)).compile()
     seconds = time.perf_counter() - start
     cost, memory = program.cost_analysis(), program.memory_analysis()
     sent = exchanged(program.as_text())

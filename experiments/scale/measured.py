@@ -14,7 +14,7 @@ import numpy as np
 from costs import vgg19
 
 import jaxstyle
-from jaxstyle.programs import lowered
+from jaxstyle.engine.chunk import lowered
 
 
 def peak() -> float:
@@ -43,13 +43,15 @@ def main() -> None:
     )
     content, style = rng.random((2, given.size, given.size, 3), np.float32)
     recipe = jaxstyle.Recipe(size=0, steps=given.steps + 1, tile=given.tile)
-    job = jaxstyle.prepare(content, style, recipe=recipe, network=network, devices=given.devices)
-    program = lowered(job).compile()
+    problem = jaxstyle.prepare(
+        content, style, recipe=recipe, network=network, devices=given.devices
+    )
+    program = lowered(problem).compile()
     memory, flops = program.memory_analysis(), program.cost_analysis()["flops"]
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     seconds = []
     before = peak()
-    for iterate in jaxstyle.iterates(job, every=1):
+    for iterate in jaxstyle.iterates(problem, chunk_size=1):
         seconds.append(iterate.run_seconds)
     step = float(np.median(seconds[2:]))
     print(

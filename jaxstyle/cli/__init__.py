@@ -1,4 +1,4 @@
-"""The command line: arguments in, pictures and reports out, one line for what goes wrong."""
+"""The command line: arguments in, images and reports out, one line for what goes wrong."""
 
 import contextlib
 import errno
@@ -6,40 +6,52 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 
 import click
 
-from jaxstyle.checks import memory_errors
-from jaxstyle.cli.completion import completion
-from jaxstyle.cli.doctor import doctor
-from jaxstyle.cli.evaluate import evaluate
-from jaxstyle.cli.grid import grid
-from jaxstyle.cli.plan import plan
-from jaxstyle.cli.show import show
 from jaxstyle.cli.streams import forgiving_stderr, tell
-from jaxstyle.cli.stylize import stylize
-from jaxstyle.cli.weights import weights
-from jaxstyle.errors import JaxstyleError
-from jaxstyle.interrupts import INTERRUPTED, TERMINATED
+from jaxstyle.errors import JaxstyleError, memory_errors
+from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED
 
 BAD_INPUT = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+COMMANDS = {
+    "stylize": "jaxstyle.cli.stylize",
+    "evaluate": "jaxstyle.cli.evaluate",
+    "grid": "jaxstyle.cli.grid",
+    "plan": "jaxstyle.cli.plan",
+    "weights": "jaxstyle.cli.weights",
+    "show": "jaxstyle.cli.show",
+    "doctor": "jaxstyle.cli.doctor",
+    "completion": "jaxstyle.cli.completion",
+}
+"""Each command's module, which has a function of the command's name."""
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command; None where there is none of that name."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[name]), name)
+        return command
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(version("jaxstyle"), prog_name="jaxstyle", message="%(prog)s %(version)s")
 def app() -> None:
-    """Paint a photograph in the style of a painting, by optimisation, on CPU, GPU or TPU."""
-
-
-app.add_command(stylize)
-app.add_command(evaluate)
-app.add_command(grid)
-app.add_command(plan)
-app.add_command(weights)
-app.add_command(show)
-app.add_command(doctor)
-app.add_command(completion)
+    """Paint a photograph in the style of a painting, by optimization, on CPU, GPU or TPU."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

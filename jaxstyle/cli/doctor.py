@@ -32,7 +32,7 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> int:
     """Look at versions, devices, caches and weights; exit 1 if something needs attention."""
-    from jaxstyle.report import to_json
+    from jaxstyle.provenance.report import to_json
 
     findings = list(examine())
     if as_json:

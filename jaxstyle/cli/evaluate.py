@@ -1,4 +1,4 @@
-"""`jaxstyle evaluate`: the objective's terms for any picture."""
+"""`jaxstyle evaluate`: the objective's terms for any image."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from jaxstyle.cli.options import (
+    IMAGE,
     OBJECTIVE,
-    PICTURE,
     as_flags,
     bounds,
     bounds_options,
@@ -21,15 +21,15 @@ from jaxstyle.errors import JaxstyleError
 
 
 @click.command()
-@click.argument("image", type=PICTURE)
-@click.option("--content", type=PICTURE, required=True, help="Content picture; resized to IMAGE.")
+@click.argument("image", type=IMAGE)
+@click.option("--content", type=IMAGE, required=True, help="Content image; resized to IMAGE.")
 @click.option(
     "--style",
     "styles",
-    type=PICTURE,
+    type=IMAGE,
     required=True,
     multiple=True,
-    help="Style picture; repeatable.",
+    help="Style image; repeatable.",
 )
 @preset_option
 @weights_option
@@ -49,32 +49,32 @@ def evaluate(
 ) -> int:
     """Score IMAGE, made by whatever program: how well it keeps a content and a style.
 
-    --size bounds the style picture here (0: as it is); IMAGE is taken as it is.
+    --size bounds the style image here (0: as it is); IMAGE is taken as it is.
     """
     recipe = build_recipe(preset_name, flags)
 
     from jaxstyle import images
+    from jaxstyle.api import evaluate as evaluate_image
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.sources import tell_weights
+    from jaxstyle.cli.inputs import tell_weights
+    from jaxstyle.config.presets import weights_notice
     from jaxstyle.files import StrPath
-    from jaxstyle.inputs import Inputs, Picture
-    from jaxstyle.peers import weights_notice
-    from jaxstyle.record import size_notice
-    from jaxstyle.report import terms_report, to_json, weights_report
-    from jaxstyle.run import evaluate as evaluate_picture
+    from jaxstyle.provenance.inputs import InputImage, Inputs
+    from jaxstyle.provenance.record import size_notice
+    from jaxstyle.provenance.report import terms_report, to_json, weights_report
     from jaxstyle.weights import load_network
 
     enable_compilation_cache()
     network = load_network(weights_name)
     limits = bounds(max_pixels, first_frame)
 
-    def load(key: str, file: StrPath) -> Picture:
+    def load(key: str, file: StrPath) -> InputImage:
         pixels = images.load_image(file, argument="--" + key.replace("_", "-"), **limits)
-        return Picture.of(Path(file), pixels)
+        return InputImage.of(Path(file), pixels)
 
     try:
         inputs = Inputs.read(content, styles, recipe, load)
-        loss, terms = evaluate_picture(
+        loss, terms = evaluate_image(
             images.load_image(image, argument="IMAGE", **limits),
             inputs.content.pixels,
             [style.pixels for style in inputs.styles],

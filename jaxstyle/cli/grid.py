@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from jaxstyle.cli.options import (
-    PICTURE,
+    IMAGE,
     as_flags,
     bounds,
     bounds_options,
@@ -16,7 +16,7 @@ from jaxstyle.cli.options import (
 )
 from jaxstyle.cli.streams import tell, tell_from_signal
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 
 
 class Enough(KeyboardInterrupt):
@@ -24,10 +24,11 @@ class Enough(KeyboardInterrupt):
 
 
 @click.command()
-@click.argument("file", type=PICTURE, metavar="FILE.toml")
-@click.option("-o", "--output", type=PICTURE, required=True, metavar="DIR", help="Folder to fill.")
+@click.argument("file", type=IMAGE, metavar="FILE.toml")
+@click.option("-o", "--output", type=IMAGE, required=True, metavar="DIR", help="Folder to fill.")
 @click.option(
     "--lanes",
+    "elements",
     type=int,
     metavar="N",
     help="Cells that run at a time in one program; default: what memory allows.",
@@ -39,7 +40,7 @@ class Enough(KeyboardInterrupt):
     default="local",
     show_default=True,
     help="Where batches of cells run: in this process, as tasks of a Ray cluster (extra `ray`) or "
-    "as jobs of Slurm (extra `slurm`).",
+    "as problems of Slurm (extra `slurm`).",
 )
 @click.option(
     "--executor-option",
@@ -58,7 +59,7 @@ class Enough(KeyboardInterrupt):
 def grid(
     file: Path,
     output: Path,
-    lanes: int | None,
+    elements: int | None,
     devices: int | str | None,
     executor: str,
     options: tuple[str, ...],
@@ -75,16 +76,16 @@ def grid(
     cells/. Run again, it goes on where it stopped: finished cells are kept. Ctrl-C, SIGTERM and the
     button of the page that --serve shows lose only the cells under way.
     """
-    if lanes is not None and lanes < 1:
-        raise JaxstyleError(f"--lanes: {lanes} is out of range; give a whole number from 1")
+    if elements is not None and elements < 1:
+        raise JaxstyleError(f"--lanes: {elements} is out of range; give a whole number from 1")
 
-    from jaxstyle import grid as grids
+    from jaxstyle import sweep as grids
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.sources import tell_weights
-    from jaxstyle.grid.executors import executor_option, on_ray, on_slurm
-    from jaxstyle.grid.progress import grid_progress
-    from jaxstyle.grid.summary import write_overview, write_table
-    from jaxstyle.sharding import chosen
+    from jaxstyle.cli.inputs import tell_weights
+    from jaxstyle.monitor.grid_progress import grid_progress
+    from jaxstyle.nn.sharding import chosen
+    from jaxstyle.sweep.executors import executor_option, on_ray, on_slurm
+    from jaxstyle.sweep.summary import write_overview, write_table
     from jaxstyle.weights import load_network
 
     asked = dict(map(executor_option, options))
@@ -104,7 +105,7 @@ def grid(
     if output.exists() and not output.is_dir():
         raise JaxstyleError(f"-o {str(output)!r} is a file; name a folder")
     if port is not None:
-        from jaxstyle.serve.server import check_port
+        from jaxstyle.monitor.serve.server import check_port
 
         check_port(port)
     enable_compilation_cache()
@@ -129,8 +130,8 @@ def grid(
         reports = {cell.key: report for cell in cells if (report := store.find(cell))}
         page = None
         if port is not None:
-            from jaxstyle.cli.page import open_page
-            from jaxstyle.serve import GridView
+            from jaxstyle.cli.browser import open_page
+            from jaxstyle.monitor.serve import GridView
 
             page = open_page(port, GridView(output, cells, reports), as_json=log_json)
         progress = grid_progress(len(cells), len(reports), quiet=quiet, as_json=log_json)
@@ -155,7 +156,7 @@ def grid(
                     groups,
                     reports,
                     store,
-                    lanes=lanes,
+                    elements=elements,
                     devices=sharing,
                     executor=execute,
                     show=shown,

@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 import click
 
+from jaxstyle.config.choices import LBFGS_OPTIMIZERS
+from jaxstyle.config.defaults import DEFAULT_LEARNING_RATES
+from jaxstyle.config.layers import format_layers
+from jaxstyle.config.presets import preset, presets
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.peers import preset, presets
-from jaxstyle.recipe import DEFAULT_LEARNING_RATES, LBFGS_OPTIMIZERS, Recipe, format_layers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-# The part of a recipe that says what a picture is asked to be, not how it gets there.
+# The part of a recipe that says what an image is asked to be, not how it gets there.
 OBJECTIVE = (
     "content_layers",
     "style_layers",
@@ -37,8 +39,8 @@ OBJECTIVE = (
     "tile",
     "size",
 )
-PICTURE = click.Path(path_type=Path)
-MOST_PICTURES = 10_000
+IMAGE = click.Path(path_type=Path)
+MAX_IMAGES = 10_000
 """In one program."""
 
 
@@ -87,13 +89,12 @@ serve_option = click.option(
     help="Show the run on a page of this machine's browser (a free port if none is given; needs "
     "the extra `serve`).",
 )
-
 devices_option = click.option(
     "--devices",
     metavar="N|all",
     callback=lambda context, parameter, given: _count_or_all(given),
-    help="Devices of this machine that share the work: a batch's pictures or a grid's cells, or "
-    "the rows of one picture.  [default: 1]",
+    help="Devices of this machine that share the work: a batch's images or a grid's cells, or "
+    "the rows of one image.  [default: 1]",
 )
 
 
@@ -109,31 +110,31 @@ def _count_or_all(given: str | None) -> int | str | None:
 
 
 def bounds_options(command: Command) -> Command:
-    """Decorate a command with what bounds the pictures that it reads."""
+    """Decorate a command with what bounds the images that it reads."""
     first_frame = click.option(
-        "--first-frame", is_flag=True, help="Read the first picture of an animated file."
+        "--first-frame", is_flag=True, help="Read the first image of an animated file."
     )
     max_pixels = click.option(
         "--max-pixels",
         type=click.IntRange(1),
         metavar="N",
-        help="Largest width times height of a picture that is read.  [default: 64000000]",
+        help="Largest width times height of an image that is read.  [default: 64000000]",
     )
     return max_pixels(first_frame(command))
 
 
 def bounds(max_pixels: int | None, first_frame: bool) -> dict[str, Any]:
-    """Give the flags of `bounds_options` as `images.load_image` takes them."""
+    """Return the flags of `bounds_options` as `images.load_image` takes them."""
     from jaxstyle.images import MAX_PIXELS
 
     return {"max_pixels": max_pixels or MAX_PIXELS, "first_frame": first_frame}
 
 
 def check_batch(count: int) -> None:
-    """Raise a `JaxstyleError` for a number of pictures that no program has."""
-    if not 1 <= count <= MOST_PICTURES:
+    """Raise a `JaxstyleError` for a number of images that no program has."""
+    if not 1 <= count <= MAX_IMAGES:
         raise JaxstyleError(
-            f"--batch: {count} is out of range; give a whole number from 1 to {MOST_PICTURES}"
+            f"--batch: {count} is out of range; give a whole number from 1 to {MAX_IMAGES}"
         )
 
 

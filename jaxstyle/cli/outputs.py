@@ -1,4 +1,4 @@
-"""The files that a command writes: pictures, a lane each, and the report."""
+"""The files that a command writes: images, a batch element each, and the report."""
 
 import os
 import re
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxstyle import images
-from jaxstyle.cli.keeping import Writer, write_there
+from jaxstyle.cli.rescue import Writer, write_there
+from jaxstyle.engine.results import Result
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath, check_writable, is_stream, numbered
 from jaxstyle.images import Array
-from jaxstyle.record import as_text
-from jaxstyle.report import batch_report, record, run_report, write_report
-from jaxstyle.run import Result
-from jaxstyle.vgg import Network
+from jaxstyle.nn.network import Network
+from jaxstyle.provenance.record import as_text
+from jaxstyle.provenance.report import batch_report, record, run_report, write_report
 
 _SAME = {("-o", "--from"), ("--checkpoint", "--resume")}
 """What may be written over what was read: the same again, or further."""
@@ -37,9 +37,9 @@ def check_outputs(
 
     Args:
       output: what `-o` names.
-      batch: lanes.
+      batch: batch elements.
       bit_depth: of the output.
-      snapshots: steps after which the picture so far is written too.
+      snapshots: steps after which the image so far is written too.
       report: what `--report` names.
       checkpoint: what `--checkpoint` names.
       read: the files that the run depends on, each with the argument that names it; None if that
@@ -48,8 +48,8 @@ def check_outputs(
     images.check_output(output, argument="-o")
     images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
     written: list[tuple[str, StrPath]] = [("-o", output)]
-    lanes = lane_paths(output, batch)
-    written += [("-o", path) for path in lanes]
+    elements = element_paths(output, batch)
+    written += [("-o", path) for path in elements]
     for flag, path in (("--report", report), ("--checkpoint", checkpoint)):
         if path is not None:
             if flag == "--report" and is_stream(path):
@@ -63,24 +63,24 @@ def check_outputs(
         other = taken.setdefault(Path(os.path.realpath(file)), name)
         if other != name and (name, other) not in _SAME and (name, file) in written:
             raise JaxstyleError(f"{name}: {file} is the file of {other} too; choose another")
-    shots = {Path(os.path.realpath(numbered(path, snapshot_suffix(0)))) for path in lanes}
+    shots = {Path(os.path.realpath(numbered(path, snapshot_suffix(0)))) for path in elements}
     for file, name in taken.items():
         if snapshots and name != "--from" and _step(file, shots) in snapshots:
             raise JaxstyleError(f"{name}: {file} is a file of --save-every too; choose another")
 
 
-def lane_paths(output: Path, batch: int) -> list[Path]:
-    """Name one file a lane: `output` itself, or with -000 … before its ending."""
+def element_paths(output: Path, batch: int) -> list[Path]:
+    """Name one file a batch element: `output` itself, or with -000 … before its ending."""
     return [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
 
 
 def snapshot_suffix(step: int) -> str:
-    """Give what stands before the ending of the picture after `step` steps."""
+    """Return what stands before the ending of the image after `step` steps."""
     return f"-step{step:04}"
 
 
 def _step(file: Path, shots: Set[Path]) -> int | None:
-    """Give the step that a file is the snapshot of, if it is any; `shots` are those of step 0.
+    """Return the step that a file is the snapshot of, if it is any; `shots` are those of step 0.
 
     By its name, as there may be more snapshots than could be listed.
     """
@@ -95,24 +95,24 @@ class Outputs:
     """Where the results of a run go, and what is written with them."""
 
     paths: Sequence[Path]
-    """One a lane."""
+    """One a batch element."""
     network: Network
     weights: str
     """As they were asked for."""
     inputs: Mapping[str, Any]
     alpha: Array | None
-    """Opacity of the content picture `[h, w]`, the output's where its format has any."""
+    """Opacity of the content image `[h, w]`, the output's where its format has any."""
     bit_depth: int
 
     @classmethod
-    def lanes(cls, output: Path, batch: int, **settings: Any) -> "Outputs":
-        """Write a file a lane (`lane_paths`)."""
-        return cls(lane_paths(output, batch), **settings)
+    def elements(cls, output: Path, batch: int, **settings: Any) -> "Outputs":
+        """Write a file a batch element (`element_paths`)."""
+        return cls(element_paths(output, batch), **settings)
 
     def save(
         self, results: Sequence[Result], suffix: str = "", *, to: Writer = write_there
     ) -> None:
-        """Write every lane's picture, `suffix` before its ending; all are tried.
+        """Write every batch element's image, `suffix` before its ending; all are tried.
 
         Raises:
           JaxstyleError: those that could not be written.
@@ -140,13 +140,13 @@ class Outputs:
             raise JaxstyleError("; ".join(problems))
 
     def _opacity(self, image: Array) -> Array | None:
-        """Give the opacity at a picture's size."""
+        """Return the opacity at an image's size."""
         if self.alpha is None:
             return None
         return images.resize(self.alpha[..., None], *image.shape[:2])[..., 0]
 
     def report(self, file: Path, results: Sequence[Result]) -> None:
-        """Write the report of pictures that have been saved."""
+        """Write the report of images that have been saved."""
         about = {"network": self.network, "weights": self.weights, "inputs": self.inputs}
         runs = [
             run_report(result, output=path, **about)  # type: ignore[arg-type]

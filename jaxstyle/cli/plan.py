@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from jaxstyle.cli.options import (
-    PICTURE,
+    IMAGE,
     as_flags,
     bounds,
     bounds_options,
@@ -16,12 +16,12 @@ from jaxstyle.cli.options import (
     recipe_options,
     weights_option,
 )
+from jaxstyle.config.defaults import MIN_HISTORY_SIZE
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.recipe import LEAST_HISTORY_SIZE
 
 
 @click.command()
-@click.option("--content", type=PICTURE, help="Take the proportions of this picture; else square.")
+@click.option("--content", type=IMAGE, help="Take the proportions of this image; else square.")
 @preset_option
 @weights_option
 @recipe_options(
@@ -37,7 +37,7 @@ from jaxstyle.recipe import LEAST_HISTORY_SIZE
     )
 )
 @click.option(
-    "--batch", type=int, default=1, metavar="K", show_default=True, help="Pictures in one program."
+    "--batch", type=int, default=1, metavar="K", show_default=True, help="Images in one program."
 )
 @bounds_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -60,10 +60,11 @@ def plan(
 
     from rich.console import Console
 
-    from jaxstyle import images, memory
+    from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.sources import tell_weights
-    from jaxstyle.report import to_json
+    from jaxstyle.cli.inputs import tell_weights
+    from jaxstyle.engine import memory
+    from jaxstyle.provenance.report import to_json
     from jaxstyle.weights import load_network
 
     enable_compilation_cache()
@@ -76,7 +77,7 @@ def plan(
         if recipe.size:
             height, width = images.fitted(height, width, recipe.size, upscale=True)
     elif not recipe.size:
-        raise JaxstyleError("--size: 0 keeps the content picture's; give --content or a size")
+        raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
     try:
         with Console(stderr=True).status("compiling …"):
             found = memory.plan(height, width, recipe=recipe, network=network, batch=batch)
@@ -86,14 +87,14 @@ def plan(
     if as_json:
         click.echo(to_json({**found._asdict(), "fits": found.fits}), nl=False)
         return 0
-    click.echo(f"picture  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
+    click.echo(f"image  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
     pairs = f" ({found.history_size} pairs of L-BFGS)" if found.history_size else ""
     click.echo(f"needed   {memory.gigabytes(found.needed)}{pairs}")
     if found.free is not None:
         click.echo(f"free     {memory.gigabytes(found.free)}")
         largest = "none" if found.largest is None else f"--size {found.largest}"
         if found.largest and pairs and recipe.history_size is None:
-            largest += f" ({LEAST_HISTORY_SIZE} pairs)"
+            largest += f" ({MIN_HISTORY_SIZE} pairs)"
         click.echo(f"largest  {largest}")
         if not found.fits:
             click.echo(f"It does not fit: {memory.advice(found, recipe)}.")

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxstyle.checkpoint import Checkpoint, read_checkpoint
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import shown
-from jaxstyle.inputs import named
-from jaxstyle.recipe import Recipe
-from jaxstyle.record import Record, read_record
-from jaxstyle.vgg import Network
+from jaxstyle.nn.network import Network
+from jaxstyle.provenance.checkpoint import Checkpoint, read_checkpoint
+from jaxstyle.provenance.inputs import named
+from jaxstyle.provenance.record import Record, read_record
 
 
 class Repeated(NamedTuple):
@@ -65,8 +65,8 @@ class Repeated(NamedTuple):
         for file in today:
             if digests.get(file["path"], file["sha256"]) != file["sha256"]:
                 raise JaxstyleError(
-                    f"--from: {shown(file['path'])} is no longer the picture that {self.file} was "
-                    "made from; name the pictures to use"
+                    f"--from: {shown(file['path'])} is no longer the image that {self.file} was "
+                    "made from; name the images to use"
                 )
 
 

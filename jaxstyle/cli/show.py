@@ -1,24 +1,24 @@
-"""`jaxstyle show`: how a picture was made, from the record that it carries."""
+"""`jaxstyle show`: how an image was made, from the record that it carries."""
 
 from pathlib import Path
 
 import click
 
-from jaxstyle.cli.options import PICTURE
+from jaxstyle.cli.options import IMAGE
 
 
 @click.command()
-@click.argument("picture", type=PICTURE, metavar="PICTURE.png")
+@click.argument("image", type=IMAGE, metavar="PICTURE.png")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
-def show(picture: Path, as_json: bool) -> int:
-    """Print how PICTURE was made: settings, seed, weights, pictures, versions.
+def show(image: Path, as_json: bool) -> int:
+    """Print how IMAGE was made: settings, seed, weights, images, versions.
 
     `jaxstyle stylize --from PICTURE -o COPY.png` makes it again.
     """
-    from jaxstyle.record import read_record
-    from jaxstyle.report import to_json
+    from jaxstyle.provenance.record import read_record
+    from jaxstyle.provenance.report import to_json
 
-    record = read_record(picture, argument="PICTURE")
+    record = read_record(image, argument="PICTURE")
     if as_json:
         click.echo(to_json(record.everything), nl=False)
         return 0

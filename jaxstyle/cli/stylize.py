@@ -1,4 +1,4 @@
-"""`jaxstyle stylize`: pictures in files to a picture in a file."""
+"""`jaxstyle stylize`: images in files to an image in a file."""
 
 import math
 from functools import partial
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from jaxstyle.cli.options import (
-    PICTURE,
+    IMAGE,
     as_flags,
     bounds,
     bounds_options,
@@ -21,7 +21,6 @@ from jaxstyle.cli.options import (
     unused_notices,
     weights_option,
 )
-from jaxstyle.cli.repeat import find_earlier
 from jaxstyle.cli.streams import tell, tell_from_signal
 from jaxstyle.errors import JaxstyleError
 
@@ -30,15 +29,15 @@ NO_BETTER = 3
 
 
 @click.command()
-@click.argument("content", type=PICTURE, required=False, metavar="CONTENT")
-@click.argument("styles", type=PICTURE, nargs=-1, metavar="STYLE [STYLE ...]")
-@click.option("-o", "--output", type=PICTURE, required=True, help="Picture to write.")
+@click.argument("content", type=IMAGE, required=False, metavar="CONTENT")
+@click.argument("styles", type=IMAGE, nargs=-1, metavar="STYLE [STYLE ...]")
+@click.option("-o", "--output", type=IMAGE, required=True, help="Image to write.")
 @click.option(
     "--from",
     "earlier",
-    type=PICTURE,
+    type=IMAGE,
     metavar="PNG",
-    help="Repeat what made an earlier output: its pictures, settings, seed and weights; what is "
+    help="Repeat what made an earlier output: its images, settings, seed and weights; what is "
     "given beside it wins.",
 )
 @preset_option
@@ -48,7 +47,7 @@ NO_BETTER = 3
     "--batch",
     type=int,
     metavar="K",
-    help="Initial pictures (seeds N to N+K-1) in one program; writes OUTPUT with -000 … before "
+    help="Initial images (seeds N to N+K-1) in one program; writes OUTPUT with -000 … before "
     "its ending.  [default: 1]",
 )
 @click.option(
@@ -59,7 +58,7 @@ NO_BETTER = 3
 )
 @click.option(
     "--checkpoint",
-    type=PICTURE,
+    type=IMAGE,
     metavar="FILE",
     help="Keep the whole state of the run in FILE, for --resume: every 30 seconds, at the end, and "
     "after Ctrl-C or SIGTERM.",
@@ -72,10 +71,10 @@ NO_BETTER = 3
 )
 @click.option(
     "--resume",
-    type=PICTURE,
+    type=IMAGE,
     metavar="FILE",
     help="Go on from a checkpoint, to the same bytes as if the run had never stopped; its "
-    "pictures and settings are taken from it, others are refused, but for more --steps.",
+    "images and settings are taken from it, others are refused, but for more --steps.",
 )
 @click.option(
     "--bit-depth",
@@ -83,11 +82,11 @@ NO_BETTER = 3
     default=8,
     metavar="N",
     show_default=True,
-    help="Bits a colour channel of the output: 8, or 16 for .png and .tiff.",
+    help="Bits a color channel of the output: 8, or 16 for .png and .tiff.",
 )
 @bounds_options
 @devices_option
-@click.option("--report", type=PICTURE, metavar="FILE", help="Write a JSON report.")
+@click.option("--report", type=IMAGE, metavar="FILE", help="Write a JSON report.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option(
     "--log-json", is_flag=True, help="Progress as JSON lines on standard error, for programs."
@@ -117,9 +116,11 @@ def stylize(
 ) -> int:
     """Paint CONTENT in the style of STYLE (several styles are blended).
 
-    Ctrl-C stops the run after the steps under way and keeps the best picture so far; so do SIGTERM
+    Ctrl-C stops the run after the steps under way and keeps the best image so far; so do SIGTERM
     and the button of the page that --serve shows.
     """
+    from jaxstyle.cli.repeat import find_earlier
+
     repeated, resumed = find_earlier(
         preset_name=preset_name, earlier=earlier, resume=resume, weights_name=weights_name
     )
@@ -133,7 +134,7 @@ def stylize(
         if flags["steps"] is None and flags["scales"] is None:
             until = repeated.until
     if resumed is not None and batch is None:
-        batch = resumed.lanes
+        batch = resumed.elements
     if content is None or not styles:
         missing = "CONTENT" if content is None else "STYLE [STYLE ...]"
         raise click.UsageError(f"Missing argument '{missing}'.")
@@ -148,32 +149,33 @@ def stylize(
     check_batch(batch)
 
     # Imported here so that usage errors and --help do not wait for JAX's programs.
-    from jaxstyle import images, memory
-    from jaxstyle.checkpoint import (
-        check_same_pictures,
-        check_same_run,
-        load_state,
-        save_checkpoint,
-    )
+    from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.keeping import checkpoints, rescue, warn
+    from jaxstyle.cli.inputs import read_sources, tell_weights
     from jaxstyle.cli.outputs import Outputs, check_outputs, snapshot_suffix
-    from jaxstyle.cli.sources import read_sources, tell_weights
-    from jaxstyle.descent import Iterate, default_every, iterates
-    from jaxstyle.files import shown
-    from jaxstyle.inputs import recipe_files
-    from jaxstyle.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
-    from jaxstyle.peers import weights_notice
-    from jaxstyle.prepare import prepare
-    from jaxstyle.progress import progress
-    from jaxstyle.run import finish
-    from jaxstyle.sharding import shared_by
-    from jaxstyle.sizing import (
+    from jaxstyle.cli.rescue import checkpoints, rescue, warn
+    from jaxstyle.config.presets import weights_notice
+    from jaxstyle.engine import memory
+    from jaxstyle.engine.loop import Iterate, default_chunk_size, iterates
+    from jaxstyle.engine.problem import prepare
+    from jaxstyle.engine.results import finish
+    from jaxstyle.engine.sizes import (
         not_enlarged_notice,
         output_size,
         resolve_scales,
         small_style_notice,
     )
+    from jaxstyle.files import shown
+    from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+    from jaxstyle.monitor.progress import progress
+    from jaxstyle.nn.sharding import shared_by
+    from jaxstyle.provenance.checkpoint import (
+        check_same_images,
+        check_same_run,
+        load_state,
+        save_checkpoint,
+    )
+    from jaxstyle.provenance.inputs import recipe_files
     from jaxstyle.weights import load_network
 
     # Everything that can fail early does so before the long work.
@@ -196,7 +198,7 @@ def stylize(
             f"--checkpoint-every: {checkpoint_every} needs a file to write; give --checkpoint too"
         )
     if port is not None:
-        from jaxstyle.serve.server import check_port
+        from jaxstyle.monitor.serve.server import check_port
 
         check_port(port)
     enable_compilation_cache()
@@ -210,7 +212,7 @@ def stylize(
         raise
     inputs = sources.inputs.report()
     if resumed is not None:
-        check_same_pictures(resumed, inputs)
+        check_same_images(resumed, inputs)
     elif repeated is not None:
         repeated.check(network, inputs)
     try:
@@ -224,13 +226,13 @@ def stylize(
         recipe = memory.fit(
             height, width, recipe=asked, network=network, batch=batch, devices=len(sharing)
         )
-        job = prepare(
+        problem = prepare(
             sources.content,
             sources.styles,
             recipe=recipe,
             network=network,
             start=sources.start(recipe),
-            lanes=[sources.start(recipe)] * batch if batch > 1 else None,
+            elements=[sources.start(recipe)] * batch if batch > 1 else None,
             masks=sources.inputs.arrays,
             devices=sharing,
         )
@@ -238,8 +240,8 @@ def stylize(
         raise JaxstyleError(as_flags(str(error))) from None
     state = None
     if resumed is not None:
-        check_same_run(resumed, job)
-        state = load_state(resumed, job)
+        check_same_run(resumed, problem)
+        state = load_state(resumed, problem)
     tell_weights(weights_name)
     # Lines for programs stand alone.
     quiet = quiet or log_json
@@ -248,13 +250,13 @@ def stylize(
         notices.append(weights_notice(preset_name, network.name))
     small = small_style_notice(
         [(style.shape[0], style.shape[1]) for style in sources.styles], recipe, network,
-        shortest=min(job.size),
+        shortest=min(problem.size),
     )  # fmt: skip
     notices += unused_notices(recipe, flags)
     notices += [small, not_enlarged_notice(sources.content.shape, flags["size"], recipe)]
     if batch > 1 and recipe.init != "noise" and not recipe.noise_blend:
         notices.append(
-            f"all {batch} pictures start alike, as --init {recipe.init} has no noise; "
+            f"all {batch} images start alike, as --init {recipe.init} has no noise; "
             "use --init noise or --noise-blend for different ones"
         )
     if recipe.history_size != asked.history_size:
@@ -272,28 +274,30 @@ def stylize(
             tell(line)
 
     total = until or recipe.total_steps
-    every = default_every(job.start)
+    chunk_size = default_chunk_size(problem.start)
     # A chunk must end on every snapshot and checkpoint.
     common = math.gcd(save_every or 0, checkpoint_every or 0)
-    every = next(n for n in range(min(every, common or every), 0, -1) if common % n == 0)
+    chunk_size = next(
+        n for n in range(min(chunk_size, common or chunk_size), 0, -1) if common % n == 0
+    )
 
-    outputs = Outputs.lanes(
+    outputs = Outputs.elements(
         output, batch, network=network, weights=weights_name, inputs=inputs, alpha=sources.alpha,
         bit_depth=bit_depth,
     )  # fmt: skip
     keep = None
     if checkpoint is not None:
         write_state = partial(
-            save_checkpoint, checkpoint, job=job, weights=weights_name, inputs=inputs
+            save_checkpoint, checkpoint, problem=problem, weights=weights_name, inputs=inputs
         )
-        keep = checkpoints(write_state, every=checkpoint_every)
+        keep = checkpoints(write_state, interval=checkpoint_every)
     page = None
     if port is not None:
-        from jaxstyle.cli.page import open_page
-        from jaxstyle.live import Live
-        from jaxstyle.serve import RunView
+        from jaxstyle.cli.browser import open_page
+        from jaxstyle.monitor.live import Live
+        from jaxstyle.monitor.serve import RunView
 
-        shown_content = images.resize(sources.content, *job.size)
+        shown_content = images.resize(sources.content, *problem.size)
         live = Live(total)
         page = open_page(port, RunView(live, shown_content), as_json=log_json)
     seen: list[Iterate] = []
@@ -302,7 +306,9 @@ def stylize(
     with interrupts(tell_from_signal) as check_interrupt:
         try:
             with progress(total, quiet=quiet, as_json=log_json) as show:
-                for iterate in iterates(job, every=every, first=1, state=state, until=until):
+                for iterate in iterates(
+                    problem, chunk_size=chunk_size, first=1, state=state, until=until
+                ):
                     # Kept before the one before it is dropped: Ctrl-C may come between the two.
                     seen.append(iterate)
                     if len(seen) > 1:
@@ -312,7 +318,7 @@ def stylize(
                         keep(seen, iterate.step == recipe.total_steps)
                     if save_every and iterate.step and iterate.step % save_every == 0:
                         try:
-                            outputs.save(finish(job, seen), snapshot_suffix(iterate.step))
+                            outputs.save(finish(problem, seen), snapshot_suffix(iterate.step))
                         except JaxstyleError as error:
                             warn(f"{error}; the run goes on")
                     check_interrupt()
@@ -326,9 +332,9 @@ def stylize(
             code = TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
         if keep:
             keep(seen, True)
-        # The optimiser's state is not needed any more, its memory may be.
+        # The optimizer's state is not needed any more, its memory may be.
         seen[-1] = seen[-1]._replace(carry=None)
-        results = finish(job, seen)
+        results = finish(problem, seen)
         outputs.save(results, to=rescue)
         if report is not None:
             outputs.report(report, results)
@@ -338,15 +344,15 @@ def stylize(
         verdict = "better" if result.loss < result.initial_loss else "no better"
         how = "exploded" if result.steps < recipe.total_steps else "went up"
         warn(
-            f"the loss {how}; {outputs.paths[k]} is the best picture seen, {verdict} than the "
+            f"the loss {how}; {outputs.paths[k]} is the best image seen, {verdict} than the "
             f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose a "
             "lower --learning-rate or --optimizer lbfgs"
         )
     names = ", ".join(map(str, outputs.paths))
     if page is not None:
-        page.finish(f"{'stopped' if code or stopped else 'done'}; the picture is in {names}")
+        page.finish(f"{'stopped' if code or stopped else 'done'}; the image is in {names}")
     if code or stopped:
-        tell(f"stopped at step {seen[-1].step}; the best picture so far is in {names}")
+        tell(f"stopped at step {seen[-1].step}; the best image so far is in {names}")
         # Without a code: the page's button is a person's way to say that it is good enough.
         return code
     return NO_BETTER if any(not results[k].loss < results[k].initial_loss for k in lost) else 0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from jaxstyle.vgg import CONVENTIONS, PADDINGS, TOPOLOGIES
+from jaxstyle.config.choices import CONVENTIONS
+from jaxstyle.config.layers import PADDINGS, TOPOLOGIES
 
 
 @click.group()
@@ -24,7 +25,7 @@ def list_() -> int:
     table = Table("name", "network", "where", "download", "licence", "note", box=None)
     for row in describe():
         size = f"{row.size / 1e6:.0f} MB" if row.size else ""
-        table.add_row(row.name, row.network, row.where, size, row.licence, row.note)
+        table.add_row(row.name, row.network, row.where, size, row.license, row.note)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     click.echo(f"\ncache folder: {cache_folder()}")
     return 0
@@ -105,6 +106,7 @@ def path(name: str) -> int:
 )
 @click.option(
     "--normalised",
+    "normalized",
     is_flag=True,
     help="Every filter's mean activation is 1, as in Gatys's VGG-19; sets the default weights "
     "of the terms.",
@@ -120,7 +122,7 @@ def convert(
     network: str | None,
     convention: str | None,
     padding: str | None,
-    normalised: bool,
+    normalized: bool,
     trust_source: bool,
 ) -> int:
     """Convert SOURCE (.pth, .h5, .mat, .npz, .safetensors) to this project's format."""
@@ -134,7 +136,7 @@ def convert(
         network=network,
         convention=convention,
         padding=padding,
-        normalised=normalised,
+        normalized=normalized,
         trust_source=trust_source,
     )
     save_network(converted, output)

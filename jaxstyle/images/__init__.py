@@ -1,4 +1,4 @@
-"""Picture files to and from arrays: RGB float32 in [0, 1], shape [height, width, 3].
+"""Image files to and from arrays: RGB float32 in [0, 1], shape [height, width, 3].
 
 Only an allow-list of formats is ever opened, whatever a file's ending says, and
 the number of pixels is checked from the header before anything is decoded.
@@ -12,10 +12,10 @@ from jaxstyle.images.reading import from_pil as from_pil
 from jaxstyle.images.reading import load_image as load_image
 from jaxstyle.images.reading import load_with_alpha as load_with_alpha
 from jaxstyle.images.reading import read_text as read_text
-from jaxstyle.images.sizes import MIN_SIDE as MIN_SIDE
-from jaxstyle.images.sizes import fit as fit
-from jaxstyle.images.sizes import fitted as fitted
-from jaxstyle.images.sizes import resize as resize
+from jaxstyle.images.resizing import MIN_SIDE as MIN_SIDE
+from jaxstyle.images.resizing import fit as fit
+from jaxstyle.images.resizing import fitted as fitted
+from jaxstyle.images.resizing import resize as resize
 from jaxstyle.images.writing import ALPHA_FORMATS as ALPHA_FORMATS
 from jaxstyle.images.writing import BIT_DEPTHS as BIT_DEPTHS
 from jaxstyle.images.writing import WRITE_FORMATS as WRITE_FORMATS

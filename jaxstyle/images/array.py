@@ -1,4 +1,4 @@
-"""The type of pictures in memory."""
+"""The type of images in memory."""
 
 import numpy as np
 import numpy.typing as npt

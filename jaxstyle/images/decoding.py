@@ -1,4 +1,4 @@
-"""From an opened picture to arrays: orientation, colour modes, precision, alpha."""
+"""From an opened image to arrays: orientation, color modes, precision, alpha."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -8,21 +8,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxstyle.images.array import Array
-from jaxstyle.images.colour import is_srgb, to_srgb
-from jaxstyle.images.deep import (
-    is_deep,
-    is_deep_gray,
-    name_of,
-    take_all_bytes,
-    take_low_bytes,
-)
+from jaxstyle.images.color_profile import is_srgb, to_srgb
+from jaxstyle.images.deep import is_deep, is_deep_gray, name_of, take_all_bytes, take_low_bytes
 
 # TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class Unsupported(ValueError):
-    """A whole picture of a kind that is not read."""
+    """A whole image of a kind that is not read."""
 
 
 def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[Array, Array | None]:
@@ -30,7 +24,7 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
 
     Args:
       image: opened, not decoded.
-      open_again: opens the same picture once more, when `image` is decoded.
+      open_again: opens the same image once more, when `image` is decoded.
     """
     profile = image.info.get("icc_profile")
     gamma = _gamma(image)
@@ -58,7 +52,7 @@ def decode_samples(samples: np.ndarray, profile: bytes | None) -> tuple[Array, A
 
 
 def _gamma(image: Image.Image) -> float | None:
-    """Give the exponent of a PNG's gAMA chunk where it says something other than sRGB."""
+    """Return the exponent of a PNG's gAMA chunk where it says something other than sRGB."""
     gamma = image.info.get("gamma")
     # The specification puts iCCP and sRGB before gAMA.
     if image.format != "PNG" or not gamma or {"icc_profile", "srgb"} & set(image.info):
@@ -68,7 +62,7 @@ def _gamma(image: Image.Image) -> float | None:
 
 
 def _encoded(rgb: Array, gamma: float) -> Array:
-    """Give values that are light to the power of `gamma` as sRGB (IEC 61966-2-1)."""
+    """Return values that are light to the power of `gamma` as sRGB (IEC 61966-2-1)."""
     light = rgb ** np.float32(1 / gamma)
     curve = 1.055 * np.power(light, 1 / 2.4, dtype=np.float32) - 0.055
     return np.where(light <= 0.0031308, 12.92 * light, curve).astype(np.float32)
@@ -87,7 +81,7 @@ def _decode(
     # Of the file: what is turned has none.
     tags = getattr(image, "tag_v2", {})
     image = _upright(image)
-    # The colour engine takes 8 bit, of which a transparent colour of 16 is not made.
+    # The color engine takes 8 bit, of which a transparent color of 16 is not made.
     if deep and (is_srgb(profile) or key is not None):
         low = open_again()
         take_low_bytes(low)
@@ -124,7 +118,7 @@ def _scale_key(image: Image.Image) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     """Decode, and turn as EXIF says."""
     image.load()
-    # Orientation is a hint in metadata that is often broken; the picture is what counts.
+    # Orientation is a hint in metadata that is often broken; the image is what counts.
     with contextlib.suppress(SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError):
         image = ImageOps.exif_transpose(image)
     return image
@@ -159,12 +153,12 @@ def _gray(image: Image.Image, tags: Mapping[int, Any], profile: bytes | None) ->
 
 
 def _in_srgb(gray: Array, profile: bytes | None) -> Array:
-    """Give gray [h, w] of any precision as sRGB [h, w, 3]."""
+    """Return gray [h, w] of any precision as sRGB [h, w, 3]."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     curve = to_srgb(ramp, profile)
     if curve is None:
         return np.repeat(gray[..., None], 3, axis=-1)
-    # The colour engine takes 8 bit here: convert a ramp and interpolate in it.
+    # The color engine takes 8 bit here: convert a ramp and interpolate in it.
     levels = _unit(curve)[0]
     knots = np.linspace(0, 1, 256)
     rgb = np.empty((*gray.shape, 3), np.float32)

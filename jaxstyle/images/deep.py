@@ -1,8 +1,8 @@
 """Pixels of 16 bits a channel, of which Pillow decodes eight: it is asked for the other eight too.
 
-Pillow's decoders hand every sample to an unpacker, chosen by a name in the picture's tiles, that
+Pillow's decoders hand every sample to an unpacker, chosen by a name in the image's tiles, that
 keeps the high byte of its two. Named for the other byte order, the unpacker keeps the low byte.
-So a picture that is opened and decoded twice comes whole, by the decoders that read all others.
+So an image that is opened and decoded twice comes whole, by the decoders that read all others.
 Gray with alpha has four bytes a pixel, as many as 8-bit RGBA, and is unpacked as that.
 """
 
@@ -12,37 +12,37 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-# Premultiplied colours are divided while they are unpacked, and by the high byte only.
+# Premultiplied colors are divided while they are unpacked, and by the high byte only.
 _RAW = re.compile(r"(RGBA?);16([BLN])")
 _OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened picture, not decoded yet, is RGB or RGBA of 16 bits a channel."""
+    """Whether an opened image, not decoded yet, is RGB or RGBA of 16 bits a channel."""
     tiles = getattr(image, "tile", [])
     return image.mode in ("RGB", "RGBA") and bool(tiles) and all(map(_raw_mode, tiles))
 
 
 def take_low_bytes(image: Image.Image) -> None:
-    """Make an opened picture for which `is_deep` holds decode to the low bytes of its samples."""
+    """Make an opened image for which `is_deep` holds decode to the low bytes of its samples."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [_other_byte(tile) for tile in image.tile]
 
 
 def is_deep_gray(image: Image.Image) -> bool:
-    """Whether an opened picture, not decoded yet, is gray with alpha, both of 16 bits."""
+    """Whether an opened image, not decoded yet, is gray with alpha, both of 16 bits."""
     tiles = getattr(image, "tile", [])
     return image.mode == "RGBA" and [name_of(tile) for tile in tiles] == ["LA;16B"]
 
 
 def take_all_bytes(image: Image.Image) -> None:
-    """Make a picture for which `is_deep_gray` holds decode to gray and alpha, two bytes each."""
+    """Make an image for which `is_deep_gray` holds decode to gray and alpha, two bytes each."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [_renamed(tile, "RGBA") for tile in image.tile]
 
 
 def name_of(tile: ImageFile._Tile) -> Any:
-    """Give the unpacker's name."""
+    """Return the unpacker's name."""
     return tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
 
 

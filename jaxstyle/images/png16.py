@@ -1,4 +1,4 @@
-"""PNG files of 16 bits a colour channel, which Pillow reads but cannot write."""
+"""PNG files of 16 bits a color channel, which Pillow reads but cannot write."""
 
 import struct
 import zlib
@@ -17,12 +17,12 @@ def encode(pixels: np.ndarray, *, profile: bytes, text: Mapping[str, str]) -> by
     """
     height, width, channels = pixels.shape
     rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
-    # Filter 2, each byte less the one above: smooth pictures become small numbers.
+    # Filter 2, each byte less the one above: smooth images become small numbers.
     filtered = np.full((height, rows.shape[1] + 1), 2, np.uint8)
     filtered[0, 1:], filtered[1:, 1:] = rows[0], rows[1:] - rows[:-1]
-    colour_type = {3: 2, 4: 6}[channels]
+    color_type = {3: 2, 4: 6}[channels]
     chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)),
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)),
         (b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)),
         *((b"tEXt", k.encode("latin-1") + b"\0" + v.encode("latin-1")) for k, v in text.items()),
         (b"IDAT", zlib.compress(filtered.tobytes())),

@@ -23,7 +23,7 @@ from jaxstyle.files import StrPath
 from jaxstyle.images import tiff
 from jaxstyle.images.array import Array
 from jaxstyle.images.decoding import Unsupported, decode, decode_samples
-from jaxstyle.images.sizes import MIN_SIDE
+from jaxstyle.images.resizing import MIN_SIDE
 
 # 64 megapixels is more than the 48 and 50 of telephones, and
 # decodes within 2.4 GB.
@@ -51,7 +51,7 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     first_frame: bool = False,
 ) -> Array:
-    """Read a picture file as sRGB.
+    """Read an image file as sRGB.
 
     EXIF orientation is applied. An embedded ICC profile is converted to sRGB; a
     broken one, or one that does not fit the pixels, is ignored. CMYK, palette and
@@ -64,14 +64,14 @@ def load_image(
       path: a JPEG, PNG, TIFF, WebP, AVIF or BMP file.
       argument: how messages name the file, as in `content`.
       max_pixels: largest width × height accepted; checked before decoding.
-      first_frame: take the first picture of an animated or multi-page file instead
-        of refusing it. The further pictures some cameras append to a JPEG never count.
+      first_frame: take the first image of an animated or multi-page file instead
+        of refusing it. The further images some cameras append to a JPEG never count.
 
     Returns:
       Array [height, width, 3] float32 in [0, 1], both sides at least `MIN_SIDE`.
 
     Raises:
-      JaxstyleError: missing, unreadable, not a picture of these formats, damaged,
+      JaxstyleError: missing, unreadable, not an image of these formats, damaged,
         too many pixels, too small, or several frames.
     """
     return load_with_alpha(path, argument=argument, max_pixels=max_pixels, first_frame=first_frame)[
@@ -86,14 +86,14 @@ def load_with_alpha(
     max_pixels: int = MAX_PIXELS,
     first_frame: bool = False,
 ) -> tuple[Array, Array | None]:
-    """Read a picture as `load_image` does, and its alpha channel.
+    """Read an image as `load_image` does, and its alpha channel.
 
     Returns:
-      The picture over white [height, width, 3], and alpha [height, width] in [0, 1] (0 is
+      The image over white [height, width, 3], and alpha [height, width] in [0, 1] (0 is
       transparent), None if the file has none or is opaque throughout.
     """
     named = f"{argument} {files.shown(path)}"
-    files.check_readable(path, named, kind="picture file")
+    files.check_readable(path, named, kind="image file")
     try:
         with open(path, "rb") as file:
             stream = _without_text(file)
@@ -113,7 +113,7 @@ def load_with_alpha(
             elif found[0].dtype == np.uint16:
                 rgb, alpha = decode_samples(*found)
             else:
-                rgb, alpha = decode(tiff.as_picture(*found), open_again)
+                rgb, alpha = decode(tiff.as_image(*found), open_again)
     except (JaxstyleError, MemoryError):
         raise
     except Unsupported as error:
@@ -177,7 +177,7 @@ def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | 
       JaxstyleError: the file cannot be read or is not a PNG.
     """
     named = f"{argument}: {path}"
-    files.check_readable(path, named, kind="picture file")
+    files.check_readable(path, named, kind="image file")
     try:
         with open(path, "rb") as stream:
             text = PngImagePlugin.PngImageFile(stream).info.get(keyword)
@@ -247,7 +247,7 @@ def _open(stream: BinaryIO, named: str) -> Image.Image:
                 f"{named} is a JPEG of a kind that is not read (12 bits, lossless), or damaged; "
                 "save it with 8 bits"
             )
-        what = "is not a picture that can be read" if head else "is an empty file"
+        what = "is not an image that can be read" if head else "is an empty file"
         raise JaxstyleError(f"{named} {what}; give a JPEG, PNG, TIFF, WebP, AVIF or BMP file")
     return image
 
@@ -263,7 +263,7 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
     if min(width, height) < MIN_SIDE:
         raise JaxstyleError(
             f"{named} is too small: {width}x{height} pixels, and both sides need {MIN_SIDE}; "
-            "use a larger picture"
+            "use a larger image"
         )
     if not first_frame and (frames := _frames(image)):
         raise JaxstyleError(
@@ -291,7 +291,7 @@ def _check_coding(stream: BinaryIO, named: str) -> None:
 
 def _frames(image: Image.Image) -> str | None:
     """Say how many frames a file holds if it is more than one."""
-    # MPO is a JPEG with previews or depth maps behind the picture.
+    # MPO is a JPEG with previews or depth maps behind the image.
     if image.format == "MPO":
         return None
     if image.format != "TIFF":

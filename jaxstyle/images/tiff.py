@@ -13,7 +13,6 @@ from PIL import Image
 
 # A damaged file is told of by an exception, not in the log.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
 # Photometric interpretations.
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _GRAY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
@@ -130,8 +129,8 @@ def encode(pixels: np.ndarray, *, profile: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def as_picture(samples: np.ndarray, profile: bytes | None) -> Image.Image:
-    """Give 8-bit samples as Pillow has them."""
+def as_image(samples: np.ndarray, profile: bytes | None) -> Image.Image:
+    """Return 8-bit samples as Pillow has them."""
     image = Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
     if profile:
         image.info["icc_profile"] = profile

@@ -13,7 +13,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.images import png16, tiff
 from jaxstyle.images.array import Array
-from jaxstyle.images.colour import srgb_bytes
+from jaxstyle.images.color_profile import srgb_bytes
 
 WRITE_FORMATS: dict[str, str] = {
     ".png": "PNG",
@@ -33,7 +33,7 @@ BIT_DEPTHS = (8, 16)
 _LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     "PNG": {},
-    # 4:4:4: halving the colour's resolution blurs the edges of brush strokes.
+    # 4:4:4: halving the color's resolution blurs the edges of brush strokes.
     "JPEG": {"quality": 95, "subsampling": 0, "optimize": True},
     "WEBP": {"quality": 95, "method": 4},
     "TIFF": {"compression": "tiff_deflate"},
@@ -51,7 +51,7 @@ def encode_image(
     alpha: npt.ArrayLike | None = None,
     bit_depth: int = 8,
 ) -> bytes:
-    """Turn an array into the bytes of a picture file; the same array gives the same bytes.
+    """Turn an array into the bytes of an image file; the same array gives the same bytes.
 
     Values are clipped to [0, 1] and rounded to 8 bit, or 16 in a PNG or TIFF. An sRGB profile is
     embedded except in BMP, which has no place for it. JPEG is written at quality 95 without
@@ -71,16 +71,16 @@ def encode_image(
     """
     values = np.asarray(array)
     if values.ndim != 3 or values.shape[-1] != 3 or 0 in values.shape:
-        raise ValueError(f"a picture has shape [h, w, 3], got {values.shape}")
+        raise ValueError(f"an image has shape [h, w, 3], got {values.shape}")
     if not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"a picture holds floats in [0, 1], got {values.dtype}")
+        raise ValueError(f"an image holds floats in [0, 1], got {values.dtype}")
     if not np.isfinite(values).all():
-        raise ValueError("the picture holds NaN or infinity")
+        raise ValueError("the image holds NaN or infinity")
     height, width = values.shape[:2]
     longest = _LONGEST_SIDE.get(format)
     if longest is not None and max(height, width) > longest:
         raise JaxstyleError(
-            f"a {format} file holds at most {longest} pixels a side, this picture is "
+            f"a {format} file holds at most {longest} pixels a side, this image is "
             f"{width}x{height}; write a .png"
         )
     options = dict(_SAVE_OPTIONS[format])
@@ -121,7 +121,7 @@ def save_image(
 
     Raises:
       JaxstyleError: unknown ending, or the file cannot be written.
-      ValueError: the array is not a picture.
+      ValueError: the array is not an image.
     """
     format = format_of(path, argument=argument)
     data = encode_image(array, format, text=text, alpha=alpha, bit_depth=bit_depth)
@@ -145,7 +145,7 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
 
 
 def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
-    """Give the colors that, laid over white with `alpha`, are those of `image`.
+    """Return the colors that, laid over white with `alpha`, are those of `image`.
 
     What is painted lies over white, as what was read does (`load_with_alpha`); with the same alpha
     over it once more, edges would be too light.

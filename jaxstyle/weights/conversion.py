@@ -9,13 +9,15 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxstyle.config.layers import PADDINGS
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.vgg import CONVENTIONS, PADDINGS, InputConvention, Network
-from jaxstyle.weights import sources
-from jaxstyle.weights.file import digest
-from jaxstyle.weights.layers import Arrays, check_params, check_topology, find_topology
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.preprocessing import CONVENTIONS, Preprocessing
+from jaxstyle.weights.formats import layouts
+from jaxstyle.weights.formats.readers import BY_OTHERS, FORMATS, find_format, read_source
 from jaxstyle.weights.manifest import Source, identify
-from jaxstyle.weights.readers import BY_OTHERS, FORMATS, find_format, read_source
+from jaxstyle.weights.shapes import Arrays, check_params, check_topology, find_topology
+from jaxstyle.weights.weight_file import digest
 
 
 def convert(
@@ -25,7 +27,7 @@ def convert(
     convention: str | None = None,
     padding: str | None = None,
     name: str | None = None,
-    normalised: bool = False,
+    normalized: bool = False,
     trust_source: bool = False,
 ) -> Network:
     """Convert a published file of VGG weights; a classifier in it is left out.
@@ -41,7 +43,7 @@ def convert(
         dicts with torchvision's keys, which both have, unless the manifest has the file.
       padding: `"zeros"` or `"reflect"`; when not given reflection for a compact teacher,
         zeros for the others.
-      normalised: say that every filter's mean activation is 1, which no format tells.
+      normalized: say that every filter's mean activation is 1, which no format tells.
       trust_source: open an `.h5` or `.mat` file whose digest the manifest does not pin: they are
         read by the HDF5 library and by SciPy, which are not made for files of strangers.
       name: what the network is called; the file's name without its ending when not given.
@@ -92,8 +94,8 @@ def convert(
         # A file's name need not be text, metadata must.
         name=(name or path.stem).encode("utf-8", "replace").decode(),
         source=known.urls[0] if known else _describe(path),
-        licence=known.licence if known else "",
-        normalised=normalised,
+        license=known.license if known else "",
+        normalized=normalized,
         digest=digest(params),
     )
 
@@ -103,15 +105,15 @@ def _to_flax(
 ) -> tuple[str, Arrays]:
     """Choose among `sources` by the keys; return the kind and what it gives."""
     if file_format == "mat":
-        return "matconvnet", sources.matconvnet_to_flax(contents)
+        return "matconvnet", layouts.matconvnet_to_flax(contents)
     if file_format == "h5":
-        return "keras", sources.keras_to_flax(contents)
+        return "keras", layouts.keras_to_flax(contents)
     if any(key.startswith(("conv0.", "conv11.")) for key in contents):
-        return "teacher", sources.npz_to_flax(contents)
-    named = sources.gatys_to_flax(contents)
+        return "teacher", layouts.npz_to_flax(contents)
+    named = layouts.gatys_to_flax(contents)
     if named:
         return "gatys", named
-    numbered = sources.torchvision_to_flax(contents, network=network)
+    numbered = layouts.torchvision_to_flax(contents, network=network)
     if numbered:
         return "numbered", numbered
     some = ", ".join(map(repr, list(contents)[:3])) or "nothing"
@@ -122,7 +124,7 @@ def _to_flax(
 
 def _choose_convention(
     kind: str, asked: str | None, known: Source | None, params: Arrays, where: str
-) -> tuple[Arrays, InputConvention]:
+) -> tuple[Arrays, Preprocessing]:
     """Settle what the network takes, by what was asked for, the manifest and the kind."""
     if kind == "matconvnet":
         if asked == "torchvision":
@@ -132,8 +134,8 @@ def _choose_convention(
             )
         # Its own convention and Caffe's differ in the order of channels alone.
         if asked == "caffe":
-            return sources.swap_channels(params), CONVENTIONS["caffe"]
-        return params, sources.MATCONVNET
+            return layouts.swap_channels(params), CONVENTIONS["caffe"]
+        return params, layouts.MATCONVNET
     if kind == "teacher" and asked == "torchvision":
         raise JaxstyleError(
             f"{where}: convention 'torchvision' cannot be a teacher's, whose conv0 makes "

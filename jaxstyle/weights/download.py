@@ -12,7 +12,6 @@ from jaxstyle.weights.manifest import Source, agrees, file_digest, is_test_manif
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes received so far and, where known, in all."""
-
 # For sources whose size nobody published; the largest known has 575 MB.
 _MAX_BYTES = 700_000_000
 _TIMEOUT_SECONDS = 30

@@ -1,4 +1,4 @@
-"""The list of known weights, `manifest.toml`: addresses, sizes, digests and licences."""
+"""The list of known weights, `manifest.toml`: addresses, sizes, digests and licenses."""
 
 import hashlib
 import os
@@ -11,7 +11,6 @@ from jaxstyle.errors import JaxstyleError
 
 ENVIRONMENT = "JAXSTYLE_MANIFEST"
 """Names another manifest, for tests; it may then have addresses on this machine."""
-
 DIGEST_KINDS = {"md5": 32, "sha256": 64, "sha256-prefix": None}
 
 
@@ -32,7 +31,7 @@ class Source:
     """Bytes, where known."""
     digest: str | None
     """`"sha256:…"`, `"md5:…"` or `"sha256-prefix:…"`; without one it is not fetched."""
-    licence: str
+    license: str
     note: str
 
 
@@ -142,6 +141,6 @@ def _source(name: str, entry: dict[str, Any]) -> Source:
         urls=tuple(entry["urls"]),
         size=entry.get("size"),
         digest=digest,
-        licence=entry["licence"],
+        license=entry["licence"],
         note=entry.get("note", ""),
     )

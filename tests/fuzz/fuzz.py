@@ -30,13 +30,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # Not instrumented: JAX and what lies below it take minutes.
 with atheris.instrument_imports(include=["jaxstyle", "PIL", "zipfile", "scipy.io", "tomllib"]):
     import jaxstyle
-    from jaxstyle import checkpoint, images, record
-    from jaxstyle.descent import iterates, run_state
+    from jaxstyle import images
+    from jaxstyle.config.layers import parse_layers
+    from jaxstyle.config.recipe import Recipe
+    from jaxstyle.engine import chunk
+    from jaxstyle.engine.loop import iterates, run_state
     from jaxstyle.errors import JaxstyleError
-    from jaxstyle.grid.file import read as read_grid
-    from jaxstyle.recipe import Recipe, parse_layers
-    from jaxstyle.weights.file import read_network
-    from jaxstyle.weights.readers import read_source
+    from jaxstyle.provenance import checkpoint, record
+    from jaxstyle.sweep.grid_file import read as read_grid
+    from jaxstyle.weights.formats.readers import read_source
+    from jaxstyle.weights.weight_file import read_network
 
 import conftest
 import test_weights_pth as pth
@@ -57,14 +60,14 @@ class Target(NamedTuple):
     """From the input to the file."""
 
 
-def _pictures() -> Iterator[bytes]:
+def _images() -> Iterator[bytes]:
     small = Image.fromarray(np.rint(PIXELS * 255).astype(np.uint8))
     for mode in ("RGB", "L", "1", "P", "RGBA", "CMYK", "I;16"):
-        picture = small.convert("I").convert("I;16") if mode == "I;16" else small.convert(mode)
+        image = small.convert("I").convert("I;16") if mode == "I;16" else small.convert(mode)
         for kind in images.READ_FORMATS:
             stream = io.BytesIO()
             try:
-                picture.save(stream, kind)
+                image.save(stream, kind)
             except (OSError, KeyError):
                 continue  # not every format has every mode
             yield stream.getvalue()
@@ -89,11 +92,11 @@ def _png(text: bytes) -> bytes:
 
 
 def _described() -> dict[str, Any]:
-    picture = {"path": "a.png", "sha256": "0" * 64, "size": [16, 16]}
+    image = {"path": "a.png", "sha256": "0" * 64, "size": [16, 16]}
     return {
         "schema": 1, "loss": 1.0, "steps": 2, "recipe": RECIPE.as_dict(),
         "weights": {"given": "compact", "name": "compact", "sha256": "0" * 64, "source": ""},
-        "images": {"content": picture, "styles": [picture], "init": None},
+        "images": {"content": image, "styles": [image], "init": None},
         "environment": {"jax": "0.10.1"},
     }  # fmt: skip
 
@@ -192,10 +195,10 @@ def _grids() -> Iterator[bytes]:
 
 def _checkpoints() -> Iterator[bytes]:
     path = PLACE / "seed.checkpoint"
-    picture = {"path": "a.png", "sha256": "0" * 64, "size": [16, 16]}
-    inputs = {"content": picture, "styles": [picture], "init": None}
-    state = run_state(list(iterates(JOB)))
-    checkpoint.save_checkpoint(path, state, job=JOB, weights="compact", inputs=inputs)
+    image = {"path": "a.png", "sha256": "0" * 64, "size": [16, 16]}
+    inputs = {"content": image, "styles": [image], "init": None}
+    state = run_state(list(iterates(PROBLEM)))
+    checkpoint.save_checkpoint(path, state, problem=PROBLEM, weights="compact", inputs=inputs)
     yield path.read_bytes()
 
 
@@ -211,15 +214,15 @@ def _with_metadata(text: bytes) -> bytes:
 
 def _read_checkpoint(path: Path) -> None:
     found = checkpoint.read_checkpoint(path)
-    checkpoint.check_same_run(found, JOB)
-    checkpoint.load_state(found, JOB)
+    checkpoint.check_same_run(found, PROBLEM)
+    checkpoint.load_state(found, PROBLEM)
 
 
 RECIPE = Recipe(content_layers="relu1_1", style_layers="relu1_1", steps=2, size=0)
 NETWORK = conftest._make_network(blocks=1)
-JOB = jaxstyle.prepare(PIXELS, PIXELS, recipe=RECIPE, network=NETWORK)
+PROBLEM = jaxstyle.prepare(PIXELS, PIXELS, recipe=RECIPE, network=NETWORK)
 TARGETS = {
-    "picture": Target(".png", lambda p: images.load_with_alpha(p, max_pixels=100_000), _pictures),
+    "picture": Target(".png", lambda p: images.load_with_alpha(p, max_pixels=100_000), _images),
     "record": Target(".png", record.read_record, _records),
     "record-text": Target(".png", record.read_record, _texts, _png),
     "network": Target(".safetensors", read_network, _safetensors),
@@ -266,9 +269,9 @@ def main() -> None:
 
 
 # The form of a state is traced anew for every file that comes so far: once is enough here.
-FORM = checkpoint.carry_form(JOB)
-checkpoint.carry_form = lambda job: FORM
-ARRAYS = checkpoint._named(*run_state(list(iterates(JOB)))[1:3])
+FORM = chunk.carry_form(PROBLEM)
+chunk.carry_form = lambda problem: FORM
+ARRAYS = checkpoint._named(*run_state(list(iterates(PROBLEM)))[1:3])
 
 if __name__ == "__main__":
     main()

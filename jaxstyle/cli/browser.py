@@ -1,0 +1,19 @@
+"""The live page of a command, open until the command ends."""
+
+import json
+import sys
+from typing import TypeVar
+
+import click
+
+from jaxstyle.monitor.serve import Page, View, serve
+
+Shown = TypeVar("Shown", bound=View)
+
+
+def open_page(port: int, view: Shown, *, as_json: bool = False) -> Page[Shown]:
+    """Serve a page until click's context closes, and say on standard error where it is."""
+    page = click.get_current_context().with_resource(serve(view, port=port))
+    said = json.dumps({"page": page.address}) if as_json else f"jaxstyle: see {page.address}"
+    print(said, file=sys.stderr, flush=True)
+    return page

@@ -1,0 +1,67 @@
+"""The images of a command, read from files and identified."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle import images
+from jaxstyle.cli.streams import tell
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.files import StrPath
+from jaxstyle.images import Array
+from jaxstyle.provenance.inputs import InputImage, Inputs
+from jaxstyle.weights import auto_notice
+
+# How messages name a file that is no flag of the recipe.
+_ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
+
+
+def tell_weights(weights: str) -> None:
+    """Say on standard error where `"auto"` means the embedded network, and how to get better."""
+    if weights == "auto" and (notice := auto_notice()):
+        tell(notice)
+
+
+class Sources(NamedTuple):
+    """What a run reads."""
+
+    inputs: Inputs
+    alpha: Array | None
+    """Opacity of the content image `[h, w]`, if it has any to tell."""
+
+    @property
+    def content(self) -> Array:
+        """The content image."""
+        return self.inputs.content.pixels
+
+    @property
+    def styles(self) -> list[Array]:
+        """The style images."""
+        return [style.pixels for style in self.inputs.styles]
+
+    def start(self, recipe: Recipe) -> Any:
+        """Return the initial image, or the name of one (`prepare.initial_image`)."""
+        return self.inputs.init.pixels if self.inputs.init else recipe.init
+
+
+def read_sources(
+    content: Path, styles: Sequence[Path], recipe: Recipe, *, max_pixels: int, first_frame: bool
+) -> Sources:
+    """Read the content, the styles and every image that the recipe names.
+
+    Raises:
+      JaxstyleError: one that cannot be read, named by its argument.
+    """
+    alpha: Array | None = None
+
+    def load(key: str, file: StrPath) -> InputImage:
+        nonlocal alpha
+        argument = _ARGUMENTS.get(key, "--" + key.replace("_", "-"))
+        pixels, opacity = images.load_with_alpha(
+            file, argument=argument, max_pixels=max_pixels, first_frame=first_frame
+        )
+        if key == "content":
+            alpha = opacity
+        return InputImage.of(Path(file), pixels)
+
+    return Sources(Inputs.read(content, styles, recipe, load), alpha)

@@ -1,0 +1,86 @@
+"""What keeps a run's work: checkpoints, and a place for an image that has lost its own."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+from jaxstyle.cli.streams import tell
+from jaxstyle.engine.loop import Iterate, RunState, run_state
+from jaxstyle.errors import JaxstyleError
+
+SECONDS_BETWEEN = 30.0
+"""Between two checkpoints if no number of steps is given."""
+
+
+def checkpoints(
+    save: Callable[[RunState], None], *, interval: int | None
+) -> Callable[[Sequence[Iterate], bool], None]:
+    """Return a function to call with the iterates so far, that saves when it is time to.
+
+    Its second argument asks for a checkpoint now, as at the end. A checkpoint that cannot be
+    written is said so once, and the run goes on: the earlier one is still there.
+
+    Args:
+      save: writes the state.
+      interval: steps between two checkpoints; 30 seconds if None.
+    """
+    saved = time.monotonic()
+    last = -1
+    told = False
+
+    def keep(seen: Sequence[Iterate], now: bool) -> None:
+        nonlocal saved, last, told
+        step = seen[-1].step
+        due = step % interval == 0 if interval else time.monotonic() - saved >= SECONDS_BETWEEN
+        if step == last or not (due or now):
+            return
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(seen[-1].carry)):
+            # A second Ctrl-C struck in the next chunk, which this state has been given to.
+            return
+        try:
+            save(run_state(seen))
+        except JaxstyleError as error:
+            if not told:
+                warn(f"{error}; the run goes on without")
+            told = True
+            return
+        saved, last = time.monotonic(), step
+
+    return keep
+
+
+Writer = Callable[[Callable[[Path], None], Path], None]
+
+
+def write_there(write: Callable[[Path], None], path: Path) -> None:
+    """Call `write(path)`, come what may."""
+    write(path)
+
+
+def rescue(write: Callable[[Path], None], path: Path) -> None:
+    """Call `write(path)`; where that fails, write to the folder for temporary files instead.
+
+    Raises:
+      JaxstyleError: of the first try; it names where the image is now.
+    """
+    try:
+        write(path)
+    except JaxstyleError as error:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="jaxstyle-"))
+        except OSError:
+            raise error from None
+        try:
+            write(folder / path.name)
+        except JaxstyleError:
+            folder.rmdir()
+            raise error from None
+        raise JaxstyleError(f"{error}; the image is kept in {folder / path.name}") from None
+
+
+def warn(message: str) -> None:
+    """Say what went wrong but does not stop the run."""
+    tell(message, "warning")

@@ -1,0 +1,35 @@
+"""The values that a setting may have, by name."""
+
+from typing import Any
+
+from jaxstyle.config.defaults import DEFAULT_LEARNING_RATES
+
+LBFGS_OPTIMIZERS = ("lbfgs", "lbfgs-fixed", "jaxopt-lbfgs", "optax-lbfgs")
+OPTIMIZERS = LBFGS_OPTIMIZERS + tuple(DEFAULT_LEARNING_RATES)
+SCHEDULES = ("constant", "exponential", "linear", "cosine")
+GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
+REDUCTIONS = ("mean", "sum")
+PRECONDITIONERS = ("spectrum", "none")
+INITS = ("content", "noise", "style")
+COLOR_MATCHES = ("none", "luminance", "cholesky", "histogram")
+INPUTS: dict[str, dict[str, Any]] = {
+    # neural-style multiplies by 256 where Caffe's images went to 255.
+    "caffe-256": {"scale": 256.0},
+    # Torchvision's mean on the scale of 255, without its standard deviation.
+    "torchvision-255": {
+        "scale": 255.0,
+        "mean": (123.675, 116.28, 103.53),
+        "std": (1.0, 1.0, 1.0),
+    },
+    "edge-first": {"padding": "edge-first"},
+}
+"""What known programs change of the convention that a network was trained with."""
+
+LOSSES_OF_MEANS = ("gram", "covariance", "moments", "wasserstein")
+"""Style losses whose statistics are means over positions: for tiles, regions and devices."""
+STYLE_LOSSES = (*LOSSES_OF_MEANS, "sliced-wasserstein", "patches")
+VARIATIONS = ("absolute", "squared", "mean-squared", "power", "nine-point")
+POOLINGS = ("max", "avg", "max-ceil")
+PRECISIONS = ("tf32", "float32", "bfloat16")
+CONVENTIONS = ("caffe", "torchvision")
+BOUNDS = ("soft", "none")

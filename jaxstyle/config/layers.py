@@ -1,0 +1,120 @@
+"""Names of VGG layers, and layers with weights as users write them: `relu4_2:0.5`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from jaxstyle.config.validation import check_number as _check_number
+from jaxstyle.config.validation import is_traced as _is_traced
+from jaxstyle.errors import JaxstyleError
+
+if TYPE_CHECKING:
+    from jaxstyle.nn.network import Network
+
+# Convolutions in each of the five blocks; a 2x2 pooling stands between blocks.
+TOPOLOGIES: dict[str, tuple[int, ...]] = {
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+PADDINGS = ("zeros", "reflect")
+_LAYER = re.compile(r"(conv|relu)([1-5]_[1-4])")
+
+
+def convolutions(topology: str) -> tuple[str, ...]:
+    """List a topology's convolutions in order: `("conv1_1", "conv1_2", "conv2_1", ...)`."""
+    return tuple(
+        f"conv{block}_{i}"
+        for block, count in enumerate(TOPOLOGIES[topology], start=1)
+        for i in range(1, count + 1)
+    )
+
+
+def split_layer(layer: str) -> tuple[str, bool]:
+    """Split a layer's name into its convolution and whether the ReLU follows.
+
+    `"relu4_2"` gives `("conv4_2", True)`, `"conv4_2"` gives `("conv4_2", False)`.
+
+    Raises:
+      JaxstyleError: the name is not of the form `convB_I` or `reluB_I`.
+    """
+    match = _LAYER.fullmatch(layer)
+    if not match:
+        raise JaxstyleError(
+            f"layer {layer!r} is not a VGG layer; names run from 'relu1_1' to 'relu5_4', "
+            "or 'conv1_1' to 'conv5_4' for the values before the ReLU"
+        )
+    return f"conv{match[2]}", match[1] == "relu"
+
+
+def check_layers(network: "Network", layers: Sequence[str], *, argument: str = "layers") -> None:
+    """Raise a `JaxstyleError` that names `argument` unless `network` has all `layers`."""
+    held = network.layers
+    for layer in layers:
+        convolution, _ = split_layer(layer)
+        if convolution not in held:
+            raise JaxstyleError(
+                f"{argument}: layer {layer!r} is not in network {network.name!r}, "
+                f"which has {', '.join(held) or 'no layers'}; name one of these "
+                "(as relu… or conv…) or choose other weights, e.g. vgg19 "
+                "(`jaxstyle weights fetch vgg19`)"
+            )
+
+
+def smallest_side(layers: Sequence[str]) -> int:
+    """Pixels that an image's shorter side needs so that every layer has a position left."""
+    deepest = max(int(split_layer(layer)[0][4]) for layer in layers)
+    return 2 ** (deepest - 1)
+
+
+LayerWeights = tuple[tuple[str, float], ...]
+
+
+def format_layers(layers: LayerWeights) -> str:
+    """Write pairs of layer and weight as `parse_layers` reads them."""
+    return ",".join(l if weight == 1 else f"{l}:{weight:g}" for l, weight in layers)
+
+
+def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
+    """Read `"relu1_1:0.5,relu2_1"` (or `"all"`, `"all:2"`) as pairs of layer and weight.
+
+    Raises:
+      JaxstyleError: a name or weight that cannot be.
+    """
+    if not text.strip(" ,"):
+        # More often a shell variable that is not set.
+        raise JaxstyleError(
+            f"{argument}: the list is empty; name layers, or give the term a weight of 0"
+        )
+    pairs: list[tuple[str, float]] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        layer, _, weight = part.partition(":")
+        try:
+            pairs.append((layer, float(weight) if weight else 1.0))
+        except ValueError:
+            raise JaxstyleError(
+                f"{argument}: the weight {weight!r} in {part!r} is not a number; "
+                "write e.g. relu4_2:0.5"
+            ) from None
+    return layer_weights(pairs, argument)
+
+
+def layer_weights(
+    layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]], argument: str
+) -> LayerWeights:
+    if isinstance(layers, str):
+        return parse_layers(layers, argument=argument)
+    if isinstance(layers, Mapping):
+        layers = tuple(layers.items())
+    pairs = tuple((item, 1.0) if isinstance(item, str) else (item[0], item[1]) for item in layers)
+    for layer, weight in pairs:
+        if layer != "all":
+            try:
+                split_layer(layer)
+            except JaxstyleError as error:
+                raise JaxstyleError(f"{argument}: {error}") from None
+        _check_number(f"{argument}: weight of {layer}", weight, low=0)
+    names = [layer for layer, _ in pairs]
+    for layer in names:
+        if names.count(layer) > 1:
+            raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
+    return tuple((layer, w if _is_traced(w) else float(w)) for layer, w in pairs)

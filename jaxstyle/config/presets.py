@@ -1,0 +1,225 @@
+"""Named recipes: our own, and the objectives and settings of the programs people compare with.
+
+A preset is only data. It reproduces what a program asks of an image, quirks included, where that
+program starts and how it descends. Notation: F, P and G, A as in `objective`, with G = FᵀF / (c·n)
+for n = h·w positions and c channels; ms = mean over (a, b) of (G − A)²; mse = mean of (F − P)²;
+x the network's input, dx and dy its forward differences.
+
+Not part of a preset: how a program resizes its images (comparisons of numbers need images
+of the same size) and what surrounds its optimization, such as pyramids. Weights are chosen by
+the user: `EXPECTED_WEIGHTS` names the program's own. Learning rates are per unit of the
+image's [0, 1].
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from jaxstyle.config.layers import LayerWeights
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.errors import JaxstyleError
+
+
+def _first_of_blocks(*weights: float) -> LayerWeights:
+    return tuple((f"relu{block}_1", weight) for block, weight in enumerate(weights, start=1))
+
+
+_RELU4_2: LayerWeights = (("relu4_2", 1.0),)
+_EQUAL = _first_of_blocks(1, 1, 1, 1, 1)
+_FIFTHS = _first_of_blocks(0.2, 0.2, 0.2, 0.2, 0.2)
+NEURAL_STYLE_PT = Recipe(
+    scales=1,
+    bounds="none",
+    content_layers=_RELU4_2,
+    style_layers=_EQUAL,
+    content_weight=5.0,
+    style_weight=100.0,
+    tv_weight=1e-3,
+    init="noise",
+    noise_std=1e-3,
+    steps=999,
+    optimizer="lbfgs-fixed",
+    history_size=100,
+)
+"""ProGamerGov/neural-style-pt @ 72514050, neural_style.py.
+
+5 · mse(relu4_2) + 100 · Σ_l ms_l + 1e-3 · (Σ|dx| + Σ|dy|), style at relu1_1 … relu5_1; input BGR ·
+255 − mean, max pooling that drops an odd row (lines 343, 477-487). Noise of std 1e-3 around the
+mean; 1000 evaluations of L-BFGS with fixed steps, 100 pairs (267-279).
+"""
+NEURAL_STYLE = dataclasses.replace(
+    NEURAL_STYLE_PT, variation="squared", convention="caffe-256", pooling="max-ceil"
+)
+"""jcjohnson/neural-style @ 07c4b829, neural_style.lua.
+
+5 · mse(relu4_2) + 100 · Σ_l ms_l + 1e-3 · ½ Σ (dx² + dy²), the last without the last row and
+column; input BGR · 256 − mean (lines 417-438); Caffe's max pooling, which rounds sizes up. The loss
+that it prints and returns leaves the total variation out, its gradient does not (567-596): ours is
+the sum of the terms, so it is what the program descends; content + style is what it prints.
+"""
+GATYS_NOTEBOOK = dataclasses.replace(
+    NEURAL_STYLE_PT,
+    content_weight=1.0,
+    style_weight=1e3,
+    tv_weight=0.0,
+    init="content",
+    steps=519,
+)
+"""leongatys/PytorchNeuralStyleTransfer @ be6c8e2b, NeuralStyleTransfer.ipynb.
+
+mse(relu4_2) + Σ_l 1e3/c² · mean((FᵀF/n − A)²) = mse + 1e3 · Σ_l ms_l; no total variation. From the
+content image; 520 evaluations of L-BFGS with fixed steps.
+"""
+GATYS_2016 = dataclasses.replace(
+    NEURAL_STYLE_PT,
+    content_weight=0.5,
+    content_reduction="sum",
+    style_weight=250.0,
+    style_layers=_FIFTHS,
+    gram_normalization="positions",
+    tv_weight=0.0,
+    pooling="avg",
+    noise_std=50.0,
+    steps=500,
+    optimizer="lbfgs",
+    history_size=20,
+)
+"""Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016.
+
+Equations 1, 4, 5 and 7 with alpha = 1, beta = 1e3 (the paper's alpha/beta of 1e-3) and w_l = 1/5:
+½ Σ (F − P)² + 1e3 · Σ_l ⅕ · E_l, E_l = Σ (FᵀF − A)² / (4 c² n²); average pooling, no total
+variation, white noise. Each image is divided by its own n, as styles have their own size.
+The paper scales VGG-19 to a mean activation of 1, and does not say how noise and L-BFGS were set.
+"""
+GORDIC = dataclasses.replace(
+    NEURAL_STYLE_PT,
+    content_weight=1e5,
+    style_weight=3e4,
+    style_layers=_FIFTHS,
+    style_reduction="sum",
+    tv_weight=1.0,
+    convention="torchvision-255",
+    init="content",
+    steps=1000,
+    optimizer="lbfgs",
+)
+"""gordicaleksa/pytorch-neural-style-transfer @ a244dc61, neural_style_transfer.py.
+
+1e5 · mse(relu4_2) + 3e4 · ⅕ Σ_l Σ (G − A)² + Σ|dx| + Σ|dy|. Feeds torchvision's weights, trained on
+[0, 1], with RGB · 255 − (123.675, 116.28, 103.53) (utils.py:12). Its content layer is called
+conv4_2, but a ReLU in place follows. From the content image; its L-BFGS searches for strong Wolfe
+points, for which ours stands in.
+"""
+CROWSON = Recipe(
+    scales=1,
+    scale_ratio=2**0.5,
+    scale_detail=False,
+    bounds="none",
+    content_layers=_RELU4_2,
+    style_layers=_first_of_blocks(*(weight / 341 for weight in (256, 64, 16, 4, 1))),
+    content_weight=0.015,
+    style_weight=1.0,
+    style_loss="wasserstein",
+    tv_weight=2.0,
+    variation="nine-point",
+    convention="edge-first",
+    optimizer="adam",
+    learning_rate=0.02,
+    adam_b2=0.99,
+    steps=1000,
+)
+"""crowsonkb/style-transfer-pytorch @ e7e2c713, style_transfer.py.
+
+0.015 · mse(relu4_2) + Σ_l w_l · W2²/c + 2 · TV, w_l = (256, 64, 16, 4, 1) / 341 (lines 316-322), W2
+the Wasserstein distance of normal distributions (149-180, see `styles.wasserstein_distance`), TV
+that of `variation.nine_point_variation` on the image; conv1_1 padded by the image's edge (39).
+From the content image, Adam at 0.02 with b2 = 0.99. It has a pyramid of sizes, clamps every
+iterate and returns their moving average, which this does not.
+"""
+KERAS = dataclasses.replace(
+    NEURAL_STYLE_PT,
+    content_layers=(("relu5_2", 1.0),),
+    content_weight=2.5e-8,
+    content_reduction="sum",
+    style_weight=1e-6 / 36,
+    style_layers=_FIFTHS,
+    gram_normalization="pixels",
+    style_reduction="sum",
+    tv_weight=1e-6,
+    variation="power",
+    init="content",
+    optimizer="sgd",
+    learning_rate=100 / 255**2,
+    schedule="exponential",
+    decay=0.96**40,
+    steps=4000,
+)
+"""keras-io examples/generative/neural_style_transfer.py @ 0896b2e6.
+
+2.5e-8 · Σ (F − P)² at relu5_2 + 1e-6 · ⅕ Σ_l Σ (FᵀF − A)² / (4 · 3² · pixels²) + 1e-6 · Σ (dx² +
+dy²)^1.25, the last without the last row and column. Channels (3) and pixels are the image's,
+not the layer's. From the content image; gradient descent at 100, times 0.96 every 100 of 4000
+steps (in the 0-255 of its input). It forces the style to the content's size; here each
+image is divided by its own pixels, the same where sizes agree.
+"""
+ANISHATHALYE = dataclasses.replace(
+    NEURAL_STYLE_PT,
+    style_weight=500.0,
+    style_layers=_FIFTHS,
+    tv_weight=100.0,
+    variation="mean-squared",
+    pooling="max-ceil",
+    noise_std=0.256,
+    optimizer="adam",
+    learning_rate=10 / 255,
+    steps=1000,
+)
+"""anishathalye/neural-style @ d0a11487, stylize.py.
+
+5 · mse(relu4_2) + 500 · ⅕ Σ_l ms_l + 100 · (mean(dx²) + mean(dy²)); TensorFlow's SAME pooling,
+which rounds sizes up. Noise of std 0.256; Adam at 10 of 255, 1000 steps.
+"""
+presets: Mapping[str, Recipe] = {
+    "default": Recipe(),
+    "neural-style": NEURAL_STYLE,
+    "neural-style-pt": NEURAL_STYLE_PT,
+    "gatys-notebook": GATYS_NOTEBOOK,
+    "gatys-2016": GATYS_2016,
+    "gordic": GORDIC,
+    "crowson": CROWSON,
+    "keras": KERAS,
+    "anishathalye": ANISHATHALYE,
+}
+"""Named recipes; `default` is what the command line uses."""
+EXPECTED_WEIGHTS: Mapping[str, str] = {
+    "neural-style": "vgg19",
+    "neural-style-pt": "vgg19",
+    "gatys-notebook": "vgg19",
+    "gatys-2016": "vgg19",
+    "gordic": "vgg19-torchvision",
+    "crowson": "vgg19-torchvision",
+    "keras": "vgg19",
+    "anishathalye": "vgg19",
+}
+"""The weights that a preset's program uses; with others its numbers are not comparable."""
+
+
+def preset(name: str) -> Recipe:
+    """Look up a named recipe.
+
+    Raises:
+      JaxstyleError: no recipe of that name; the message lists them.
+    """
+    if name not in presets:
+        raise JaxstyleError(f"preset {name!r} does not exist; choose from {', '.join(presets)}")
+    return presets[name]
+
+
+def weights_notice(name: str | None, weights_name: str) -> str | None:
+    """The line to show when a preset is used with other weights than its program's."""
+    expected = EXPECTED_WEIGHTS.get(name or "")
+    if expected is None or weights_name == expected:
+        return None
+    return (
+        f"preset {name!r} is made for the weights {expected!r}, not {weights_name!r}: its numbers "
+        f"are not those of the original; see `jaxstyle weights fetch {expected}`"
+    )

@@ -1,0 +1,499 @@
+"""`Recipe`: every setting of a run, its default, its range and the words that explain it.
+
+This is the one place where a default is decided: the command line builds its flags from
+these fields, Python callers and grid files use the same names.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxstyle.config.choices import (
+    BOUNDS,
+    COLOR_MATCHES,
+    GRAM_NORMALIZATIONS,
+    INPUTS,
+    LOSSES_OF_MEANS,
+    OPTIMIZERS,
+    POOLINGS,
+    PRECISIONS,
+    PRECONDITIONERS,
+    REDUCTIONS,
+    SCHEDULES,
+    STYLE_LOSSES,
+    VARIATIONS,
+)
+from jaxstyle.config.defaults import (
+    DEFAULT_HISTORY_SIZE,
+    DEFAULT_LEARNING_RATES,
+    DEFAULT_STRENGTH,
+    MAX_HISTORY_SIZE,
+    MAX_SCALES,
+    MIN_HISTORY_SIZE,
+    PYRAMID_SIDE,
+    SCALE_SIDE,
+    STYLE_DEFAULTS,
+    TERM_DEFAULTS,
+    style_factor,
+)
+from jaxstyle.config.layers import LayerWeights, check_layers, format_layers, layer_weights
+from jaxstyle.config.validation import LARGEST_INTEGER as _LARGEST_INTEGER
+from jaxstyle.config.validation import WHOLE, blend_weights, is_file_name, mask_pairs
+from jaxstyle.config.validation import check_integer as _check_integer
+from jaxstyle.config.validation import check_number as _check_number
+from jaxstyle.config.validation import is_traced as _is_traced
+from jaxstyle.errors import JaxstyleError, shortened
+
+if TYPE_CHECKING:
+    from jaxstyle.nn.network import Network
+
+
+def _setting(default: Any, help: str, **metadata: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+def _term_weight(name: str, what: str) -> Any:
+    normalized, other = (getattr(TERM_DEFAULTS[kind], name) for kind in (True, False))
+    return _setting(None, f"{what}; default: {normalized:g}, or {other:g} likewise.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one stylization; immutable, hashable, compared by value.
+
+    Also a pytree: numbers that only scale the objective or the steps are its leaves,
+    so changing them never recompiles and grids may `vmap` over them; what shapes the
+    program (layers, pooling, optimizer, history size) is static.
+
+    Raises:
+      JaxstyleError: a value outside its range; the message names field, value and range.
+    """
+
+    content_layers: LayerWeights = _setting(
+        (("relu4_2", 1.0),),
+        "Layers that keep the content, comma-separated `layer[:weight]`; `all` = every layer.",
+    )
+    style_layers: LayerWeights | None = _setting(
+        None,
+        "Layers whose Gram matrices carry the style, written likewise; default: "
+        f"{format_layers(TERM_DEFAULTS[True].style_layers)} for networks normalized as `compact` "
+        "is, weighed alike for others.",
+    )
+    strength: float | None = _setting(
+        None,
+        "How much of the style: 0 is the photograph, 1 the painting's texture with hints of the "
+        "photograph; in the place of --content-weight and --style-weight, whose defaults are those "
+        f"of {DEFAULT_STRENGTH:g}.",
+    )
+    content_weight: float | None = _term_weight(
+        "content_weight", "alpha, weight of the content term"
+    )
+    style_weight: float | None = _term_weight("style_weight", "beta, weight of the style term")
+    tv_weight: float | None = _term_weight("tv_weight", "Weight of the total variation")
+    style_blend: tuple[float, ...] | None = _setting(
+        None,
+        "Weights of several style images, one each, comma-separated; only their ratios count; "
+        "default: equal.",
+        metavar="X,X",
+    )
+    style_scale: float = _setting(
+        1.0,
+        "Size of the style images: their longest side is X times what it would be; beyond 1 "
+        "enlarges them, up to 8.",
+    )
+    content_mask: str | None = _setting(
+        None,
+        "Gray image that says where the content is kept: white as without it, black not at all.",
+        metavar="FILE",
+    )
+    mask: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "Gray images, white where a style goes to in the output and where it is taken from in "
+        "the style image; once a style, in their order; `-` for the whole.",
+        metavar="REGION STYLE_REGION",
+    )
+    preserve_color: str = _setting(
+        "none",
+        "Keep the content's colors: paint the luminance alone, or give the style the content's "
+        "colors before.",
+        choices=COLOR_MATCHES,
+    )
+    style_loss: str = _setting(
+        "gram", "What is compared of the style, layer by layer.", choices=STYLE_LOSSES
+    )
+    gram_normalization: str = _setting(
+        "elements",
+        "What Gram matrices are divided by: elements or positions of the map, or pixels.",
+        choices=GRAM_NORMALIZATIONS,
+    )
+    style_reduction: str = _setting(
+        "mean", "How squared differences of Gram matrices are put together.", choices=REDUCTIONS
+    )
+    content_reduction: str = _setting(
+        "mean", "How squared differences of features are put together.", choices=REDUCTIONS
+    )
+    variation: str = _setting("absolute", "Form of the total variation.", choices=VARIATIONS)
+    pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
+    convention: str | None = _setting(
+        None,
+        "How images become the network's input, where not as the weights say: as in the programs "
+        "that presets follow.",
+        choices=tuple(INPUTS),
+    )
+    init: str = _setting("content", "Initial image: `content`, `noise`, `style` or an image file.")
+    noise_std: float = _setting(
+        1.0,
+        "Standard deviation of the initial noise, on the 0-255 scale of the network's input; "
+        "with --bounds soft the start is then brought into [0, 1].",
+    )
+    noise_blend: float = _setting(
+        0.0, "Share of noise in the initial image: (1 - X) of --init and X of noise."
+    )
+    seed: int = _setting(0, "Seed of the initial noise.")
+    size: int = _setting(512, "Longest side of the output in pixels; 0 keeps the content image's.")
+    upscale: bool = _setting(False, "Let --size enlarge a smaller content image.")
+    steps: int = _setting(180, "Optimizer steps; of each scale.")
+    scales: int | None = _setting(
+        None,
+        "Sizes at which the image is optimized one after the other, up to --size; default: as many "
+        f"as leave {SCALE_SIDE} pixels on the longer side of the first.",
+    )
+    scale_ratio: float = _setting(2.0, "Each size of --scales is X times the one before.")
+    scale_detail: bool = _setting(
+        True,
+        "At each larger scale, add the detail of the initial image that the smaller one lacked.",
+    )
+    pyramid: int | None = _setting(
+        None,
+        "Resolutions at which the style is compared, each half the one before; default: down to "
+        f"{PYRAMID_SIDE} pixels on the longer side, or 1 where --scales 1 is given.",
+    )
+    average: float | None = _setting(
+        None,
+        "Give the mean of all steps' images instead of the best one, a step's share falling by "
+        "this factor with every later step.",
+    )
+    optimizer: str = _setting("lbfgs", "How the image descends.", choices=OPTIMIZERS)
+    learning_rate: float | None = _setting(
+        None,
+        "Step size of first-order methods, in image units (0..1); default: "
+        + ", ".join(f"{name} {rate:g}" for name, rate in DEFAULT_LEARNING_RATES.items())
+        + ".",
+    )
+    schedule: str = _setting(
+        "constant", "How the learning rate falls over the run.", choices=SCHEDULES
+    )
+    decay: float = _setting(
+        0.01, "Fraction of the learning rate that a schedule but `constant` ends at."
+    )
+    momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
+    adam_b2: float = _setting(0.999, "Decay of the second moment of the optimizer `adam`.")
+    history_size: int | None = _setting(
+        None,
+        "Pairs that L-BFGS keeps; each takes the memory of two images; default: "
+        f"{DEFAULT_HISTORY_SIZE}, or as many as memory allows, at least {MIN_HISTORY_SIZE}.",
+    )
+    preconditioner: str = _setting(
+        "spectrum",
+        "What the optimizer `lbfgs` starts from: the spectrum of images, or `none`.",
+        choices=PRECONDITIONERS,
+    )
+    bounds: str = _setting(
+        "soft",
+        "How the image's values are kept in [0, 1]: by a change of variables, or `none` until it "
+        "is saved.",
+        choices=BOUNDS,
+    )
+    tile: int = _setting(
+        0,
+        "Compute the network on tiles of N pixels a side, exactly, for images too large for "
+        "memory; 0: on the whole image.",
+    )
+
+    remat: bool = _setting(
+        False,
+        "Save memory: keep only what goes from block to block of the network, and compute each "
+        "again for the gradient.",
+    )
+    precision: str = _setting(
+        "tf32",
+        "Numbers in the network: products by TF32 on GPUs that have it (elsewhere float32; TPUs "
+        "bfloat16), float32 everywhere, or bfloat16 maps. Losses and the optimizer are float32's.",
+        choices=PRECISIONS,
+    )
+
+    def __post_init__(self) -> None:
+        for name in _LAYERS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, layer_weights(getattr(self, name), name))
+        for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
+            self._number(name, low=0, open=name == "learning_rate")
+        if self.strength is not None:
+            self._number("strength", low=0, high=1)
+            for name in ("content_weight", "style_weight"):
+                if getattr(self, name) is not None:
+                    raise JaxstyleError(
+                        f"strength: {self.strength!r} and {name} {getattr(self, name)!r} are two "
+                        "ways to say one thing; give one of them"
+                    )
+        self._number("average", low=0, high=0.9999)
+        if self.style_blend is not None:
+            object.__setattr__(self, "style_blend", blend_weights(self.style_blend))
+        self._number("style_scale", low=0, open=True, high=8)
+        self._number("scale_ratio", low=1, open=True, high=16)
+        self._number("noise_std", low=0)
+        self._number("noise_blend", low=0, high=1)
+        if self.content_mask is not None and not is_file_name(self.content_mask):
+            raise JaxstyleError(f"content_mask: {self.content_mask!r} is not the name of a file")
+        object.__setattr__(self, "mask", mask_pairs(self.mask))
+        self._number("decay", low=0, open=True, high=1)
+        self._number("momentum", low=0, high=1)
+        self._number("adam_b2", low=0, high=1)
+        for name, low, high in (
+            ("steps", 1, _LARGEST_INTEGER),
+            ("size", 0, _LARGEST_INTEGER),
+            ("history_size", 1, MAX_HISTORY_SIZE),
+            ("seed", 0, _LARGEST_INTEGER),
+            ("tile", 0, _LARGEST_INTEGER),
+            ("scales", 1, MAX_SCALES),
+            ("pyramid", 1, MAX_SCALES),
+        ):
+            if getattr(self, name) is not None or name not in _CHOSEN:
+                value = _check_integer(name, getattr(self, name), low=low, high=high)
+                object.__setattr__(self, name, value)
+        for name in ("upscale", "remat", "scale_detail"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise JaxstyleError(f"{name}: {shortened(value)} is neither True nor False")
+            object.__setattr__(self, name, bool(value))
+        for field in dataclasses.fields(self):
+            choices = field.metadata.get("choices")
+            value = getattr(self, field.name)
+            if choices and value not in choices and value is not field.default:
+                raise JaxstyleError(
+                    f"{field.name}: {value!r} does not exist; choose from {', '.join(choices)}"
+                )
+        if self.style_loss != "gram" and (
+            self.gram_normalization != "elements" or self.style_reduction != "mean"
+        ):
+            raise JaxstyleError(
+                f"style_loss: {self.style_loss!r} has no Gram matrix; gram_normalization and "
+                "style_reduction belong to 'gram' and stay as they are"
+            )
+        if self.tile and not self.in_parts:
+            raise JaxstyleError(
+                f"tile: {self.tile} does not work with style_loss {self.style_loss!r} and pooling "
+                f"{self.pooling!r}; tiles need a loss of means over positions and a pooling that "
+                "drops odd rows; use tile 0"
+            )
+        if self.mask and self.style_loss not in LOSSES_OF_MEANS:
+            raise JaxstyleError(
+                f"mask: regions do not work with style_loss {self.style_loss!r}, which is no mean "
+                "over positions; choose another style loss"
+            )
+        # Each on its own: the weights of equal layers cannot be compared under a trace.
+        if self.content_layers == () and self.style_layers == ():
+            raise JaxstyleError(
+                "content_layers and style_layers are both empty; name at least one layer"
+            )
+
+    def _number(self, name: str, **bounds: Any) -> None:
+        """Check a number, and keep it as Python's; None stays where it is the default."""
+        value = getattr(self, name)
+        if value is not None or getattr(type(self), name) is not None:
+            object.__setattr__(self, name, _check_number(name, value, **bounds))
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the objective can be computed on parts of an image, by summing up theirs."""
+        return self.style_loss in LOSSES_OF_MEANS and self.pooling != "max-ceil"
+
+    def resolved(self, network: "Network") -> "Recipe":
+        """Fill in what depends on the optimizer and the network, and check the layers.
+
+        `all` becomes the ReLUs of every convolution that `network` holds; weights of the terms,
+        a learning rate and a history size of `None` become those of the network and the optimizer.
+
+        Raises:
+          JaxstyleError: a layer that the network does not have.
+        """
+        if not hasattr(network, "params"):
+            raise JaxstyleError(
+                f"network: {shortened(network)} is no network; load one with jaxstyle.load_network"
+            )
+        changes: dict[str, Any] = {
+            name: value
+            for name, value in self._term_defaults(network.normalized).items()
+            if getattr(self, name) is None
+        }
+        if self.strength is not None:
+            changes["style_weight"] *= style_factor(self.strength)
+            changes["strength"] = None
+        for name in _LAYERS:
+            expanded: dict[str, float] = {}
+            for layer, weight in changes.get(name, getattr(self, name)):
+                if layer != "all":
+                    expanded[layer] = weight
+                    continue
+                for held in network.layers:
+                    # A layer that is also named keeps its own weight, before `all` or after.
+                    expanded.setdefault(held.replace("conv", "relu"), weight)
+            check_layers(network, list(expanded), argument=name)
+            changes[name] = tuple(expanded.items())
+        if self.learning_rate is None:
+            changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
+        if self.history_size is None:
+            changes["history_size"] = DEFAULT_HISTORY_SIZE
+        found = dataclasses.replace(self, **changes)
+        weights = (found.content_weight, found.style_weight, found.tv_weight)
+        if not any(_is_traced(weight) or weight for weight in weights):
+            raise JaxstyleError(
+                "content_weight, style_weight and tv_weight are all 0, so that there is nothing to "
+                "optimize; give one of them"
+            )
+        return found
+
+    def updated(self, settings: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe with some settings changed.
+
+        A strength takes the place of the weights; where the recipe has weights of its own, as
+        presets have, it scales that of the style.
+
+        Raises:
+          JaxstyleError: a value out of range, or a strength beside a weight.
+        """
+        strength = settings.get("strength")
+        if strength is not None and self.style_weight is not None:
+            # Checks the range, and that no weight is given beside it.
+            Recipe(**{k: v for k, v in settings.items() if k == "strength" or k.endswith("weight")})
+            weight = self.style_weight * style_factor(strength)
+            settings = {**settings, "strength": None, "style_weight": weight}
+        elif self.strength is not None and {"content_weight", "style_weight"} & set(settings):
+            settings = {"strength": None, **settings}
+        return dataclasses.replace(self, **settings)
+
+    def _term_defaults(self, normalized: bool) -> dict[str, Any]:
+        defaults = TERM_DEFAULTS[normalized]._asdict()
+        if self.style_loss in STYLE_DEFAULTS:
+            weights, layers = STYLE_DEFAULTS[self.style_loss]
+            defaults |= {"style_weight": weights[normalized], "style_layers": layers}
+        return defaults
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all scales together; of one where the number of scales is still open."""
+        return self.steps * (self.scales or 1)
+
+    def seen_by(self, network: "Network") -> "Network":
+        """Return the network with the input convention and the precision that the recipe asks
+        for."""
+        changes = INPUTS[self.convention] if self.convention else {}
+        convention = dataclasses.replace(network.convention, **changes)
+        return dataclasses.replace(network, convention=convention, precision=self.precision)
+
+    def for_program(self) -> "Recipe":
+        """Strip what does not shape the programs of a run, so that it does not key them either."""
+        colors = "luminance" if self.preserve_color == "luminance" else "none"
+        return dataclasses.replace(
+            self,
+            init="content",
+            noise_blend=0.0,
+            upscale=False,
+            style_blend=None,
+            style_scale=1.0,
+            preserve_color=colors,
+            # That there are masks does shape them, but not what the files are called.
+            content_mask=self.content_mask and WHOLE,
+            mask=((WHOLE, WHOLE),) * len(self.mask),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in _LAYERS:
+            values[name] = None if values[name] is None else dict(values[name])
+        if self.style_blend is not None:
+            values["style_blend"] = list(self.style_blend)
+        values["mask"] = [list(pair) for pair in self.mask]
+        return values
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Recipe":
+        """Read back what `as_dict` gave, also from a file that anyone may have written.
+
+        Raises:
+          JaxstyleError: a setting that does not exist, of the wrong type or out of range.
+        """
+        hints = typing.get_type_hints(cls)
+        for name, value in settings.items():
+            if name not in hints:
+                raise JaxstyleError(
+                    f"{name!r}: not a setting of a recipe; there are {', '.join(hints)}"
+                )
+            kinds = set(typing.get_args(hints[name])) or {hints[name]}
+            if name in _LAYERS:
+                kinds = (kinds & {type(None)}) | {str, dict}
+            elif name == "style_blend":
+                kinds = {type(None), str, list}
+            elif name == "mask":
+                kinds = {list}
+            elif float in kinds:
+                kinds |= {int}
+            if type(value) not in kinds:
+                named: dict[Any, str] = {list: "a list of pairs"} if name == "mask" else {}
+                named |= {float: "a number", bool: "true or false", int: "a whole number"}
+                wanted = next((n for kind, n in named.items() if kind in kinds), "a text")
+                raise JaxstyleError(
+                    f"{name}: {shortened(value)} is of the wrong type; give {wanted}"
+                )
+        return cls(**settings)
+
+    # The split into traced numbers and static structure (see the class docstring).
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        layers = [getattr(self, name) for name in _LAYERS]
+        weights = [None if pairs is None else tuple(w for _, w in pairs) for pairs in layers]
+        names = tuple(None if pairs is None else tuple(l for l, _ in pairs) for pairs in layers)
+        numbers = tuple(getattr(self, name) for name in _NUMBERS)
+        structure = tuple(getattr(self, name) for name in _STRUCTURE)
+        return (weights, numbers), (names, structure)
+
+    @classmethod
+    def tree_unflatten(cls, structure: tuple[Any, ...], numbers: tuple[Any, ...]) -> "Recipe":
+        # Around `__init__`: what is not a number has no value to check.
+        recipe = object.__new__(cls)
+        (names, static), (weights, values) = structure, numbers
+        layers = tuple(
+            None if n is None else tuple(zip(n, w, strict=True))
+            for n, w in zip(names, weights, strict=True)
+        )
+        fields = _LAYERS + _NUMBERS + _STRUCTURE
+        for name, value in zip(fields, (*layers, *values, *static), strict=True):
+            object.__setattr__(recipe, name, value)
+        return recipe
+
+
+_LAYERS = ("content_layers", "style_layers")
+_NUMBERS = (
+    "content_weight",
+    "style_weight",
+    "tv_weight",
+    "noise_std",
+    "seed",
+    "size",
+    "steps",
+    "learning_rate",
+    "decay",
+    "momentum",
+    "adam_b2",
+    "average",
+)
+_STRUCTURE = tuple(
+    field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS
+)
+_CHOSEN = ("history_size", "scales", "pyramid")
+"""Whole numbers that may be None: chosen for the network or the images of a run."""

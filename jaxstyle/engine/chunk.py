@@ -1,0 +1,358 @@
+"""The compiled programs of a run: its start, a chunk of steps, values of images.
+
+Weights, targets and the recipe's numbers are arguments: closed over, they would be folded as
+constants for minutes. Batch elements are mapped here, and devices share them or the rows of an
+image.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.problem import Problem
+from jaxstyle.images.color_transfer import with_chroma
+from jaxstyle.images.pixel_range import BOUNDS
+from jaxstyle.losses.objective import Objective, Targets, Terms, make_objective
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.sharding import BatchSharding, Layout, SpatialSharding
+from jaxstyle.nn.tiling import part
+from jaxstyle.nn.vgg import accelerated
+from jaxstyle.optim.base import blank
+from jaxstyle.optim.registry import carried, is_flat, make_optimizer
+
+
+class Best(NamedTuple):
+    """The best point so far."""
+
+    position: jax.Array
+    loss: jax.Array
+    terms: Terms
+
+
+class Mean(NamedTuple):
+    """The mean of the images so far, each step's share falling by a factor with every later."""
+
+    total: jax.Array
+    weight: jax.Array
+
+    def add(self, image: jax.Array, decay: Any) -> "Mean":
+        """Count one more image."""
+        return Mean(decay * self.total + (1 - decay) * image, decay * self.weight + (1 - decay))
+
+
+class Carry(NamedTuple):
+    """What a chunk takes from the one before."""
+
+    state: Any
+    best: Best
+    """What the run gives: the best point, or, where it averages, the mean."""
+    spent: jax.Array
+    """Evaluations at smaller scales."""
+    mean: Mean | None = None
+
+
+Numbers = tuple[jax.Array, Terms]
+"""Loss and terms after each step."""
+
+
+class Axes(NamedTuple):
+    """What of a batch has a batch axis besides the images: 0, or None where batch elements share
+    it."""
+
+    targets: int | None
+    recipe: int | None
+
+
+Arguments = tuple[Network, Targets, Recipe]
+
+
+def common_arguments(problem: Problem) -> tuple[Arguments, Axes | None]:
+    """Return the programs' common arguments and, for a batch, their batch axes."""
+    network = problem.recipe.seen_by(problem.network)
+    # Devices that share rows exchange single rows; windows would want more of them.
+    if not isinstance(problem.layout, SpatialSharding):
+        layers = tuple({**problem.targets.content, **problem.targets.style})
+        parts = part(network, layers, *problem.size, tile=problem.recipe.tile)
+        network = accelerated(network, layers, *parts)
+    if len(problem.start.shape) == 3:
+        return (network, problem.targets, problem.recipe.for_program()), None
+    recipe = problem.recipe.for_program()
+    if problem.elements:
+        # On the host: a number a batch element is no work for the device.
+        recipe = jax.tree.map(
+            lambda *numbers: np.stack([_number(n) for n in numbers]),
+            *(element.for_program() for element in problem.elements),
+        )
+    axes = Axes(0 if problem.own_targets else None, 0 if problem.elements else None)
+    return (network, problem.targets, recipe), axes
+
+
+def _number(value: Any) -> np.ndarray:
+    return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
+
+
+def _elements(function: Any, axes: Axes | None, layout: Layout | None) -> Any:
+    """Map `function(shared, targets, recipe, x)` over batch elements."""
+    if axes is None:
+        return function
+    mapped = jax.vmap(function, in_axes=(None, *axes, 0))
+    return layout.mapped(mapped, (None, *axes, 0)) if isinstance(layout, BatchSharding) else mapped
+
+
+def _objective(
+    network: Network, targets: Targets, recipe: Recipe, rows: SpatialSharding | None
+) -> Objective:
+    """Return the objective of what the optimizer moves (`bounds`)."""
+    of_image = make_objective(network, targets, recipe, rows=rows)
+    return lambda position: of_image(BOUNDS[recipe.bounds].image(position))
+
+
+@partial(jax.jit, static_argnames=("axes", "layout"))
+def values(
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    image: jax.Array,
+    *,
+    axes: Axes | None,
+    layout: Layout | None,
+) -> tuple[jax.Array, Terms]:
+    """Evaluate the objective of an image, or of a batch of them."""
+    rows = layout if isinstance(layout, SpatialSharding) else None
+
+    def value(
+        network: Network, targets: Targets, recipe: Recipe, image: jax.Array
+    ) -> tuple[jax.Array, Terms]:
+        return make_objective(network, targets, recipe, rows=rows)(image)
+
+    return _elements(value, axes, layout)(network, targets, recipe, image)
+
+
+def _kept(carry: Carry, layout: Layout | None) -> Carry:
+    """Keep the state where its image is: nothing else says so of what starts as zeros."""
+    return (
+        layout.keep(carry, carry.best.position.shape[1])
+        if isinstance(layout, SpatialSharding)
+        else carry
+    )
+
+
+@partial(jax.jit, static_argnames=("shape", "axes", "layout"))
+def init_carry(
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    start: jax.Array,
+    *,
+    shape: tuple[int, ...],
+    axes: Axes | None,
+    layout: Layout | None,
+) -> Carry:
+    """Begin the optimizer at the initial image of `shape`, or at a batch of them.
+
+    A start of another size is resized. Where the optimizer is flat nothing is evaluated: the first
+    of `advance`'s steps does.
+    """
+    rows = layout if isinstance(layout, SpatialSharding) else None
+
+    def init(network: Network, targets: Targets, recipe: Recipe, start: jax.Array) -> Carry:
+        if start.shape != shape:
+            start = jax.image.resize(start, shape, "lanczos3")
+        # A copy, as the carry is donated and the caller keeps the start.
+        position = jnp.copy(BOUNDS[recipe.bounds].position(start))
+        optimizer = make_optimizer(recipe, rows=rows)
+        if is_flat(recipe):
+            state = blank(optimizer, position, Terms(*[jnp.zeros(())] * len(Terms._fields)))
+        else:
+            state = optimizer.init(_objective(network, targets, recipe, rows), position)
+        # Typed as steps will leave it, or the second chunk would be compiled anew (optax's search).
+        state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
+        point, mean = state.point, None
+        if recipe.average is not None:
+            mean = Mean(jnp.zeros_like(position), jnp.zeros(()))
+            if not is_flat(recipe):
+                mean = mean.add(BOUNDS[recipe.bounds].image(position), recipe.average)
+        best = Best(point.position, point.value, point.aux)
+        return Carry(state, best, jnp.zeros((), jnp.int32), mean)
+
+    return _kept(_elements(init, axes, layout)(network, targets, recipe, start), layout)
+
+
+@partial(jax.jit, static_argnames=("detailed", "shape"))
+def enlarged(
+    image: jax.Array,
+    before: jax.Array,
+    start: jax.Array,
+    *,
+    detailed: tuple[bool, ...],
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """Return where a larger scale starts: the result of the smaller one, resized.
+
+    Where an image is `detailed` the difference between its initial image at this scale and the
+    resized one of the smaller scale is added: the detail that the smaller scale could not hold,
+    which would otherwise have to be found again from the content's deep features.
+
+    Args:
+      image: result of the smaller scale, `[h, w, 3]`, or a batch of them.
+      before: initial images of the smaller scale.
+      start: initial images of this one.
+      detailed: a flag for each image.
+      shape: of the result.
+    """
+
+    def resized(x: jax.Array) -> jax.Array:
+        return jax.image.resize(x, shape, "lanczos3")
+
+    flags = jnp.asarray(detailed).reshape(-1, 1, 1, 1)[(...,) if len(shape) == 4 else 0]
+    return resized(image) + jnp.where(flags, start - resized(before), 0)
+
+
+@partial(jax.jit, static_argnames=("axes", "layout"))
+def transfer_state(
+    recipe: Recipe,
+    before: Carry,
+    begun: Carry,
+    spent: jax.Array,
+    *,
+    axes: Axes | None,
+    layout: BatchSharding | None,
+) -> Carry:
+    """Return a scale that has begun what the optimizer of the one before knows.
+
+    Args:
+      recipe: of both.
+      before: where the smaller scale ended.
+      begun: the larger one's start, evaluated.
+      spent: evaluations up to the end of the smaller one.
+      axes: of the batch.
+      layout: of its batch elements.
+    """
+
+    def given(_: None, __: None, recipe: Recipe, of: tuple[Carry, Carry, jax.Array]) -> Carry:
+        before, begun, spent = of
+        state = carried(before.state, begun.state, recipe)
+        return begun._replace(state=state, spent=spent)
+
+    return _elements(given, axes, layout)(None, None, recipe, (before, begun, spent))
+
+
+@partial(jax.jit, static_argnames=("axes", "layout", "most"), donate_argnums=(3,))
+def run_chunk(
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    carry: Carry,
+    num_steps: ArrayLike,
+    *,
+    axes: Axes | None,
+    layout: Layout | None,
+    most: int,
+) -> tuple[Carry, jax.Array, Terms]:
+    """Run `num_steps` steps, at most `most`: an argument, so that a last, shorter chunk compiles
+    nothing. The numbers of each step are in the first `num_steps` of `most` places."""
+    rows = layout if isinstance(layout, SpatialSharding) else None
+
+    def steps(
+        shared: tuple[Network, ArrayLike], targets: Targets, recipe: Recipe, carry: Carry
+    ) -> tuple[Carry, Numbers]:
+        network, num_steps = shared
+        objective, bounds = _objective(network, targets, recipe, rows), BOUNDS[recipe.bounds]
+        optimizer = make_optimizer(recipe, rows=rows)
+
+        def step(index: jax.Array, so_far: tuple[Carry, Numbers]) -> tuple[Carry, Numbers]:
+            carry, numbers = so_far
+            state, info = optimizer.step(objective, carry.state)
+            point, best = state.point, carry.best
+            # A value that is not a number is never better, so a diverged run keeps its best.
+            better = (point.value < best.loss) | (carry.state.evaluations == 0)
+            candidate = Best(point.position, point.value, point.aux)
+            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
+            image = bounds.image(point.position)
+            mean = carry.mean and carry.mean.add(image, recipe.average)
+            found = info.value, info.aux
+            numbers = jax.tree.map(lambda all, one: all.at[index].set(one), numbers, found)
+            return _kept(Carry(state, best, carry.spent, mean), layout), numbers
+
+        one = carry.best.loss, carry.best.terms
+        empty = jax.tree.map(lambda number: jnp.zeros(most, number.dtype), one)
+        after, numbers = jax.lax.fori_loop(0, num_steps, step, (carry, empty))
+        if after.mean is None:
+            return after, numbers
+        position = bounds.position(after.mean.total / after.mean.weight)
+        loss, terms = objective(position)
+        # Of a run that diverged the last mean that was an image.
+        finite, mean = jnp.isfinite(loss), Best(position, loss, terms)
+        best = jax.tree.map(lambda new, old: jnp.where(finite, new, old), mean, carry.best)
+        return after._replace(best=best), numbers
+
+    carry, (losses, terms) = _elements(steps, axes, layout)(
+        (network, num_steps), targets, recipe, carry
+    )
+    return carry, losses, terms
+
+
+def started(
+    arguments: Arguments,
+    start: jax.Array,
+    *,
+    shape: tuple[int, ...],
+    axes: Axes | None,
+    layout: Layout | None,
+    most: int,
+) -> tuple[Carry, jax.Array, Terms]:
+    """Begin at an image and evaluate it, in the program that `advance` is."""
+    carry = init_carry(*arguments, start, shape=shape, axes=axes, layout=layout)
+    if is_flat(arguments[2]):
+        made: tuple[Carry, jax.Array, Terms] = run_chunk(
+            *arguments, carry, 1, axes=axes, layout=layout, most=most
+        )
+        return made
+    best = carry.best
+    return carry, best.loss[..., None], jax.tree.map(lambda term: term[..., None], best.terms)
+
+
+@partial(jax.jit, static_argnames=("bounds",))
+def as_saved(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> jax.Array:
+    """Return the image that a position stands for, clipped as a file needs it.
+
+    Args:
+      position: what the optimizer moves.
+      chroma: the image whose colors it takes, if any.
+      bounds: key of `BOUNDS`.
+    """
+    image = BOUNDS[bounds].image(position)
+    return jnp.clip(image, 0, 1) if chroma is None else with_chroma(image, chroma)
+
+
+def carry_form(problem: Problem) -> Any:
+    """Return the pytree of shapes and types that a `RunState.carry` of this problem's last scale
+    has."""
+    arguments, axes = common_arguments(problem)
+    make = partial(init_carry, shape=problem.start.shape[-3:], axes=axes, layout=problem.layout)
+    return jax.eval_shape(make, *arguments, problem.start)
+
+
+def lowered(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
+    """Lower the program that runs a chunk of a problem's last scale, whose arrays may be mere
+    shapes.
+
+    Args:
+      problem: leaves may be `jax.ShapeDtypeStruct`s.
+      chunk_size: most steps a chunk.
+
+    Returns:
+      What `compile()` turns into a program that tells its memory.
+    """
+    arguments, axes = common_arguments(problem)
+    form = carry_form(problem)
+    if problem.layout is not None:
+        form = problem.layout.form(form, problem.size[1])
+    return run_chunk.lower(
+        *arguments, form, chunk_size, axes=axes, layout=problem.layout, most=chunk_size
+    )

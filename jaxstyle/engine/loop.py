@@ -1,0 +1,302 @@
+"""The descent: from an initial image to a stylized one, in compiled chunks of steps.
+
+`iterates` is a generator that runs the optimizer on the device and yields an image and its
+numbers between chunks, one scale after another. Bars, snapshots, early stopping and files live in
+the loop of the caller.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle.engine import heap
+from jaxstyle.engine.chunk import (
+    Carry,
+    as_saved,
+    common_arguments,
+    enlarged,
+    run_chunk,
+    started,
+    transfer_state,
+)
+from jaxstyle.engine.divergence import diverged
+from jaxstyle.engine.problem import Problem
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.losses.objective import Terms
+from jaxstyle.nn.sharding import SpatialSharding, readable
+
+
+class History(NamedTuple):
+    """The objective after each step, arrays `[steps + 1]` (batch element first in a batch)."""
+
+    step: np.ndarray
+    """0 is the initial image."""
+    loss: np.ndarray
+    content: np.ndarray
+    style: np.ndarray
+    tv: np.ndarray
+
+
+class Iterate(NamedTuple):
+    """What `iterates` yields between chunks. In a batch every array has the batch axis first."""
+
+    step: int
+    image: jax.Array | np.ndarray
+    """The best image so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved. The mean
+    so far where the recipe averages. On the host where several devices share one image."""
+    loss: np.ndarray
+    """Of the best image so far, before the clipping that `bounds` of "none" need."""
+    terms: Terms
+    evaluations: np.ndarray
+    """Evaluations of the objective and its gradient so far."""
+    history: History
+    """Of the steps since the last iterate."""
+    compile_seconds: float
+    """Spent on tracing and compiling since the last iterate."""
+    run_seconds: float
+    """Spent on running since the last iterate."""
+    carry: Any = None
+    """Everything on the device; valid until the generator goes on (`run_state` keeps it)."""
+
+
+class RunState(NamedTuple):
+    """Where a run stands between two chunks, on the host: all that it takes to go on."""
+
+    step: int
+    carry: Any
+    """State of the optimizer and best point, in a pytree of the form `carry_form` gives."""
+    history: History
+    """From step 0 on."""
+    compile_seconds: float
+    run_seconds: float
+
+
+def iterates(
+    problem: Problem,
+    *,
+    chunk_size: int | None = None,
+    first: int | None = None,
+    state: RunState | None = None,
+    until: int | None = None,
+) -> Iterator[Iterate]:
+    """Run the optimizer, yielding the initial image and then one iterate a chunk.
+
+    The loop may stop at any time; the last iterate holds the best image. Everything stays
+    on the device but the numbers. The last scale ends early when every batch element has diverged.
+
+    With several scales it goes through all of them, smallest first, and steps are counted on: the
+    images of iterates grow, and losses are each of their own scale's objective.
+
+    Args:
+      problem: from `prepare`.
+      chunk_size: steps a chunk; fewer in the last if it does not divide the recipe's steps. Chosen
+        from the image's size if not given.
+      first: steps of the first chunk, to see something soon; it compiles nothing of its own.
+      state: where an earlier run of this problem stood (`run_state`): it goes on from there as if
+        it had never stopped; the first iterate is then that of `state`, with all its history.
+      until: step to stop after, as if the caller had; the last step of all scales if not given.
+        The recipe's steps stay what a schedule goes by.
+
+    Yields:
+      `Iterate` at step 0 (or `state.step`), after `first` steps, at the multiples of `every`, and
+      at the end of each scale.
+
+    Raises:
+      JaxstyleError: `every` or `first` below 1.
+    """
+    for name, value in (("every", chunk_size), ("first", first)):
+        if value is not None and value < 1:
+            raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
+    latest = None
+    until = problem.recipe.total_steps if until is None else until
+    lowest = scale_at(problem, state.step) if state else 0
+    for level in range(lowest, max(lowest, scale_at(problem, until)) + 1):
+        for iterate in _descend(
+            problem, level, latest, chunk_size=chunk_size, first=first, state=state, until=until
+        ):
+            yield iterate
+        latest, state = iterate, None
+
+
+def scale_at(problem: Problem, step: int) -> int:
+    """Return the place in `Problem.scales` of the scale that a step belongs to."""
+    return min(max(0, -(-step // problem.recipe.steps) - 1), len(problem.coarse_levels))
+
+
+def measured_from(problem: Problem, level: int) -> int:
+    """Return the step whose loss is what divergence at a scale is measured by.
+
+    The start of a larger scale is no step, so its first step stands for it.
+    """
+    return level * problem.recipe.steps + min(level, 1)
+
+
+def _descend(
+    problem: Problem,
+    level: int,
+    latest: Iterate | None,
+    *,
+    chunk_size: int | None,
+    first: int | None,
+    state: RunState | None,
+    until: int,
+) -> Iterator[Iterate]:
+    """Run one scale: from `state`, from the start, or from the last iterate of the scale before."""
+    scale, end = problem.scales[level], min((level + 1) * problem.recipe.steps, until)
+    usual = default_chunk_size(scale.start)
+    chunk_size = chunk_size or usual
+    # One program for all chunks that are no longer than usual.
+    most = max(chunk_size, usual)
+    arguments, axes = common_arguments(scale)
+    layout = scale.layout
+    clock = _Clock()
+    begun = partial(
+        started, arguments,
+        shape=scale.start.shape[-3:], axes=axes, layout=layout, most=most,
+    )  # fmt: skip
+
+    # A call returns when its program is traced, compiled and queued; waiting is running.
+    if state is not None:
+        carry = _on_device(state, scale)
+        latest = _iterate(scale, carry, state.step, state.history, clock)._replace(
+            compile_seconds=state.compile_seconds, run_seconds=state.run_seconds
+        )
+        yield latest
+        # What the caller does meanwhile is no part of the run.
+        clock.lap()
+    elif latest is None:
+        carry, loss, terms = begun(scale.start)
+        latest = _iterate(scale, carry, 0, (1, loss, terms), clock)
+        yield latest
+        clock.lap()
+    else:
+        assert not isinstance(layout, SpatialSharding), "refused by prepare"
+        larger = enlarged(
+            latest.image, problem.scales[level - 1].start, scale.start,
+            detailed=scale.detailed, shape=scale.start.shape,
+        )  # fmt: skip
+        small: Any = larger, np.asarray(latest.evaluations, np.int32)
+        small = layout.place_state(small, scale.size[1]) if layout else small
+        carry, *_ = begun(small[0])
+        carry = transfer_state(
+            arguments[2], latest.carry, carry, small[1], axes=axes, layout=layout
+        )
+    done = latest.step
+    known = latest.history
+    losses = known.loss[..., known.step >= measured_from(problem, level)]
+    gone = np.zeros(scale.start.shape[:-3], bool)
+    initial = None
+    while True:
+        if losses.shape[-1]:
+            initial = losses[..., 0] if initial is None else initial
+            gone = gone | diverged(initial, losses)
+        if done >= end or (level == len(problem.coarse_levels) and gone.all()):
+            return
+        # On multiples of `every`, also from a state that is not on one.
+        num_steps = min(
+            chunk_size - done % chunk_size, end - done, chunk_size if done else first or chunk_size
+        )
+        carry, *numbers = run_chunk(
+            *arguments, carry, num_steps, axes=axes, layout=layout, most=most
+        )
+        done += num_steps
+        before, latest = latest, _iterate(scale, carry, done, (num_steps, *numbers), clock)
+        if gone.any():
+            latest = _without(gone, before, latest)
+        losses = latest.history.loss
+        yield latest
+        clock.lap()
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
+        return elapsed
+
+
+def _on_device(state: RunState, scale: Problem) -> Carry:
+    """Copy a kept state to the devices: the carry is donated and the caller keeps the state."""
+    if scale.layout is None:
+        return jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
+    return scale.layout.place_state(jax.tree.map(np.array, state.carry), scale.size[1])
+
+
+def _iterate(
+    scale: Problem,
+    carry: Carry,
+    step: int,
+    past: History | tuple[int, jax.Array, Terms],
+    clock: _Clock,
+) -> Iterate:
+    """Read what donation will invalidate before the next chunk is queued.
+
+    `past` is the history since the last iterate, or so many of the numbers given, up to `step`.
+    """
+    compile_seconds = clock.lap()
+    if compile_seconds > 0.1:
+        heap.trim()
+    image: Any = as_saved(carry.best.position, scale.chroma, bounds=scale.recipe.bounds)
+    image = (
+        scale.layout.fetch(image) if isinstance(scale.layout, SpatialSharding) else readable(image)
+    )
+    best = carry.best
+    numbers: Any = () if isinstance(past, History) else past[1:]
+    loss, best_terms, evaluations, spent, numbers = jax.device_get(
+        readable((best.loss, best.terms, carry.state.evaluations, carry.spent, numbers))
+    )
+    if not isinstance(past, History):
+        count, (losses, terms) = past[0], numbers
+        of_steps = (values[..., :count] for values in (losses, *terms))
+        past = History(np.arange(step + 1 - count, step + 1), *of_steps)
+    return Iterate(
+        step, image, loss, best_terms, evaluations + spent, past, compile_seconds,
+        clock.lap(), carry,
+    )  # fmt: skip
+
+
+def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
+    """Leave the batch elements that have diverged as they were: alone they would have ended
+    there."""
+
+    def kept(old: Any, new: Any) -> Any:
+        elements = np.reshape(gone, np.shape(gone) + (1,) * (np.ndim(new) - np.ndim(gone)))
+        return (jnp if isinstance(new, jax.Array) else np).where(elements, old, new)
+
+    return latest._replace(
+        image=kept(before.image, latest.image),
+        loss=kept(before.loss, latest.loss),
+        terms=Terms(*map(kept, before.terms, latest.terms)),
+        evaluations=kept(before.evaluations, latest.evaluations),
+    )
+
+
+def run_state(seen: Sequence[Iterate]) -> RunState:
+    """Take a run's state to the host, to be kept and gone on from.
+
+    Args:
+      seen: the iterates so far, in order; the last one still with its `carry`.
+    """
+    joined = [np.concatenate(parts, -1) for parts in zip(*(i.history for i in seen), strict=True)]
+    return RunState(
+        step=seen[-1].step,
+        carry=jax.device_get(seen[-1].carry),
+        history=History(*joined),
+        compile_seconds=sum(i.compile_seconds for i in seen),
+        run_seconds=sum(i.run_seconds for i in seen),
+    )
+
+
+def default_chunk_size(start: ArrayLike) -> int:
+    """Choose the steps a chunk: five, fewer for images so large that a person would wait."""
+    pixels = int(np.prod(np.shape(start)[:-1]))
+    return max(1, min(5, 2**20 // pixels))

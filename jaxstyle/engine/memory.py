@@ -1,0 +1,310 @@
+"""What a run needs in memory, told by its compiled program, against what is free."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import psutil
+
+from jaxstyle.config.choices import LBFGS_OPTIMIZERS
+from jaxstyle.config.defaults import DEFAULT_HISTORY_SIZE, MIN_HISTORY_SIZE
+from jaxstyle.config.layers import smallest_side, split_layer
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.chunk import lowered
+from jaxstyle.engine.problem import Problem, rows_over
+from jaxstyle.engine.targets import compute_targets
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.nn.geometry import receptive_margin
+from jaxstyle.nn.network import Network
+
+# Of the free memory: the rest is for the system, the compiler and the images' files.
+USABLE = 0.9
+# Pixels above which programs are not compiled but extrapolated: indices would pass 32 bits.
+_COMPILED = 2**24
+# Bytes a pixel of a pair: a move and a change of gradient.
+_PAIR = 2 * 3 * 4
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class Plan(NamedTuple):
+    """The memory of a run and what the device has."""
+
+    width: int
+    height: int
+    batch: int
+    needed: int
+    """Bytes of the compiled program, its arguments and results, and the images beside it."""
+    free: int | None
+    """Bytes that the device can still give; None where it does not tell."""
+    largest: int | None
+    """Longest side, of the same proportions, that fits into `USABLE` of what is free."""
+    history_size: int | None = None
+    """Pairs of L-BFGS that this is for; None for other optimizers."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run fits; true where the device does not tell."""
+        return self.free is None or self.needed <= USABLE * self.free
+
+
+def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1) -> Plan:
+    """Compile a run for images of a size, without making any, and read its memory.
+
+    Args:
+      height: pixels of the image.
+      width: likewise. The style image is taken to be as large.
+      recipe: the settings; `tile`, `remat`, `precision`, `history_size`, `optimizer` and the
+        layers matter. A history size of None is as large as memory allows, within the recipe's
+        bounds, and `largest` is with the least.
+      network: weights; only their shapes are used.
+      batch: initial images in the program.
+
+    Returns:
+      `Plan`.
+
+    Raises:
+      JaxstyleError: an image too small for a layer, or a number below 1.
+    """
+    for name, value in (("height", height), ("width", width), ("batch", batch)):
+        if value < 1:
+            raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
+    open = _is_open(recipe)
+    recipe = recipe.resolved(network)
+    needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
+    free = free_bytes()
+    largest = None
+    assert recipe.history_size is not None, "resolved above"
+    pairs = recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else None
+    if free is not None:
+        pixels = min(height * width, _COMPILED)
+        line = _Line.through(pixels, height / width, recipe, network, batch)
+        if open:
+            pairs = _pairs(needed, free, height * width * batch)
+            saved = recipe.history_size - pairs, recipe.history_size - MIN_HISTORY_SIZE
+            needed -= saved[0] * _PAIR * height * width * batch
+            line = line._replace(slope=line.slope - saved[1] * _PAIR * batch)
+        room = max(0.0, USABLE * free - line.constant) / line.slope
+        # Whole sixteens, as one number is not more exact than that.
+        largest = int(math.sqrt(room * max(height / width, width / height))) // 16 * 16
+    return Plan(width, height, batch, needed, free, largest or None, pairs)
+
+
+def _is_open(recipe: Recipe) -> bool:
+    return recipe.history_size is None and recipe.optimizer in LBFGS_OPTIMIZERS
+
+
+def _pairs(needed: int, free: int, pixels: int) -> int:
+    """Take as many pairs from what `DEFAULT_HISTORY_SIZE` need as memory lacks."""
+    excess = math.ceil(max(0, needed - USABLE * free) / (_PAIR * pixels))
+    return max(MIN_HISTORY_SIZE, DEFAULT_HISTORY_SIZE - excess)
+
+
+def fit(
+    height: int,
+    width: int,
+    *,
+    recipe: Recipe,
+    network: Network,
+    batch: int = 1,
+    devices: int = 1,
+) -> Recipe:
+    """Choose a history size left open, and raise before a run that would die for want of memory.
+
+    Quick where it is clear that all fits.
+
+    Args:
+      height: of the image.
+      width: likewise.
+      recipe: the settings.
+      network: weights.
+      batch: initial images.
+      devices: how many share the batch, or the rows of one image.
+
+    Returns:
+      The recipe; with a history size where fewer pairs fit than usual.
+
+    Raises:
+      JaxstyleError: it does not fit; the message has the largest size that does.
+    """
+    free = free_bytes()
+    if devices > 1:
+        return _fit_share(height, width, recipe, network, batch, devices, free)
+    bound = upper_bound(
+        height, width, recipe=recipe.resolved(network), network=network, batch=batch
+    )
+    if free is None or bound < USABLE * free:
+        return recipe
+    found = plan(height, width, recipe=recipe, network=network, batch=batch)
+    if not found.fits:
+        raise JaxstyleError(f"size: {advice(found, recipe)}")
+    return _with_pairs(recipe, found.history_size)
+
+
+def _with_pairs(recipe: Recipe, pairs: int | None) -> Recipe:
+    if not _is_open(recipe) or pairs == DEFAULT_HISTORY_SIZE:
+        return recipe
+    return dataclasses.replace(recipe, history_size=pairs)
+
+
+def _fit_share(
+    height: int,
+    width: int,
+    recipe: Recipe,
+    network: Network,
+    batch: int,
+    devices: int,
+    free: int | None,
+) -> Recipe:
+    if free is None:
+        return recipe
+    asked, recipe = recipe, recipe.resolved(network)
+    if jax.devices()[0].platform == "cpu":
+        free //= devices  # They are one machine's.
+    if batch > 1:
+        batch = -(-batch // devices)
+    else:
+        # A device needs what an image of its rows needs, up to the neighbors' few.
+        height = rows_over(jax.devices()[:devices], height, recipe).padded // devices
+    bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
+    if bound < USABLE * free:
+        return asked
+    needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
+    assert recipe.history_size is not None, "resolved above"
+    pairs = recipe.history_size
+    if _is_open(asked):
+        pairs = _pairs(needed, free, height * width * batch)
+        needed -= (recipe.history_size - pairs) * _PAIR * height * width * batch
+    if needed > USABLE * free:
+        ways = ["a smaller --size", "more --devices", *([] if recipe.tile else ["--tile 512"])]
+        raise JaxstyleError(
+            f"size: each of {devices} devices needs {gigabytes(needed)} of memory and "
+            f"{gigabytes(free)} are free; use {', '.join(ways)} or several of them"
+        )
+    return _with_pairs(asked, pairs)
+
+
+def advice(plan: Plan, recipe: Recipe) -> str:
+    """Say in a line why a plan does not fit, and the ways out."""
+    assert plan.free is not None
+    many = f"{plan.batch} images" if plan.batch > 1 else "an image"
+    ways = []
+    if plan.largest:
+        ways.append(f"--size {plan.largest}")
+    if not recipe.tile:
+        ways.append("--tile 512")
+    if plan.history_size is not None and plan.history_size > MIN_HISTORY_SIZE:
+        ways.append(f"--history-size {MIN_HISTORY_SIZE}")
+    if not recipe.remat and not recipe.tile:
+        ways.append("--remat")
+    if plan.batch > 1:
+        ways.append("a smaller --batch")
+    return (
+        f"{many} of {plan.width}x{plan.height} needs {gigabytes(plan.needed)} of memory and "
+        f"{gigabytes(plan.free)} are free; use {', '.join(ways) or 'a machine with more'}"
+        + (" or several of them" if len(ways) > 1 else "")
+    )
+
+
+def needed_bytes(
+    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+) -> int:
+    """Compile a run's program from shapes alone and add up what it keeps."""
+    if height * width > _COMPILED:
+        line = _Line.through(_COMPILED, height / width, recipe, network, batch)
+        return int(line.constant + line.slope * height * width)
+    # Without what is only of this run's images: their number here is one style.
+    recipe = dataclasses.replace(recipe.for_program(), content_mask=None, mask=())
+    image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
+    targets = jax.eval_shape(
+        lambda network, content, style: compute_targets(network, content, [style], recipe),
+        shapes, image, image,
+    )  # fmt: skip
+    several = (batch,) if batch > 1 else ()
+    start = jax.ShapeDtypeStruct((*several, *image.shape), jnp.float32)
+    program = program_bytes(Problem(shapes, targets, recipe, start))  # type: ignore[arg-type]
+    # Beside it: content, style and the start, and the best image on its way to the host.
+    return int(program + (2 + 2 * batch) * 12 * height * width)
+
+
+def program_bytes(problem: Problem, *, chunk_size: int = 1) -> int:
+    """Compile a problem's program and add up its arguments, results and temporaries."""
+    found: Any = lowered(problem, chunk_size=chunk_size).compile().memory_analysis()
+    return int(
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+        + found.temp_size_in_bytes
+    )
+
+
+def upper_bound(
+    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+) -> int:
+    """Bound the bytes from above without compiling: every activation kept, and its derivative."""
+    pixels = height * width
+    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    cell = smallest_side(names)
+    margin = receptive_margin(network.topology, names)
+    side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width)
+    seen = min(pixels, (side + cell) ** 2)
+    floats = 0.0
+    for name in network.layers:
+        channels = network.params[name]["bias"].shape[0]
+        floats += 4 * channels * seen / 4 ** (int(name[4]) - 1)
+    assert recipe.history_size is not None, "resolved"
+    images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
+    floats = batch * (floats + 3 * images * pixels)
+    for layer, _ in recipe.content_layers:
+        name = split_layer(layer)[0]
+        channels = network.params[name]["bias"].shape[0]
+        floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
+    return int(4 * floats + 3 * weights)
+
+
+def free_bytes() -> int | None:
+    """Read what the first device can still give; of a CPU, the machine's or container's memory."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        if "bytes_limit" not in stats:
+            return None
+        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+def gigabytes(count: float) -> str:
+    """Write bytes for a person."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+class _Line(NamedTuple):
+    """Bytes as a function of the pixels: a constant part and one that grows with them."""
+
+    constant: float
+    slope: float
+
+    @classmethod
+    def through(
+        cls, pixels: int, aspect: float, recipe: Recipe, network: Network, batch: int
+    ) -> "_Line":
+        """Draw the line through the programs of two sizes, the larger of about `pixels`."""
+        points = []
+        for area in (max(pixels, 128**2) // 2, max(pixels, 128**2)):
+            width = round(math.sqrt(area / aspect))
+            height = max(1, area // width)
+            needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
+            points.append((height * width, needed))
+        (x0, y0), (x1, y1) = points
+        slope = (y1 - y0) / (x1 - x0)
+        return cls(y0 - slope * x0, slope)

@@ -1,0 +1,338 @@
+"""From images and a recipe to a `Problem`: sized, with targets and initial images."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle import images
+from jaxstyle.config import pytree as _pytree  # noqa: F401
+from jaxstyle.config.choices import INITS
+from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.sizes import (
+    ImageLike,
+    as_image,
+    as_images,
+    output_size,
+    pyramid_levels,
+    resolve_scales,
+    style_images,
+)
+from jaxstyle.engine.targets import compute_targets
+from jaxstyle.errors import JaxstyleError, shortened
+from jaxstyle.images import color_transfer
+from jaxstyle.losses.masks import Masks
+from jaxstyle.losses.objective import Targets
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.preprocessing import Preprocessing
+from jaxstyle.nn.sharding import BatchSharding, Devices, Layout, SpatialSharding, put, shared_by
+
+
+class Problem(NamedTuple):
+    """What a run needs, ready for the device."""
+
+    network: Network
+    targets: Targets
+    recipe: Recipe
+    """Resolved."""
+    start: jax.Array
+    """Initial image `[h, w, 3]`, or a batch of them `[k, h, w, 3]`."""
+    elements: tuple[Recipe, ...] | None = None
+    """One recipe a batch element if they differ in numbers (`stack`); `recipe` is that of the
+    first."""
+    own_targets: bool = False
+    """Whether `targets` have a batch axis too, instead of one set for all batch elements."""
+    chroma: jax.Array | None = None
+    """The image whose colors the result takes, `[h, w, 3]`, or one a batch element as with
+    `targets`."""
+    coarse_levels: tuple["Problem", ...] = ()
+    """With several scales the problems of the smaller ones, smallest first; the `start` of the
+    first is where the run starts."""
+    detailed: tuple[bool, ...] = ()
+    """For each initial image, whether larger scales add its fine detail (`scale_detail`)."""
+    layout: Layout | None = None
+    """How batch elements, or the image's rows, are shared out over several devices (`spread`)."""
+
+    @property
+    def scales(self) -> tuple["Problem", ...]:
+        """The problems of all scales, smallest first."""
+        return (*self.coarse_levels, self._replace(coarse_levels=()))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images, without the rows that a layout adds."""
+        height, width = self.start.shape[-3:-1]
+        return (self.layout.height if isinstance(self.layout, SpatialSharding) else height), width
+
+
+def prepare(
+    content: ImageLike,
+    styles: ImageLike | Sequence[ImageLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    start: ArrayLike | str | None = None,
+    elements: Sequence[ArrayLike | str] | None = None,
+    masks: Masks | None = None,
+    targets: Targets | Sequence[Targets] | None = None,
+    devices: Devices = None,
+) -> Problem:
+    """Size the images, compute the targets and paint the initial image or images.
+
+    Args:
+      content: RGB `[h, w, 3]` in [0, 1]; brought to `recipe.size` (0: left as it is).
+      styles: one such image or several, each of any size; see `style_size`.
+      recipe: the settings; resolved here.
+      network: weights.
+      start: initial image, resized to the output, or a name (`initial_image`);
+        `recipe.init` if not given.
+      elements: a batch instead: one start a batch element, images and names mixed as you like;
+        batch element i has seed `recipe.seed + i`.
+      masks: see `compute_targets`.
+      targets: those of an earlier problem with the same images, layers and sizes, to share them;
+        with several scales one each, as in `Problem.scales`; on one device only.
+      devices: how many of `jax.devices()`, `"all"`, or a list of them: batch elements are shared
+        out over them, or without batch elements the rows of the one image.
+
+    Returns:
+      `Problem`, to be given to `iterates`.
+
+    Raises:
+      JaxstyleError: what does not fit, by name.
+    """
+    if not isinstance(recipe, Recipe):
+        raise JaxstyleError(
+            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
+        )
+    recipe = recipe.resolved(network)
+    devices = shared_by(devices, 1 if elements is None else len(elements))
+    content = as_image(content, "content")
+    if elements is None and len(devices) > 1 and recipe.scales is None:
+        # Devices that share the rows of one image hold only one resolution of it.
+        recipe = dataclasses.replace(recipe, scales=1)
+    loaded = as_images(styles)
+    recipe = resolve_scales(recipe, content.shape, [style.shape for style in loaded])
+    assert recipe.scales is not None, "resolved above"
+    if elements is None and len(devices) > 1 and recipe.scales > 1:
+        raise JaxstyleError(
+            f"devices: {len(devices)} do not share the rows of one image through several scales "
+            f"(scales {recipe.scales}); use one device, one scale, or a batch"
+        )
+    shared = (targets,) if isinstance(targets, Targets) else targets
+    problems = [
+        _at_scale(
+            content, loaded, recipe=recipe, network=network, start=start, elements=elements,
+            masks=masks, targets=None if shared is None else shared[number], level=level,
+            devices=devices,
+        )
+        for number, level in enumerate(reversed(range(recipe.scales)))
+    ]  # fmt: skip
+    problem = problems[-1]._replace(coarse_levels=tuple(problems[:-1]))
+    return problem if elements is None else spread(problem, devices)
+
+
+def _at_scale(
+    original: np.ndarray,
+    styles: ImageLike | Sequence[ImageLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    start: ArrayLike | str | None,
+    elements: Sequence[ArrayLike | str] | None,
+    masks: Masks | None,
+    targets: Targets | None,
+    level: int,
+    devices: Sequence[jax.Device],
+) -> Problem:
+    """Prepare one scale of a problem; `level` counts the scales above it."""
+    height, width = original.shape[:2]
+    content = images.resize(original, *output_size(height, width, recipe, level=level))
+    shrunk = style_images(styles, recipe, level=level)
+    rows = None
+    if elements is None and len(devices) > 1:
+        rows = rows_over(devices, content.shape[0], recipe)
+        network = put(network, rows.on_all)
+    if targets is None:
+        targets = compute_targets(
+            network, jnp.asarray(content), shrunk, recipe, masks=masks, rows=rows,
+            pyramid=pyramid_levels(recipe, [], level=level),
+        )  # fmt: skip
+
+    def painted(start: str, seed: int) -> jax.Array:
+        matched = color_transfer.MATCHES[recipe.preserve_color]
+        return initial_image(
+            start,
+            content=content,
+            style=matched(shrunk[0], jnp.asarray(content)) if start == "style" else shrunk[0],
+            convention=recipe.seen_by(network).convention,
+            noise_std=recipe.noise_std,
+            seed=seed,
+        )
+
+    def started(start: ArrayLike | str, seed: int) -> jax.Array:
+        if isinstance(start, str):
+            clean = painted(start, seed)
+        else:
+            clean = jnp.asarray(images.resize(as_image(start, "start"), *content.shape[:2]))
+        share = recipe.noise_blend
+        return (1 - share) * clean + share * painted("noise", seed) if share else clean
+
+    chroma = jnp.asarray(content) if recipe.preserve_color == "luminance" else None
+    if elements is None:
+        alone = started(recipe.init if start is None else start, recipe.seed)
+        if rows:
+            alone, chroma = rows.place(alone), None if chroma is None else rows.place(chroma)
+        return Problem(
+            network, targets, recipe, alone,
+            chroma=chroma, detailed=_detailed(recipe, [start]), layout=rows,
+        )  # fmt: skip
+    if not elements:
+        raise JaxstyleError("batch elements: no initial image was given; give at least one")
+    if recipe.seed + len(elements) > 2**31:
+        raise JaxstyleError(
+            f"seed: {recipe.seed} leaves too few seeds for {len(elements)} images; "
+            f"give at most {2**31 - len(elements)}"
+        )
+    seeds = range(recipe.seed, recipe.seed + len(elements))
+    batch = jnp.stack(
+        [started(element, seed) for element, seed in zip(elements, seeds, strict=True)]
+    )
+    return Problem(
+        network, targets, recipe, batch, chroma=chroma, detailed=_detailed(recipe, elements)
+    )
+
+
+def _detailed(recipe: Recipe, starts: Sequence[ArrayLike | str | None]) -> tuple[bool, ...]:
+    """Return for each start whether its fine detail is worth adding: not that of noise."""
+    names = [recipe.init if start is None else start for start in starts]
+    keep = recipe.scale_detail and not recipe.noise_blend
+    return tuple(keep and not (isinstance(name, str) and name == "noise") for name in names)
+
+
+def spread(problem: Problem, devices: Sequence[jax.Device]) -> Problem:
+    """Share out the batch elements of a batched problem over devices, one of them or as many as
+    divide them.
+
+    Raises:
+      JaxstyleError: the batch elements do not divide evenly.
+    """
+    if len(devices) == 1:
+        return problem
+    layout = BatchSharding.over(devices, len(problem.start))
+    targets, chroma = put(
+        (problem.targets, problem.chroma),
+        layout.by_element if problem.own_targets else layout.on_all,
+    )
+    return problem._replace(
+        network=put(problem.network, layout.on_all),
+        targets=targets,
+        start=layout.place(problem.start),
+        chroma=chroma,
+        coarse_levels=tuple(spread(scale, devices) for scale in problem.coarse_levels),
+        layout=layout,
+    )
+
+
+def rows_over(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> SpatialSharding:
+    """Share out the rows of an image over devices.
+
+    Raises:
+      JaxstyleError: the recipe's objective needs the whole of a map in one place.
+    """
+    if not recipe.in_parts:
+        raise JaxstyleError(
+            f"devices: the rows of one image are not shared out with style_loss "
+            f"{recipe.style_loss!r} and pooling {recipe.pooling!r}, which need whole maps in one "
+            "place; use one device, or a batch"
+        )
+    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    return SpatialSharding.over(devices, height, smallest_side(names) if names else 1)
+
+
+def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
+    """Make one problem of several, a batch element each: run as one vmapped program.
+
+    Args:
+      problems: unbatched, of one network and one size, with recipes that differ in numbers only
+        and have equally many steps.
+      own_targets: give each batch element its own targets; if not, those of the first problem serve
+        all.
+
+    Raises:
+      JaxstyleError: the problems do not fit one program.
+    """
+    first = problems[0]
+
+    def form(problem: Problem) -> tuple[Any, ...]:
+        shapes = jax.tree.map(jnp.shape, problem.targets)
+        structure = jax.tree.structure(problem.recipe.for_program())
+        return id(problem.network), problem.start.shape, problem.recipe.steps, structure, shapes
+
+    if first.start.ndim != 3 or any(form(problem) != form(first) for problem in problems):
+        raise JaxstyleError(
+            "problems: their network, image size, steps, layers or optimizers differ; batch "
+            "elements of one "
+            "program may differ in numbers and images only"
+        )
+    targets, chroma = first.targets, first.chroma
+    if own_targets:
+        targets, chroma = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves),
+            *((problem.targets, problem.chroma) for problem in problems),
+        )
+    start = jnp.stack([problem.start for problem in problems])
+    elements = tuple(problem.recipe for problem in problems)
+    coarse_levels = tuple(
+        stack(scales, own_targets=own_targets)
+        for scales in zip(*(problem.coarse_levels for problem in problems), strict=True)
+    )
+    return Problem(
+        first.network, targets, first.recipe, start, elements, own_targets, chroma, coarse_levels,
+        detailed=sum((problem.detailed for problem in problems), ()),
+    )  # fmt: skip
+
+
+def initial_image(
+    init: str,
+    *,
+    content: ArrayLike,
+    style: ArrayLike,
+    convention: Preprocessing,
+    noise_std: float,
+    seed: int,
+) -> jax.Array:
+    """Paint the image that the optimizer starts from, RGB of the content's shape.
+
+    Args:
+      init: `"content"` and `"style"` are those images (the style resized); `"noise"` is
+        normal noise around the network's mean color, as in the papers.
+      content: RGB `[h, w, 3]` in [0, 1].
+      style: RGB of any size.
+      convention: where the mean color comes from.
+      noise_std: standard deviation of the noise on the 0–255 scale.
+      seed: of the noise.
+
+    Raises:
+      JaxstyleError: another `init`: a file is the caller's to load.
+    """
+    content = jnp.asarray(content, jnp.float32)
+    if init == "content":
+        return content
+    if init == "style":
+        height, width = content.shape[:2]
+        return jnp.asarray(images.resize(np.asarray(style), height, width))
+    if init == "noise":
+        mean = np.asarray(convention.mean, np.float32) / np.float32(convention.scale)
+        if convention.channel_order == "bgr":
+            mean = mean[::-1]
+        noise = jax.random.normal(jax.random.key(seed), content.shape, jnp.float32)
+        return noise * (noise_std / 255) + mean
+    raise JaxstyleError(
+        f"init: {init!r} is none of {', '.join(INITS)}; to start from an image, load it "
+        "and give it as `start`"
+    )

@@ -1,0 +1,143 @@
+"""The result of a run: the best image, its loss terms, and when it diverged."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxstyle import images
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.chunk import common_arguments, values
+from jaxstyle.engine.divergence import diverged, only_rose
+from jaxstyle.engine.loop import History, Iterate, measured_from, scale_at
+from jaxstyle.engine.problem import Problem
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import StrPath
+from jaxstyle.losses.objective import Terms
+from jaxstyle.nn.sharding import readable
+
+
+class Result(NamedTuple):
+    """A finished image and how it came about."""
+
+    image: np.ndarray
+    """RGB `[h, w, 3]`, float32, in [0, 1]."""
+    loss: float
+    """Of `image` itself. The optimizer may leave [0, 1]; the history is of its own points."""
+    terms: Terms
+    initial_loss: float
+    initial_terms: Terms
+    history: History
+    steps: int
+    evaluations: int
+    compile_seconds: float
+    run_seconds: float
+    recipe: Recipe
+    """Every setting, resolved."""
+    diverged: bool = False
+    """Whether the run was stopped as its loss exploded, or made all its steps above the loss of its
+    start; `image` is still the best one seen."""
+
+    def save(self, path: StrPath, *, bit_depth: int = 8) -> None:
+        """Write the image, in the format of the path's ending; see `images.save_image`."""
+        images.save_image(path, self.image, argument="path", bit_depth=bit_depth)
+
+    def to_pil(self) -> Image.Image:
+        """Return the image as Pillow's, RGB of 8 bits."""
+        return Image.fromarray(np.rint(np.clip(self.image, 0, 1) * 255).astype(np.uint8))
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows."""
+        return images.encode_image(self.image, "PNG")
+
+
+def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
+    """Make results of the iterates seen so far, one a batch element; also after an interruption.
+
+    The image is clipped to [0, 1], as a file needs it, and its loss is that of the
+    clipped image (one more evaluation).
+
+    Args:
+      problem: what `iterates` was given.
+      seen: the iterates that it yielded, in order, at least one; earlier images are not used.
+
+    Raises:
+      JaxstyleError: no iterate.
+    """
+    if not seen:
+        raise JaxstyleError("seen: there is no iterate; give at least the first of `iterates`")
+    recipe, start = problem.recipe, problem.start
+    batched = start.ndim == 4
+    last = seen[-1]
+    level = scale_at(problem, last.step)
+    scale = problem.scales[level]
+    arguments, axes = common_arguments(scale)
+    image = scale.layout.place(last.image) if scale.layout else last.image
+    losses, terms = jax.device_get(
+        readable(values(*arguments, image, axes=axes, layout=scale.layout))
+    )
+    images = np.asarray(last.image)
+
+    def element(tree: Any, k: int) -> Any:
+        return jax.tree.map(lambda x: x[k], tree) if batched else tree
+
+    results = []
+    for k in range(len(start) if batched else 1):
+        parts = [History(i.history.step, *(element(h, k) for h in i.history[1:])) for i in seen]
+        first = measured_from(problem, level)
+        past, gone = until_divergence(parts, first)
+        if past.step[-1] == recipe.total_steps:
+            gone = gone or only_rose(past.loss[past.step >= first])
+        results.append(
+            Result(
+                image=element(images, k),
+                loss=float(element(losses, k)),
+                terms=Terms(*(float(element(term, k)) for term in terms)),
+                initial_loss=float(past.loss[0]),
+                initial_terms=Terms(*(float(term[0]) for term in past[2:])),
+                history=past,
+                steps=int(past.step[-1]),
+                evaluations=int(element(last.evaluations, k)),
+                compile_seconds=sum(i.compile_seconds for i in seen),
+                run_seconds=sum(i.run_seconds for i in seen),
+                recipe=problem.elements[k]
+                if problem.elements
+                else dataclasses.replace(recipe, seed=recipe.seed + k),
+                diverged=gone,
+            )
+        )
+    return results
+
+
+def until_divergence(parts: Sequence[History], first: int) -> tuple[History, bool]:
+    """Join a batch element's history up to the chunk of its last scale in which it diverges.
+
+    However long the others of its batch go on.
+
+    Args:
+      parts: a chunk each, from step 0.
+      first: step whose loss is what the scale is measured by.
+    """
+    kept: list[History] = []
+    initial, gone = None, False
+    for part in parts:
+        kept.append(part)
+        losses = part.loss[part.step >= first]
+        if losses.size:
+            initial = losses[0] if initial is None else initial
+            if gone := bool(diverged(initial, losses)):
+                break
+    return History(*map(np.concatenate, zip(*kept, strict=True))), gone
+
+
+def seen(run: Iterator[Iterate]) -> list[Iterate]:
+    """Exhaust a run, keeping of each iterate but the last only the numbers."""
+    seen: list[Iterate] = []
+    for iterate in run:
+        if seen:
+            seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
+        seen.append(iterate._replace(carry=None))
+    return seen

@@ -1,0 +1,242 @@
+"""The size that each image of a run has, and what may be an image at all."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from PIL import Image
+
+from jaxstyle import images
+from jaxstyle.config.defaults import MAX_SCALES, PYRAMID_SIDE, SCALE_SIDE
+from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.nn.geometry import receptive_margin
+from jaxstyle.nn.network import Network
+
+LEAST_PYRAMID_SIDE = 48
+"""Pixels that the shorter side has at least at the coarsest resolution of an image pyramid."""
+ImageLike = ArrayLike | Image.Image | os.PathLike[str] | str
+"""What is taken as an image: `[h, w, 3]` of uint8 or of floats in [0, 1], Pillow's, or a file."""
+OVERSHOOT = 0.25
+"""Filters and codecs leave [0, 1] by less than this; what leaves it further is of another range."""
+
+
+def as_image(image: ImageLike, argument: str) -> np.ndarray:
+    """Return an image as float32 `[h, w, 3]`, in [0, 1] unless it is a start, which may be
+    anywhere.
+
+    Raises:
+      JaxstyleError: what is no image, or of another range or layout; says how to convert it.
+    """
+    if isinstance(image, str | os.PathLike):
+        return images.load_image(image, argument=argument)
+    if isinstance(image, Image.Image):
+        return images.from_pil(image, argument=argument)
+    try:
+        array = np.asarray(image)
+    except ValueError:
+        # Rows of different lengths.
+        raise JaxstyleError(f"{argument}: the lists are no array; give RGB [h, w, 3]") from None
+    if array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise JaxstyleError(
+            f"{argument}: an array of shape {array.shape} is not an image; give RGB [h, w, 3]"
+            + _layout_advice(array.shape)
+        )
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / 255
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise JaxstyleError(
+            f"{argument}: an array of type {array.dtype} is not an image, as its range is "
+            "unknown; give uint8, or floats in [0, 1]"
+        )
+    if not np.isfinite(array).all():
+        raise JaxstyleError(f"{argument}: the image has values that are not finite; replace them")
+    if argument == "start":
+        return array.astype(np.float32)
+    low, high = float(array.min()), float(array.max())
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        if low >= 0:
+            advice = "values of 0 to 255 divided by 255" if high > 2.1 else f"divide by {high:.3g}"
+        elif -1 - OVERSHOOT < low and high < 1 + OVERSHOOT:
+            advice = "bring [-1, 1] there by x / 2 + 0.5"
+        else:
+            advice = "undo a normalization by x * std + mean"
+        raise JaxstyleError(
+            f"{argument}: the image has values from {low:.4g} to {high:.4g}; give RGB in [0, 1]: "
+            f"{advice}"
+        )
+    return np.clip(array, 0, 1).astype(np.float32)
+
+
+def _layout_advice(shape: tuple[int, ...]) -> str:
+    """Say how an array of a usual other layout becomes `[h, w, 3]`."""
+    if len(shape) == 4 and shape[0] == 1:
+        return ", x[0] of a batch of one"
+    if len(shape) == 3 and shape[0] == 3:
+        return ", x.transpose(1, 2, 0) of one with channels first"
+    if len(shape) == 3 and shape[-1] == 4:
+        return ", x[..., :3] of one with alpha"
+    return ", np.stack([x] * 3, -1) of a gray one" if len(shape) == 2 else ""
+
+
+def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe) -> str | None:
+    """The line to show when a content image is smaller than the size that was asked for.
+
+    Args:
+      shape: of the content image, height first.
+      size: asked for; None if the default is used.
+      recipe: its `upscale` is used.
+    """
+    height, width = shape[:2]
+    if not size or recipe.upscale or max(height, width) >= size:
+        return None
+    return f"the content image is {width}x{height}, and so is the output; --upscale enlarges it"
+
+
+def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
+    """Return the height and width of a run's image for a content image's.
+
+    Args:
+      height: pixels of the content image.
+      width: likewise.
+      recipe: its `size`, `upscale` and `scales` are used.
+      level: scales above the one that is asked for: each divides the sides by `scale_ratio`.
+
+    Raises:
+      JaxstyleError: a side would be shorter than any image's may be.
+    """
+    if recipe.size:
+        height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
+    small = tuple(max(1, round(side / recipe.scale_ratio**level)) for side in (height, width))
+    if level and min(small) < images.MIN_SIDE:
+        raise JaxstyleError(
+            f"scales: {recipe.scales} make the first image {small[1]}x{small[0]}, and both sides "
+            f"need {images.MIN_SIDE} pixels; use fewer"
+        )
+    return small[0], small[1]
+
+
+def resolve_scales(
+    recipe: Recipe, shape: tuple[int, ...], styles: Sequence[tuple[int, ...]]
+) -> Recipe:
+    """Return the recipe with its numbers of scales and of pyramid resolutions filled in.
+
+    Args:
+      recipe: its `scales` and `pyramid` may be None.
+      shape: of the content image as given, height first.
+      styles: of the style images as given.
+    """
+    scales = default_scales(recipe, shape) if recipe.scales is None else recipe.scales
+    pyramid = recipe.pyramid
+    if pyramid is None and recipe.scales != 1:
+        sizes = [style_size(style[0], style[1], recipe) for style in styles]
+        pyramid = pyramid_levels(recipe, [output_size(shape[0], shape[1], recipe), *sizes])
+    return dataclasses.replace(recipe, scales=scales, pyramid=pyramid or 1)
+
+
+def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
+    """Return the number of scales of a run whose recipe does not say it."""
+    longest = max(output_size(shape[0], shape[1], recipe))
+    ratio = math.log(longest / SCALE_SIDE) / math.log(recipe.scale_ratio)
+    return 1 + min(MAX_SCALES - 1, max(0, math.floor(ratio + 1e-9)))
+
+
+def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: int = 0) -> int:
+    """Return the number of resolutions at which the style of a run is compared.
+
+    Args:
+      recipe: its `pyramid` is used where it has one; 1 where it asks for one scale.
+      shapes: of the content and of all style images, height first, as the run has them.
+      level: scales above the one that is asked for; its images are smaller.
+    """
+    if recipe.pyramid is not None:
+        return max(1, recipe.pyramid - round(level * math.log2(recipe.scale_ratio)))
+    if recipe.scales == 1:
+        return 1
+    longest = min(max(height, width) for height, width, *_ in shapes)
+    shortest = min(min(height, width) for height, width, *_ in shapes)
+    halvings = min(math.log2(longest / PYRAMID_SIDE), math.log2(shortest / LEAST_PYRAMID_SIDE))
+    return 1 + max(0, math.floor(halvings))
+
+
+def as_images(styles: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
+    """Return one or several style images as a list of arrays (`picture`)."""
+    one = isinstance(styles, str | os.PathLike | Image.Image) or getattr(styles, "ndim", 4) < 4
+    several: Sequence[Any] = [styles] if one else styles  # type: ignore[assignment]
+    if not len(several):
+        raise JaxstyleError("style: no image was given; give at least one")
+    return [as_image(style, "style") for style in several]
+
+
+def style_images(
+    styles: ImageLike | Sequence[ImageLike], recipe: Recipe, *, level: int = 0
+) -> list[jax.Array]:
+    """Return one or several style images as a list, of the sizes that `style_size` gives."""
+    found = as_images(styles)
+    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in found]
+    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(found, sizes, strict=True)]
+
+
+def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
+    """Return a style image's height and width in a run.
+
+    Its longest side is that of the image, at most `recipe.size`, times `recipe.style_scale`, at
+    smaller scales shrunk as the output is (`output_size`).
+
+    Raises:
+      JaxstyleError: a side would be shorter than any image's may be.
+    """
+    longest = max(height, width)
+    if recipe.size:
+        longest = min(longest, recipe.size)
+    wanted = max(1, round(longest * recipe.style_scale / recipe.scale_ratio**level))
+    try:
+        return images.fitted(height, width, wanted, upscale=True)
+    except JaxstyleError as error:
+        if recipe.style_scale == 1 and not level:
+            raise JaxstyleError(f"style: {error}") from None
+        name, value = ("scales", recipe.scales) if level else ("style_scale", recipe.style_scale)
+        raise JaxstyleError(
+            f"{name}: {value:g} leaves too little of a style image of {width}x{height}, "
+            f"{wanted} pixels on its longer side (both need {images.MIN_SIDE}); give a larger one"
+        ) from error
+
+
+def small_style_notice(
+    sizes: Sequence[tuple[int, int]], recipe: Recipe, network: Network, *, shortest: int
+) -> str | None:
+    """The line to show when a style is smaller than what a position of its layers sees.
+
+    Nothing is said where the output is no larger: its statistics are then of the same kind.
+
+    Args:
+      sizes: height and width of the style images, as given.
+      recipe: resolved or not.
+      network: weights.
+      shortest: side of the output.
+    """
+    recipe = recipe.resolved(network)
+    layers = [layer for layer, weight in recipe.style_layers or () if weight]
+    for number, size in enumerate(sizes, start=1):
+        height, width = style_size(*size, recipe)
+        small = [l for l in layers if min(height, width) < min(_field(network, l), shortest)]
+        if small:
+            worst = max(small, key=lambda l: _field(network, l))
+            return (
+                f"style {number} is {width}x{height} pixels in this run, and a position of {worst} "
+                f"sees {_field(network, worst)}: most of its style there is of the image's edge; "
+                "use a larger image, a larger --style-scale or shallower layers"
+            )
+    return None
+
+
+def _field(network: Network, layer: str) -> int:
+    """Pixels a side that one position of a layer depends on."""
+    return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])

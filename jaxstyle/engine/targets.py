@@ -1,0 +1,279 @@
+"""What the objective compares with, computed once for a run: content features and styles."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.config.validation import WHOLE
+from jaxstyle.engine.sizes import pyramid_levels
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.images import color_transfer
+from jaxstyle.losses.masks import Masks, at_layers, fitted, halved_mask, normalized
+from jaxstyle.losses.objective import (
+    Maps,
+    StyleTargets,
+    Targets,
+    gram_factor,
+    halved,
+    seen,
+    statistic_of,
+)
+from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.preprocessing import preprocess
+from jaxstyle.nn.sharding import SpatialSharding
+from jaxstyle.nn.tiling import feature_maps, means
+
+
+def compute_targets(
+    network: Network,
+    content: jax.Array,
+    styles: Sequence[jax.Array],
+    recipe: Recipe,
+    *,
+    masks: Masks | None = None,
+    rows: SpatialSharding | None = None,
+    pyramid: int | None = None,
+) -> Targets:
+    """Compute the content features and the style Gram matrices of a recipe.
+
+    Args:
+      network: weights.
+      content: RGB `[h, w, 3]` in [0, 1], of the output's size.
+      styles: one or more RGB images `[h', w', 3]` in [0, 1], each of any size.
+      recipe: what shapes the objective is used, and the styles' blend and colors.
+      masks: concrete arrays, resized to their images; needed where the recipe names files.
+      rows: how the content's rows are shared out over devices; the styles' are likewise.
+      pyramid: resolutions at which the style is compared; the recipe's, or as many as suit the
+        images, if not given.
+
+    Returns:
+      `Targets`; A_l is the weighted mean over the styles, or, with region masks, one a style.
+
+    Raises:
+      JaxstyleError: no style, blend weights or masks that do not fit, a mask that leaves nothing at
+        a layer, an image too small for a layer.
+    """
+    recipe = recipe.resolved(network)
+    network = recipe.seen_by(network)
+    if not styles:
+        raise JaxstyleError("styles: no style image was given; give at least one")
+    blend = recipe.style_blend or (1.0,) * len(styles)
+    if len(blend) != len(styles):
+        raise JaxstyleError(
+            f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
+            f"{len(styles)} style images; give one a style"
+        )
+    masks = _checked(masks or Masks(), recipe, len(styles))
+    content_layers = tuple(layer for layer, _ in recipe.content_layers)
+    style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
+    content_weights = None
+    if masks.content is not None:
+        mask = fitted(masks.content, *content.shape[:2], argument="content_mask")
+        content_weights = _on_devices(
+            at_layers(mask, content_layers, pooling=recipe.pooling, argument="content_mask"), rows
+        )
+    if pyramid is None:
+        pyramid = pyramid_levels(recipe, [content.shape, *(style.shape for style in styles)])
+    if rows and pyramid > 1:
+        raise JaxstyleError(
+            f"pyramid: {pyramid} resolutions do not work where devices share the rows of one "
+            "image; use --pyramid 1, or one device"
+        )
+    matched = [color_transfer.MATCHES[recipe.preserve_color](style, content) for style in styles]
+    levels = [
+        _style_level(
+            network, content.shape, matched, style_layers, recipe, blend, masks, level, rows
+        )
+        for level in range(pyramid)
+    ]
+    region_weights = _region_weights(masks, content.shape, blend) if masks.regions else None
+    shown = seen(content, recipe)
+    maps = _content_features(
+        network, rows.place(shown) if rows else shown, content_layers,
+        pooling=recipe.pooling, tile=recipe.tile, height=rows and rows.height,
+    )  # fmt: skip
+    finest, *coarse = levels
+    return Targets(
+        maps, finest.style, content_weights, finest.regions, region_weights, tuple(coarse)
+    )
+
+
+def _style_level(
+    network: Network,
+    shape: tuple[int, ...],
+    styles: Sequence[jax.Array],
+    layers: tuple[str, ...],
+    recipe: Recipe,
+    blend: Sequence[float],
+    masks: Masks,
+    level: int,
+    rows: SpatialSharding | None,
+) -> StyleTargets:
+    """Compute what the style term compares with at one resolution of the image pyramid.
+
+    Args:
+      network: weights, as the recipe uses them.
+      shape: of the content image.
+      styles: the style images, with the content's colors where the recipe asks for it.
+      layers: of the style.
+      recipe: resolved.
+      blend: a weight for each style.
+      masks: checked.
+      level: how often the images are halved.
+      rows: as in `compute_targets`.
+    """
+    found = []
+    for number, style in enumerate(styles):
+        of_style = rows.of(style.shape[0]) if rows else None
+        region = _on_devices(_style_region(masks, number, style.shape, recipe, level), of_style)
+        found.append(
+            _style_statistics(
+                network, of_style.place(style) if of_style else style, layers, region,
+                style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
+                pooling=recipe.pooling, tile=recipe.tile, height=of_style and of_style.height,
+                level=level,
+            )
+        )  # fmt: skip
+    if masks.regions:
+        regions = _on_devices(_regions(masks, shape, layers, recipe, level), rows)
+        return StyleTargets({layer: tuple(of[layer] for of in found) for layer in layers}, regions)
+    shares = [weight / sum(blend) for weight in blend]
+    mix = STYLE_LOSSES[recipe.style_loss].blend
+    return StyleTargets({layer: mix([of[layer] for of in found], shares) for layer in layers})
+
+
+def _on_devices(
+    weights: dict[str, np.ndarray], rows: SpatialSharding | None
+) -> dict[str, jax.Array]:
+    """Return weights of positions `[h, w, any]` to the devices, none for rows that were added."""
+    return {
+        layer: rows.place_map(values, smallest_side([layer])) if rows else jnp.asarray(values)
+        for layer, values in weights.items()
+    }
+
+
+def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
+    for name, given in (("content_mask", masks.content is not None), ("mask", masks.regions)):
+        if getattr(recipe, name) and not given:
+            raise JaxstyleError(
+                f"{name}: {getattr(recipe, name)!r} names a file; load it and give it in `masks`"
+            )
+    if masks.regions and len(masks.regions) != styles:
+        raise JaxstyleError(
+            f"mask: {len(masks.regions)} pairs of masks for {styles} style images; give one pair "
+            f"a style, {WHOLE!r} for the whole image"
+        )
+    if masks.regions and not STYLE_LOSSES[recipe.style_loss].of_means:
+        raise JaxstyleError(
+            f"mask: regions do not work with style_loss {recipe.style_loss!r}, which is no mean "
+            "over positions; choose another style loss"
+        )
+    return masks
+
+
+def _regions(
+    masks: Masks, shape: tuple[int, ...], layers: tuple[str, ...], recipe: Recipe, level: int
+) -> dict[str, np.ndarray]:
+    """Return the regions' masks at the layers, `[h, w, r]`, each with a mean of 1."""
+    found = []
+    for number, mask in enumerate(_region_masks(masks, shape), start=1):
+        argument = f"mask: region {number}"
+        levels = at_layers(
+            halved_mask(mask, level), layers, pooling=recipe.pooling, argument=argument
+        )
+        found.append(normalized(levels))
+    return {layer: np.concatenate([of[layer] for of in found], -1) for layer in layers}
+
+
+def _region_weights(masks: Masks, shape: tuple[int, ...], blend: Sequence[float]) -> jax.Array:
+    """Return what the terms of the regions are multiplied with, `[r]`."""
+    shares = [mask.mean() for mask in _region_masks(masks, shape)]
+    return jnp.asarray(np.array(shares) * blend * len(blend) / sum(blend), jnp.float32)
+
+
+def _region_masks(masks: Masks, shape: tuple[int, ...]) -> list[np.ndarray]:
+    height, width = shape[:2]
+    return [
+        np.ones((height, width), np.float32)
+        if region is None
+        else fitted(region, height, width, argument=f"mask: region {number}")
+        for number, (region, _) in enumerate(masks.regions, start=1)
+    ]
+
+
+def _style_region(
+    masks: Masks, number: int, shape: tuple[int, ...], recipe: Recipe, level: int
+) -> dict[str, np.ndarray]:
+    """Return the weights of a style's positions at the layers; none for the whole image."""
+    region = masks.regions[number][1] if masks.regions else None
+    if region is None:
+        return {}
+    argument = f"mask: style region {number + 1}"
+    layers = [layer for layer, _ in recipe.style_layers or ()]
+    mask = halved_mask(fitted(region, *shape[:2], argument=argument), level)
+    return normalized(at_layers(mask, layers, pooling=recipe.pooling, argument=argument))
+
+
+@partial(jax.jit, static_argnames=("layers", "pooling", "tile", "height"))
+def _content_features(
+    network: Network,
+    image: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    pooling: str,
+    tile: int,
+    height: int | None,
+) -> dict[str, jax.Array]:
+    x = preprocess(network.convention, image)
+    return feature_maps(network, x, layers, pooling=pooling, tile=tile, height=height)
+
+
+@partial(
+    jax.jit,
+    static_argnames=(
+        "layers",
+        "style_loss",
+        "gram_normalization",
+        "pooling",
+        "tile",
+        "height",
+        "level",
+    ),
+)
+def _style_statistics(
+    network: Network,
+    image: jax.Array,
+    layers: tuple[str, ...],
+    region: dict[str, jax.Array],
+    *,
+    style_loss: str,
+    gram_normalization: str,
+    pooling: str,
+    tile: int,
+    height: int | None,
+    level: int,
+) -> dict[str, Any]:
+    x = preprocess(network.convention, image)
+    for _ in range(level):
+        x = halved(x)
+    statistic = partial(statistic_of, STYLE_LOSSES[style_loss], frozenset(layers))
+    maps = {layer: Maps(None, None, weights) for layer, weights in region.items()}
+    found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)
+    shape = (height or x.shape[0], *x.shape[1:])
+    return {
+        layer: jax.tree.map(
+            lambda leaf, layer=layer: (
+                leaf * gram_factor(gram_normalization, leaf, layer, shape, pooling)
+            ),
+            # A style has one region.
+            of_layer.style[0],
+        )
+        for layer, of_layer in found.items()
+    }

@@ -1,0 +1,81 @@
+"""Loss curves as inline SVG: for the live page and for notebooks, without a plotting library."""
+
+import html
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# Okabe and Ito's colors, told apart by color-blind people too.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MAX_POINTS = 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 24
+
+
+def svg_curves(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, width: int = 480, height: int = 240
+) -> str:
+    """Draw curves over a logarithmic axis, with a legend.
+
+    Args:
+      curves: by label the steps `[n]` and the values `[n]`; values that are not finite and
+        positive are left out, as a logarithm has no place for them.
+      width: of the drawing, in pixels.
+      height: of the drawing, in pixels.
+
+    Returns:
+      One `<svg>` element that needs no script, style sheet or font from elsewhere.
+    """
+    good = {label: _thinned(*map(np.asarray, curve)) for label, curve in curves.items()}
+    steps = np.concatenate([s for s, _ in good.values()] or [np.zeros(0)])
+    logs = np.concatenate([v for _, v in good.values()] or [np.zeros(0)])
+    last = float(steps.max()) if steps.size else 1.0
+    first = float(steps.min()) if steps.size else 0.0
+    low = math.floor(logs.min()) if logs.size else 0
+    high = max(math.ceil(logs.max()), low + 1) if logs.size else 1
+    inner_width, inner_height = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
+
+    def x(step: float) -> float:
+        return _LEFT + inner_width * (step - first) / max(last - first, 1)
+
+    def y(log: float) -> float:
+        return _TOP + inner_height * (high - log) / (high - low)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" role="img" aria-label="loss curves" '
+        'font-family="sans-serif" font-size="11">'
+    ]
+    every = max(1, math.ceil((high - low) / 6))
+    for power in range(low, high + 1, every):
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(power):.1f}" y2="{y(power):.1f}" '
+            'stroke="#8888" stroke-width="0.5"/>'
+            f'<text x="{_LEFT - 6}" y="{y(power) + 4:.1f}" text-anchor="end" fill="#888">'
+            f"1e{power}</text>"
+        )
+    for step, anchor in ((first, "start"), (last, "end"))[: 1 if first == last else 2]:
+        parts.append(
+            f'<text x="{x(step):.1f}" y="{height - 8}" text-anchor="{anchor}" fill="#888">'
+            f"step {step:g}</text>"
+        )
+    for number, (label, (at, values)) in enumerate(good.items()):
+        color = COLORS[number % len(COLORS)]
+        points = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(at, values, strict=True))
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>'
+            f'<text x="{width - _RIGHT - 4}" y="{_TOP + 12 + 14 * number}" text-anchor="end" '
+            f'fill="{color}">{html.escape(label)}</text>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
+def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep what has a logarithm, and of that as much as can be seen."""
+    good = np.isfinite(values) & (values > 0)
+    steps, values = steps[good], values[good]
+    if len(steps) > MAX_POINTS:
+        kept = np.unique(np.linspace(0, len(steps) - 1, MAX_POINTS).round().astype(int))
+        steps, values = steps[kept], values[kept]
+    return steps, np.log10(values)

@@ -1,0 +1,79 @@
+"""Sizes of images: what a longest side makes of them, and resampling to it."""
+
+import numpy as np
+from PIL import Image
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.images.array import Array
+
+# Four poolings halve 16 px to 1: a smaller image has no feature left in block 5.
+MIN_SIDE = 16
+
+
+def fit(
+    image: Array, longest_side: int, *, upscale: bool = False, min_side: int = MIN_SIDE
+) -> Array:
+    """Resize so that the longest side has `longest_side` pixels, keeping the aspect ratio.
+
+    Args:
+      image: [h, w, 3] in [0, 1].
+      longest_side: pixels of the longer side of the result.
+      upscale: enlarge a smaller image too; without it such an image is returned as it is.
+      min_side: shortest side a resized image may have.
+
+    Returns:
+      [h', w', 3] float32 in [0, 1]; each side within half a pixel of the exact ratio.
+
+    Raises:
+      JaxstyleError: the shorter side would fall under `min_side`.
+    """
+    new = fitted(image.shape[0], image.shape[1], longest_side, upscale=upscale, min_side=min_side)
+    return image if new == image.shape[:2] else resize(image, *new)
+
+
+def fitted(
+    height: int, width: int, longest_side: int, *, upscale: bool = False, min_side: int = MIN_SIDE
+) -> tuple[int, int]:
+    """Return the height and width that `fit` makes of an image's."""
+    scale = longest_side / max(height, width)
+    if scale == 1 or (scale > 1 and not upscale):
+        return height, width
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if min(new_height, new_width) < min_side:
+        enough = -(-min_side * max(height, width) // min(height, width))
+        raise JaxstyleError(
+            f"size {longest_side} would make the {width}x{height} image "
+            f"{new_width}x{new_height}, and both sides need {min_side} pixels; "
+            f"choose a size of {enough} or more"
+        )
+    return new_height, new_width
+
+
+def resize(image: Array, height: int, width: int) -> Array:
+    """Resample with a Lanczos filter in float precision, averaging when it shrinks.
+
+    Args:
+      image: [h, w, 3] in [0, 1].
+      height: rows of the result, at least 1.
+      width: columns of the result, at least 1.
+
+    Returns:
+      [height, width, 3] float32, clipped to [0, 1] as Lanczos overshoots at edges.
+
+    Raises:
+      ValueError: a side is below 1.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"cannot resize to {width}x{height}; both sides must be at least 1")
+    image = np.asarray(image, np.float32)
+    if image.shape[:2] == (height, width):
+        return image
+    channels = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(image[..., c])).resize(
+                (width, height), Image.Resampling.LANCZOS
+            )
+        )
+        for c in range(image.shape[-1])
+    ]
+    return np.asarray(np.clip(np.stack(channels, axis=-1), 0, 1), np.float32)

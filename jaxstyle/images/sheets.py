@@ -1,0 +1,129 @@
+"""Contact sheets: many images on one page, labeled."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxstyle.images import Array
+
+
+def contact_sheet(
+    images: Sequence[Array], *, columns: int, labels: Sequence[str] | None = None
+) -> Array:
+    """Lay images out in rows on white, each centered in a cell as large as the largest.
+
+    Args:
+      images: images [h, w, 3] in [0, 1], of any sizes; filled in row by row.
+      columns: cells in a row.
+      labels: one text for each image, written under it and wrapped to the cell's width.
+
+    Returns:
+      [h, w, 3] float32 in [0, 1].
+
+    Raises:
+      ValueError: no images, `columns` below 1, or a different number of labels.
+    """
+    if not images or columns < 1:
+        raise ValueError(f"got {len(images)} images in {columns} columns; both must be at least 1")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"got {len(labels)} labels for {len(images)} images")
+    gap = 8
+    cell_height = max(image.shape[0] for image in images)
+    cell_width = max(image.shape[1] for image in images)
+    font = _font()
+    texts = [_wrap(label, font, cell_width) for label in labels or [""] * len(images)]
+    line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else 12
+    label_height = line_height * max(text.count("\n") + 1 for text in texts) if labels else 0
+
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    step_y, step_x = cell_height + label_height + gap, cell_width + gap
+    sheet = np.ones((rows * step_y + gap, columns * step_x + gap, 3), np.float32)
+    page = Image.new("L", (sheet.shape[1], sheet.shape[0]), 255)
+    draw = ImageDraw.Draw(page)
+    for index, (image, text) in enumerate(zip(images, texts, strict=True)):
+        top = gap + index // columns * step_y
+        left = gap + index % columns * step_x
+        height, width = image.shape[:2]
+        y, x = top + (cell_height - height) // 2, left + (cell_width - width) // 2
+        sheet[y : y + height, x : x + width] = image
+        for number, line in enumerate(text.split("\n")):
+            draw.text((left, top + cell_height + number * line_height), line, fill=0, font=font)
+    return sheet * (np.asarray(page, np.float32)[..., None] / np.float32(255))
+
+
+def table_sheet(
+    images: Sequence[Sequence[Array | None]], *, rows: Sequence[str], columns: Sequence[str]
+) -> Array:
+    """Lay images out as a table on white: rows' texts at the left, columns' texts on top.
+
+    Args:
+      images: images [h, w, 3] in [0, 1] by row and column, of any sizes; `None` leaves a gray
+        place. At least one is an image.
+      rows: one text a row; all empty for no margin.
+      columns: one text a column, likewise.
+
+    Returns:
+      [h, w, 3] float32 in [0, 1].
+    """
+    gap = 8
+    given = [image for row in images for image in row if image is not None]
+    height = max(image.shape[0] for image in given)
+    font = _font()
+    # Small images leave their columns room for a text of the usual length.
+    headings = max(font.getlength(line) for text in columns for line in text.split("\n"))
+    width = max(*(image.shape[1] for image in given), min(int(headings) + 1, 160))
+    widest = max(font.getlength(line) for text in rows for line in text.split("\n"))
+    left = min(int(widest) + 1, 200) + gap if widest else 0
+    beside = [_wrap(text, font, 200) for text in rows]
+    above = [_wrap(text, font, width) for text in columns]
+    line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else 12
+    top = line_height * max(text.count("\n") + 1 for text in above) if any(above) else 0
+    tallest = max(height, line_height * max(text.count("\n") + 1 for text in beside))
+
+    shape = (top + gap + len(rows) * (tallest + gap), left + gap + len(columns) * (width + gap))
+    sheet = np.ones((*shape, 3), np.float32)
+    page = Image.new("L", (shape[1], shape[0]), 255)
+    draw = ImageDraw.Draw(page)
+    for column, text in enumerate(above):
+        draw.multiline_text((left + gap + column * (width + gap), gap // 2), text, 0, font)
+    for row, text in enumerate(beside):
+        y = top + gap + row * (tallest + gap)
+        draw.multiline_text((gap, y), text, 0, font)
+        for column, image in enumerate(images[row]):
+            x = left + gap + column * (width + gap)
+            if image is None:
+                sheet[y : y + height, x : x + width] = 0.85
+            else:
+                sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return sheet * (np.asarray(page, np.float32)[..., None] / np.float32(255))
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, in a legible size where Pillow was built with FreeType."""
+    try:
+        return ImageFont.load_default(14)
+    except ImportError:
+        return ImageFont.load_default()
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Break at spaces, and inside words too long for a line, so that no line exceeds `width` px."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            joined = f"{line} {word}" if line else word
+            if line and font.getlength(joined) > width:
+                lines.append(line)
+                joined = word
+            while len(joined) > 1 and font.getlength(joined) > width:
+                cut = len(joined) - 1
+                while cut > 1 and font.getlength(joined[:cut]) > width:
+                    cut -= 1
+                lines.append(joined[:cut])
+                joined = joined[cut:]
+            line = joined
+        lines.append(line)
+    return "\n".join(lines)

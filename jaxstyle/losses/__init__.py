@@ -1,0 +1,1 @@
+"""Content, style and total-variation losses, masks, and the objective they add up to."""

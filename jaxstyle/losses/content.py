@@ -1,0 +1,24 @@
+"""The content loss: mean squared difference of feature maps."""
+
+import jax
+import jax.numpy as jnp
+
+
+def content_loss(
+    features: jax.Array, target: jax.Array, *, weights: jax.Array | None = None
+) -> jax.Array:
+    """Mean squared difference of two feature maps.
+
+    mean over (y, x, c) of (F − P)². Gatys et al. (2016, eq. 1) take half the sum
+    instead of the mean.
+
+    Args:
+      features: F, `[h, w, c]`, activations of the image.
+      target: P, same shape, activations of the content image.
+      weights: `[h, w, 1]`, what each position's squares are multiplied with; 1 if not given.
+
+    Returns:
+      Float32 scalar, ≥ 0.
+    """
+    squares = jnp.square(features - target)
+    return jnp.mean(squares if weights is None else weights * squares, dtype=jnp.float32)

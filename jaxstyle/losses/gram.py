@@ -1,0 +1,54 @@
+"""Gram matrices, and the style loss of Gatys et al. (2016) on them."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
+    """Correlate the channels of a feature map over its positions.
+
+    G[a, b] = Σ over (y, x) of F[y, x, a] · F[y, x, b] / (c · h · w): the product
+    `F.T @ F / F.size` of the positions-by-channels matrix, so that images of
+    different size compare. Gatys et al. (2016, eq. 3) leave the sum undivided and
+    divide in the loss (eq. 4).
+
+    Args:
+      features: `[h, w, c]`, any h and w.
+      weights: `[h, w, 1]`, at least 0, what each position's products are multiplied with; with a
+        mean of 1 over a region and 0 elsewhere the matrix is the region's (Gatys, Ecker, Bethge,
+        Hertzmann & Shechtman, Controlling Perceptual Factors in Neural Style Transfer, 2017,
+        section 4: the square of their guidance channel).
+
+    Returns:
+      Symmetric float32 `[c, c]`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gram_matrix(jnp.ones((2, 3, 4))).shape
+      (4, 4)
+    """
+    h, w, c = features.shape
+    if weights is not None:
+        features = features * jnp.sqrt(weights)
+    flat = features.reshape(h * w, c)
+    product = jnp.matmul(
+        flat.T, flat, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+    )
+    return product / (c * h * w)
+
+
+def style_loss(gram: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean squared difference of two Gram matrices of one layer.
+
+    mean over (a, b) of (G − A)². With the division of `gram_matrix` this is 4/c²
+    times the E_l of Gatys et al. (2016, eq. 4).
+
+    Args:
+      gram: G, `[c, c]`, of the image.
+      target: A, `[c, c]`, of the style image.
+
+    Returns:
+      Float32 scalar, ≥ 0.
+    """
+    return jnp.mean(jnp.square(gram - target), dtype=jnp.float32)

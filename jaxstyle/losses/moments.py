@@ -1,0 +1,40 @@
+"""Means and second moments of feature maps, and a style loss on the channels' own."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.losses.base import mean_over_positions
+from jaxstyle.losses.gram import gram_matrix
+
+
+class Moments(NamedTuple):
+    """First and second moments of the channels over positions."""
+
+    mean: jax.Array
+    """mu, `[c]`."""
+    second: jax.Array
+    """FᵀF / n, `[c, c]`, or its diagonal `[c]` where no more is needed."""
+
+
+def moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:
+    """Return mu and FᵀF / n."""
+    second = gram_matrix(features, weights=weights) * features.shape[-1]
+    return Moments(mean_over_positions(features, weights), second)
+
+
+def channel_moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:
+    """Return mu and the mean square of each channel."""
+    return Moments(
+        mean_over_positions(features, weights), mean_over_positions(jnp.square(features), weights)
+    )
+
+
+def moments_distance(image: Moments, style: Moments) -> jax.Array:
+    """mean over channels of (mu - mu_t)² + (sigma - sigma_t)².
+
+    The "BN statistics" of Li et al., 2017 (arXiv:1701.01036, equation 16).
+    """
+    deviations = [jnp.sqrt(jnp.maximum(m.second - m.mean**2, 0) + 1e-6) for m in (image, style)]
+    return jnp.mean(jnp.square(image.mean - style.mean) + jnp.square(deviations[0] - deviations[1]))

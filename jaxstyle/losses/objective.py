@@ -1,0 +1,256 @@
+"""The objective: what an image is asked to be, as a pure function of it.
+
+loss = content_weight · Σ_l w_l · mean((F_l − P_l)²)
+     + style_weight · Σ_l w_l · mean((G_l − A_l)²)
+     + tv_weight · TV(x)
+
+after Gatys et al. (2016, eq. 7), with x the network's input, F_l the image's features
+at layer l, P_l those of the content image, G_l and A_l the Gram matrices of the
+image and of the style image. `losses` gives each normalization. A recipe may ask for sums
+in the place of means, other divisors of G, other statistics than G (`styles`) and other forms
+of TV (`variation`).
+
+With an image pyramid the style term is the mean of its values at several resolutions, each half the
+one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
+High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2). Large structures of a style
+are then compared within the network's receptive field, whatever the size of the image.
+
+A content mask multiplies the squares of (F_l − P_l) position by position. With region masks the
+style term is a sum over regions r, each with one style:
+
+    style_weight · Σ_r a_r · b_r · Σ_l w_l · mean((G_l^r − A_l^r)²)
+
+G^r is the Gram matrix of the region's positions, A^r that of the style's region, a_r the region's
+share of the image, so that a position is pulled as strongly as it would be without masks, and b_r
+the style's blend weight over the mean of these (Gatys et al., Controlling Perceptual Factors in
+Neural Style Transfer, 2017, section 4, leaves the factor to the user).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxstyle.config import pytree as _pytree  # noqa: F401
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.images import color_transfer
+from jaxstyle.losses.base import StyleLoss
+from jaxstyle.losses.content import content_loss
+from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.losses.total_variation import VARIATIONS
+from jaxstyle.nn.geometry import map_size
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.pooling import avg_pool
+from jaxstyle.nn.preprocessing import preprocess
+from jaxstyle.nn.sharding import SpatialSharding
+from jaxstyle.nn.tiling import means
+
+
+class StyleTargets(NamedTuple):
+    """What the style term compares with at a coarser resolution of the image pyramid."""
+
+    style: dict[str, Any]
+    """As in `Targets`."""
+    regions: dict[str, jax.Array] | None = None
+    """As in `Targets`."""
+
+
+class Targets(NamedTuple):
+    """What the objective compares with: fixed during a run, passed as an argument."""
+
+    content: dict[str, jax.Array]
+    """P_l `[h, w, c]` by layer."""
+    style: dict[str, Any]
+    """By layer the statistics of `styles`: for the Gram loss A_l, `[c, c]`; with region masks a
+    tuple of them, one a region."""
+    content_weights: dict[str, jax.Array] | None = None
+    """The content mask at each content layer, `[h, w, 1]`."""
+    regions: dict[str, jax.Array] | None = None
+    """The region masks at each style layer, `[h, w, r]`, each with a mean of 1."""
+    region_weights: jax.Array | None = None
+    """What each region's terms are multiplied with, `[r]`."""
+    coarse: tuple[StyleTargets, ...] = ()
+    """Of the image pyramid below the full resolution, each half of the one before."""
+
+
+class Terms(NamedTuple):
+    """The weighted parts of one objective value; their sum is the loss."""
+
+    content: ArrayLike
+    style: ArrayLike
+    tv: ArrayLike
+
+
+Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
+
+
+def seen(image: jax.Array, recipe: Recipe) -> jax.Array:
+    """Return what the network is shown of an image."""
+    return color_transfer.gray(image) if recipe.preserve_color == "luminance" else image
+
+
+def gram_factor(
+    normalization: str, gram: jax.Array, layer: str, shape: tuple[int, ...], pooling: str
+) -> float:
+    """Lead from `gram_matrix`, divided by the elements of the map, to another divisor."""
+    if normalization == "elements":
+        return 1.0
+    channels = gram.shape[-1]
+    if normalization == "positions":
+        return float(channels)
+    height, width = map_size(layer, shape[0], shape[1], pooling=pooling)
+    return channels * height * width / (shape[0] * shape[1])
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """Return the image pyramid's next resolution: the mean of each 2x2 cell of `[h, w, c]`.
+
+    An odd last row or column counts twice, so that sizes are rounded up.
+    """
+    return avg_pool(jnp.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge"))
+
+
+class Maps(NamedTuple):
+    """What belongs to the positions of a layer."""
+
+    content: jax.Array | None
+    content_weights: jax.Array | None
+    regions: jax.Array | None
+
+
+class _Means(NamedTuple):
+    """What the objective asks of a layer; means over its positions, if the style loss's are."""
+
+    content: jax.Array | None
+    style: tuple[Any, ...]
+    """One a region; one if there are none."""
+
+
+def statistic_of(
+    style_loss: StyleLoss,
+    style_layers: frozenset[str],
+    layer: str,
+    act: jax.Array,
+    maps: Maps | None,
+) -> _Means:
+    target, weights, regions = maps or Maps(None, None, None)
+    style: tuple[Any, ...] = ()
+    if layer in style_layers:
+        style = (
+            (style_loss.statistics(act),)
+            if regions is None
+            else tuple(
+                style_loss.statistics(act, weights=regions[..., r : r + 1])
+                for r in range(regions.shape[-1])
+            )
+        )
+    return _Means(None if target is None else content_loss(act, target, weights=weights), style)
+
+
+def make_objective(
+    network: Network, targets: Targets, recipe: Recipe, *, rows: SpatialSharding | None = None
+) -> Objective:
+    """Bind weights, targets and recipe; return the pure function `image -> (loss, Terms)`.
+
+    The function takes one RGB image `[h, w, 3]` of the content image's size in
+    [0, 1] (values outside are allowed) and may be jitted, vmapped and differentiated.
+    Bind inside the jitted function, so that weights and targets are its arguments:
+
+      >>> @jax.jit
+      ... def value(network, targets, recipe, image):
+      ...     return make_objective(network, targets, recipe)(image)
+
+    Args:
+      network: weights.
+      targets: of the same network and recipe (`compute_targets`).
+      recipe: what shapes the objective is used: layers and weights, losses, pooling, tiles.
+      rows: how the image's rows are shared out over devices; the function then takes
+        `[rows.padded, w, 3]`, of which the rows beyond the image count for nothing.
+    """
+    recipe = recipe.resolved(network)
+    network = recipe.seen_by(network)
+    style_loss = STYLE_LOSSES[recipe.style_loss]
+    alpha, beta, tv_weight = recipe.content_weight, recipe.style_weight, recipe.tv_weight
+    style_weights = recipe.style_layers
+    assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
+    assert style_weights is not None, "resolved above"
+    statistic = partial(statistic_of, style_loss, frozenset(targets.style))
+    variation = VARIATIONS[recipe.variation]
+
+    def layer_means(
+        x: jax.Array,
+        layers: tuple[str, ...],
+        content: dict[str, jax.Array],
+        content_weights: dict[str, jax.Array] | None,
+        regions: dict[str, jax.Array] | None,
+    ) -> dict[str, _Means]:
+        maps = {
+            layer: Maps(
+                content.get(layer), (content_weights or {}).get(layer), (regions or {}).get(layer)
+            )
+            for layer in layers
+        }
+        found: dict[str, _Means] = means(
+            network, x, layers, statistic, maps,
+            pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
+            remat=recipe.remat,
+        )  # fmt: skip
+        return found
+
+    def content_term(found: dict[str, _Means], shape: tuple[int, ...]) -> jax.Array:
+        def of_layer(layer: str) -> Any:
+            sums = recipe.content_reduction == "sum"
+            channels = targets.content[layer].shape[-1]
+            size = math.prod(map_size(layer, *shape[:2], pooling=recipe.pooling)) * channels
+            difference: Any = found[layer].content
+            return difference * (size if sums else 1)
+
+        return sum((w * of_layer(l) for l, w in recipe.content_layers), jnp.zeros((), jnp.float32))
+
+    def style_term(
+        found: dict[str, _Means], style: dict[str, Any], shape: tuple[int, ...]
+    ) -> jax.Array:
+        def of_layer(layer: str) -> jax.Array:
+            if targets.region_weights is None:
+                return of_region(layer, found[layer].style[0], style[layer])
+            several = zip(found[layer].style, style[layer], strict=True)
+            regions = jnp.stack([of_region(layer, *pair) for pair in several])
+            return jnp.sum(targets.region_weights * regions)
+
+        def of_region(layer: str, statistics: Any, target: Any) -> jax.Array:
+            if recipe.style_loss != "gram":
+                return style_loss.distance(statistics, target)
+            statistics = statistics * gram_factor(
+                recipe.gram_normalization, statistics, layer, shape, recipe.pooling
+            )
+            sums = recipe.style_reduction == "sum"
+            return style_loss.distance(statistics, target) * (target.size if sums else 1)
+
+        return sum((w * of_layer(l) for l, w in style_weights), jnp.zeros((), jnp.float32))
+
+    def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
+        height = image.shape[0] if rows is None else rows.height
+        shape = (height, *image.shape[1:])
+        image = seen(image, recipe)
+        x = preprocess(network.convention, image)
+        layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
+        found = layer_means(x, layers, targets.content, targets.content_weights, targets.regions)
+        content = content_term(found, shape)
+        styles = [style_term(found, targets.style, shape)]
+        coarse = x
+        for level in targets.coarse:
+            coarse = halved(coarse)
+            found = layer_means(coarse, tuple(level.style), {}, None, level.regions)
+            styles.append(style_term(found, level.style, coarse.shape))
+        terms = Terms(
+            content=alpha * content,
+            style=beta * sum(styles) / len(styles),
+            tv=tv_weight * variation(image, x, height=height),
+        )
+        return jnp.asarray(terms.content + terms.style + terms.tv), terms
+
+    return objective

@@ -1,0 +1,45 @@
+"""The sliced Wasserstein style loss, on sorted projections."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.losses.base import EXACT, weighted_mean
+
+
+def sorted_projections(features: jax.Array) -> jax.Array:
+    """Project F on c fixed orthogonal directions and sort each projection: `[n, c]`."""
+    channels = features.shape[-1]
+    normal = jax.random.normal(jax.random.key(channels), (channels, channels), features.dtype)
+    directions = jnp.linalg.qr(normal)[0]
+    flat = features.reshape(-1, channels)
+    return jnp.sort(jnp.matmul(flat, directions, precision=EXACT), axis=0)
+
+
+def quantiles(ordered: jax.Array, count: int) -> jax.Array:
+    """Bring sorted columns `[n, c]` to `[count, c]` by linear interpolation."""
+    size = ordered.shape[0]
+    if size == count:
+        return ordered
+    at = jnp.clip((jnp.arange(count) + 0.5) * (size / count) - 0.5, 0, size - 1)
+    low = jnp.floor(at).astype(jnp.int32)
+    part = (at - low)[:, None]
+    return ordered[low] * (1 - part) + ordered[jnp.minimum(low + 1, size - 1)] * part
+
+
+def sliced_wasserstein_distance(image: jax.Array, style: jax.Array) -> jax.Array:
+    """Mean squared difference of sorted projections, over c directions.
+
+    Heitz, Vanhoey, Chambon & Belcour, A Sliced Wasserstein Loss for Neural Texture Synthesis,
+    2021 (equation 2). The directions are the same in every step, so that the objective is one
+    function; where the numbers of positions differ, the style's quantiles are interpolated.
+    """
+    wanted = quantiles(style, image.shape[0])
+    return jnp.mean(jnp.square(image - wanted), dtype=jnp.float32)
+
+
+def barycenter(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
+    """Blend sorted projections: on a line the mean of quantiles is that of distributions."""
+    count = max(len(target) for target in targets)
+    return weighted_mean([quantiles(target, count) for target in targets], shares)

@@ -1,0 +1,1 @@
+"""A run watched: progress lines, notebooks and a page in the browser."""

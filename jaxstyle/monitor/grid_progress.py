@@ -1,0 +1,101 @@
+"""Progress of a grid: cells done, the best so far, time left; live, in lines, or nothing."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from jaxstyle.monitor.pace import clock
+from jaxstyle.provenance.report import to_json
+from jaxstyle.sweep.runner import Progress
+
+# Seconds between plain lines, unless a batch is done.
+BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def grid_progress(
+    total: int, done: int, *, quiet: bool = False, as_json: bool = False
+) -> Iterator[Callable[[Progress], None]]:
+    """Return a function to call with each `Progress`; all goes to standard error.
+
+    Args:
+      total: cells of the grid.
+      done: those that were finished before.
+      quiet: show nothing.
+      as_json: write a JSON object a line and chunk of steps, for programs; also if `quiet`.
+    """
+    if as_json:
+
+        def log(progress: Progress) -> None:
+            print(to_json(log_line(progress), indent=None), end="", file=sys.stderr, flush=True)
+
+        yield log
+    elif quiet:
+        yield lambda progress: None
+    elif sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
+        with Bar(
+            TextColumn("cells {task.fields[done]}/{task.total}"),
+            BarColumn(16),
+            TextColumn("{task.fields[numbers]}"),
+            console=Console(stderr=True),
+        ) as bar:
+            task = bar.add_task("", total=total, completed=done, done=done, numbers="compiling …")
+
+            def draw(progress: Progress) -> None:
+                part = progress.running * progress.step / progress.steps
+                bar.update(
+                    task,
+                    completed=progress.done + part,
+                    done=progress.done,
+                    numbers=describe(progress),
+                )
+
+            yield draw
+    else:
+        print(f"cells {done}/{total} done already" if done else f"cells 0/{total}", file=sys.stderr)
+        shown = time.monotonic()
+
+        def line(progress: Progress) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown >= BETWEEN_LINES or progress.step == progress.steps:
+                shown = now
+                counted = progress.done + (
+                    progress.running if progress.step == progress.steps else 0
+                )
+                print(f"cells {counted}/{progress.total}  {describe(progress)}", file=sys.stderr)
+
+        yield line
+
+
+def log_line(progress: Progress) -> dict[str, Any]:
+    """Return a grid's numbers for a machine."""
+    best = progress.best
+    return {
+        "cells": progress.done,
+        "total": progress.total,
+        "running": progress.running,
+        "step": progress.step,
+        "steps": progress.steps,
+        "best": None if best is None else {"cell": best.name, **best.labels()},
+        "loss": progress.loss,
+        "seconds_left": progress.seconds_left,
+    }
+
+
+def describe(progress: Progress) -> str:
+    """Put the state of a grid in a line."""
+    text = f"{progress.running} running, step {progress.step}/{progress.steps}"
+    if progress.best is not None:
+        named = ", ".join(f"{axis}={value}" for axis, value in progress.best.labels().items())
+        text += f"  best loss {progress.loss:.4g}" + (f" ({named})" if named else "")
+    if progress.seconds_left is not None:
+        text += f"  {clock(progress.seconds_left)} left"
+    return text

@@ -1,0 +1,61 @@
+"""Ctrl-C, SIGTERM and SIGHUP that are neither lost nor noisy."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C."""
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM, as a shutdown or a scheduler sends it, and after SIGHUP, as a closed
+terminal does."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: the same as Ctrl-C but for the exit code."""
+
+
+@contextmanager
+def interrupts(say: Callable[[str], None] | None = None) -> Iterator[Callable[[], None]]:
+    """Return a function that raises once Ctrl-C, SIGTERM or SIGHUP has come in the block.
+
+    It raises `KeyboardInterrupt` or `Terminated`. The first signal is only noted, for the caller to
+    act on between two chunks of steps. Raised at once, as Python would, it can strike inside a
+    callback of the garbage collector (JAX has one), where it is printed with a traceback and
+    dropped. A second Ctrl-C is raised at once. SIGHUP stays ignored where it was (`nohup`).
+
+    Args:
+      say: told after the first Ctrl-C that it has been noted.
+    """
+    pressed: int | None = None
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if number == signal.SIGINT:
+            if pressed is not None:
+                raise KeyboardInterrupt
+            if say is not None:
+                say("stopping after the steps under way; Ctrl-C again discards them")
+        pressed = number
+
+    def check() -> None:
+        if pressed is not None:
+            raise KeyboardInterrupt if pressed == signal.SIGINT else Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may have handlers, and only it is interrupted.
+        yield check
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Windows has none.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        numbers.append(hangup)
+    before = {number: signal.signal(number, press) for number in numbers}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

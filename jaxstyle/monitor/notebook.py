@@ -1,0 +1,267 @@
+"""Runs watched in a notebook: images and curves updated in place, kept when stopped.
+
+Outside a notebook the same functions print lines, so a cell's code runs anywhere.
+"""
+
+import base64
+import html
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxstyle import images, sweep
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.loop import Iterate, iterates
+from jaxstyle.engine.problem import Problem
+from jaxstyle.engine.results import Result, finish
+from jaxstyle.files import StrPath
+from jaxstyle.monitor.interrupts import interrupts
+from jaxstyle.monitor.live import Live, View
+from jaxstyle.monitor.pace import clock
+from jaxstyle.weights import load_network
+
+LONGEST_SHOWN = 384
+"""Pixels of an image's longer side on the page; results keep all of theirs."""
+
+
+def watch(
+    problem: Problem, *, chunk_size: int | None = None, labels: Sequence[str] | None = None
+) -> list[Result]:
+    """Run a problem, showing the best images so far and the loss once a chunk of steps.
+
+    The notebook's stop button (Ctrl-C elsewhere) ends the run after the chunk under way; the
+    best images are returned as if those steps had been all.
+
+    Args:
+      problem: from `jaxstyle.prepare`; with `lanes`, all batch elements are shown side by side.
+      chunk_size: steps a chunk, as in `jaxstyle.iterates`.
+      labels: one text a batch element.
+
+    Returns:
+      One `Result` a batch element, in order.
+    """
+    live = Live(problem.recipe.total_steps, labels=labels)
+    canvas = _Canvas()
+    seen: list[Iterate] = []
+    stopped = False
+    with interrupts() as check_interrupt:
+        try:
+            for iterate in iterates(problem, chunk_size=chunk_size, first=1):
+                seen.append(iterate)
+                if len(seen) > 1:
+                    seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+                live.tick(iterate)
+                canvas.update(live)
+                check_interrupt()
+        except KeyboardInterrupt:
+            if not seen:
+                raise
+            stopped = True
+    # The optimizer's state is not needed any more.
+    seen[-1] = seen[-1]._replace(carry=None)
+    results = finish(problem, seen)
+    canvas.update(live, stopped=stopped, finished=True)
+    return results
+
+
+class GridCell(NamedTuple):
+    """A finished cell of a grid."""
+
+    settings: dict[str, Any]
+    """What varies over the grid."""
+    recipe: Recipe
+    """Resolved."""
+    loss: float
+    """Under the cell's own recipe; not to be compared where the objectives differ."""
+    image: Path
+
+
+def watch_grid(file: StrPath, folder: StrPath, *, elements: int | None = None) -> list[GridCell]:
+    """Run a grid file into a folder, showing cells as they are finished.
+
+    Run again, it goes on where it stopped. The notebook's stop button ends it and loses the cells
+    under way; those that are finished are returned.
+
+    Args:
+      file: a TOML file as `jaxstyle grid` takes it.
+      folder: for images and reports of the cells.
+      elements: cells at a time, at most; chosen from the memory if not given.
+
+    Returns:
+      The finished cells, in the grid's order.
+
+    Raises:
+      JaxstyleError: what is wrong with the file, or where the folder cannot be written.
+    """
+    cells = sweep.cells(sweep.read(Path(file)), load_network)
+    groups = sweep.grouped(cells)
+    sweep.check(groups)
+    store = sweep.Store(Path(folder))
+    place = _Place()
+
+    def finished(reports: Mapping[str, sweep.Report]) -> list[GridCell]:
+        return [
+            GridCell(
+                settings={axis: cell.settings[axis] for axis in cell.axes},
+                recipe=cell.recipe,
+                # JSON has no infinity: it writes null.
+                loss=float(np.inf if (loss := reports[cell.key]["loss"]) is None else loss),
+                image=Path(reports[cell.key]["images"]["output"]["path"]),
+            )
+            for cell in cells
+            if cell.key in reports
+        ]  # fmt: skip
+
+    def draw(reports: Mapping[str, sweep.Report], words: str) -> None:
+        done = finished(reports)
+        captions = [
+            ", ".join(f"{k} {v}" for k, v in cell.settings.items()) + f": {cell.loss:.4g}"
+            for cell in done
+        ]
+        words = f"{len(done)} of {len(cells)} cells  {words}"
+        if not place.notebook:
+            print(words)
+            return
+        imgs = [_encoded(images.load_image(cell.image, max_pixels=sys.maxsize)) for cell in done]
+        place.put(f"<p>{html.escape(words)}</p>{_row(imgs, captions)}")
+
+    with store.open():
+        reports = {cell.key: report for cell in cells if (report := store.find(cell))}
+        draw(reports, "")
+        with interrupts() as check_interrupt:
+
+            def keep(found: Mapping[str, sweep.Report]) -> None:
+                reports.update(found)
+                draw(reports, "")
+
+            try:
+                sweep.run(
+                    groups, reports, store, elements=elements,
+                    show=lambda progress: check_interrupt(), kept=keep,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                draw(reports, "stopped; run again to go on")
+    return finished(reports)
+
+
+def show(images: ArrayLike | Sequence[ArrayLike], *, labels: Sequence[str] | None = None) -> None:
+    """Show one image `[h, w, 3]` in [0, 1], or several side by side, with a label each.
+
+    Raises:
+      ValueError: a different number of labels.
+    """
+    several: Sequence[Any] = [images] if np.ndim(images[0]) == 2 else list(images)  # type: ignore
+    texts = [""] * len(several) if labels is None else list(labels)
+    if len(texts) != len(several):
+        raise ValueError(f"got {len(texts)} labels for {len(several)} images")
+    if not in_notebook():
+        for text, image in zip(texts, several, strict=True):
+            height, width = np.shape(image)[:2]
+            print(f"image {text}: {width}x{height}".replace(" :", ":"))
+        return
+    shown = [_encoded(np.asarray(image)) for image in several]
+    _display(_row(shown, texts))
+
+
+def describe_devices() -> None:
+    """Print where programs will run, and with which JAX."""
+    for device in jax.devices():
+        memory = (device.memory_stats() or {}).get("bytes_limit")
+        size = f", {memory / 1e9:.1f} GB" if memory else ""
+        print(f"JAX {jax.__version__} on {device.platform}: {device.device_kind}{size}")
+
+
+def in_notebook() -> bool:
+    """Tell whether output goes to a notebook rather than to a terminal or a file."""
+    # Nobody has a notebook without having imported IPython.
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+class _Place:
+    """One place on the page that is drawn over and over."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self.notebook = in_notebook()
+
+    def put(self, page: str) -> None:
+        """Replace what is there."""
+        if self._handle is None:
+            self._handle = _display(page)
+        else:
+            self._handle.update(_html(page))
+
+
+class _Canvas:
+    """A run's place on the page; lines where there is no page."""
+
+    def __init__(self) -> None:
+        self._place = _Place()
+        self._printed: int | None = None
+
+    def update(self, live: Live, *, stopped: bool = False, finished: bool = False) -> None:
+        view = live.view()
+        assert view is not None  # `update` follows a `tick`
+        words = _words(view, stopped=stopped, finished=finished)
+        if not self._place.notebook:
+            # About ten lines a run, whatever the chunks.
+            due = self._printed is None or view.step - self._printed >= view.steps / 10
+            if due or (finished and (stopped or self._printed != view.step)):
+                self._printed = view.step
+                print(words)
+            return
+        images = [live.image(k, longest_side=LONGEST_SHOWN) for k in range(len(view.losses))]
+        labels = list(view.labels) if len(images) > 1 else [""]
+        captions = [
+            f"{label} {loss:.4g}".strip() for label, loss in zip(labels, view.losses, strict=True)
+        ]
+        self._place.put(f"<p>{html.escape(words)}</p>{_row(images, captions)}{live.curves()}")
+
+
+def _words(view: View, *, stopped: bool, finished: bool) -> str:
+    best = int(np.nanargmin(view.losses)) if np.isfinite(view.losses).any() else 0
+    terms = "  ".join(f"{name} {term:.4g}" for name, term in view.terms[best].items())
+    parts = [f"step {view.step}/{view.steps}", f"loss {view.losses[best]:.4g} ({terms})"]
+    if len(view.losses) > 1:
+        parts.append(f"best batch element: {view.labels[best]}")
+    if stopped:
+        parts.append("stopped; the best image so far is kept")
+    elif not finished and view.evaluations_per_second and view.seconds_left is not None:
+        parts.append(f"{view.evaluations_per_second:.3g} evaluations/s")
+        parts.append(f"{clock(view.seconds_left)} left")
+    return "  ".join(parts)
+
+
+def _encoded(image: np.ndarray) -> bytes:
+    return images.encode_image(images.fit(image, LONGEST_SHOWN, min_side=1), "JPEG")
+
+
+def _row(images: Sequence[bytes], captions: Sequence[str]) -> str:
+    figures = "".join(
+        '<figure style="display:inline-block;margin:0 8px 8px 0">'
+        f'<img src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for data, caption in zip(images, captions, strict=True)
+    )
+    return f"<div>{figures}</div>"
+
+
+def _html(page: str) -> Any:
+    from IPython.display import HTML
+
+    return HTML(page)
+
+
+def _display(page: str) -> Any:
+    from IPython.display import display
+
+    return display(_html(page), display_id=True)

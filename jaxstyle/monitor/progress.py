@@ -1,0 +1,134 @@
+"""Progress of a run: a live bar on a terminal, plain lines in a pipe, JSON lines or nothing."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from jaxstyle.engine.loop import Iterate
+from jaxstyle.monitor.pace import Pace, clock
+from jaxstyle.provenance.report import to_json
+
+BAR = 16
+"""Characters of the bar, so that all else fits into 80 columns."""
+
+
+@contextmanager
+def progress(
+    steps: int, *, quiet: bool = False, as_json: bool = False
+) -> Iterator[Callable[[Iterate], None]]:
+    """Return a function to call with each iterate of a run of `steps` steps.
+
+    Everything goes to standard error, so that standard output stays a program's.
+
+    Args:
+      steps: of the whole run.
+      quiet: show nothing.
+      as_json: write a JSON object a line and iterate, for programs (`log_line`); also if `quiet`.
+    """
+    pace = Pace(steps)
+    if as_json:
+        begun = time.monotonic()
+
+        def log(iterate: Iterate) -> None:
+            pace.tick(iterate)
+            numbers = log_line(iterate, pace, time.monotonic() - begun)
+            print(to_json(numbers, indent=None), end="", file=sys.stderr, flush=True)
+
+        yield log
+    elif quiet:
+        yield lambda iterate: None
+    elif on_a_terminal():
+        console = Console(stderr=True)
+        room = (
+            console.width
+            - 2 * len(str(steps))
+            - len("step /  ")
+            - BAR
+            - len(" 0:00:00 1:00:00 left ")
+        )
+        with Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(BAR),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+            console=console,
+        ) as bar:
+            task = bar.add_task("", total=steps, left="", numbers="compiling …")
+
+            def draw(iterate: Iterate) -> None:
+                pace.tick(iterate)
+                left = "" if pace.seconds_left is None else f"{clock(pace.seconds_left)} left"
+                numbers = describe(iterate, pace, room=room)
+                bar.update(task, completed=iterate.step, left=left, numbers=numbers)
+
+            yield draw
+    else:
+        shown = -steps
+
+        def line(iterate: Iterate) -> None:
+            nonlocal shown
+            pace.tick(iterate)
+            # About ten lines a run, whatever the chunks.
+            if iterate.step - shown >= steps / 10 or iterate.step == steps:
+                shown = iterate.step
+                print(f"step {iterate.step}/{steps}  {describe(iterate, pace)}", file=sys.stderr)
+
+        yield line
+
+
+def log_line(iterate: Iterate, pace: Pace, seconds: float) -> dict[str, Any]:
+    """Return an iterate's numbers for a machine; of a batch, lists with a number a batch
+    element."""
+    terms = {name: np.asarray(term).tolist() for name, term in iterate.terms._asdict().items()}
+    return {
+        "step": iterate.step,
+        "steps": pace.steps,
+        "loss": np.asarray(iterate.loss).tolist(),
+        "terms": terms,
+        "evaluations": np.asarray(iterate.evaluations).tolist(),
+        "evaluations_per_second": pace.evaluations_per_second,
+        "seconds": seconds,
+        "seconds_left": pace.seconds_left,
+    }
+
+
+def on_a_terminal() -> bool:
+    """Whether standard error is a terminal that can redraw a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def describe(iterate: Iterate, pace: Pace, *, room: int | None = None) -> str:
+    """Put an iterate's numbers in a line; of a batch, those of its best batch element.
+
+    Args:
+      iterate: the last one.
+      pace: of the run.
+      room: characters; what matters least is left out first, and the time left, which then stands
+        beside it. Everything if None.
+    """
+    best = int(np.nanargmin(iterate.loss)) if np.isfinite(iterate.loss).any() else 0
+    loss, *terms = (np.ravel(value)[best] for value in (iterate.loss, *iterate.terms))
+    named = "  ".join(
+        f"{name} {term:.4g}" for name, term in zip(iterate.terms._fields, terms, strict=True)
+    )
+    images = np.size(iterate.loss)
+    first = (f"best of {images}: " if images > 1 else "") + f"loss {loss:.4g}"
+    parts = [f" ({named})"]
+    if pace.evaluations_per_second is not None and pace.seconds_left is not None:
+        parts.append(f"  {pace.evaluations_per_second:.3g} evaluations/s")
+        if room is None:
+            parts.append(f"  {clock(pace.seconds_left)} left")
+    text = first
+    for part in parts:
+        if room is None or len(text + part) <= room:
+            text += part
+    return text

@@ -1,0 +1,98 @@
+"""A page as a web application: what it answers to whom."""
+
+from importlib.resources import files
+from secrets import compare_digest
+from typing import TYPE_CHECKING, Any
+
+from jaxstyle.monitor.serve.view import Answer, View
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    # Nothing but what this server gives, and no page may show this one in a frame.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # The token is in the address: no other server is to hear of it.
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# Those that all pages have; each has more of its own.
+_FILES = ("page.css", "page.js", "icon.svg")
+_TYPES = {
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+}
+
+
+def make_app(view: View, token: str) -> "Starlette":
+    """Build the application; every address begins with the token.
+
+    `GET /TOKEN/` is the page, `state` its numbers, other names its files or what the view
+    answers; `POST /TOKEN/stop` stops the run. What has another token, or a host that is not this
+    machine's own name, is not answered: a page of another site in the same browser can reach this
+    port, but neither knows the token nor, by giving its own name this address, passes for this
+    machine.
+    """
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
+    own = {**{name: name for name in _FILES}, **view.FILES}
+
+    def guarded(function: Any) -> Any:
+        # Not async: encoding an image takes a while, and Starlette runs this in a thread.
+        def endpoint(request: "Request") -> Response:
+            given = request.path_params["token"]
+            if not compare_digest(given.encode(), token.encode()):
+                return Response("not found", 404, headers=HEADERS)
+            view.asked()
+            try:
+                response: Response = function(request)
+            except LookupError:
+                return Response("not found", 404, headers=HEADERS)
+            return response
+
+        return endpoint
+
+    def read(request: "Request") -> Response:
+        name, number = request.path_params.get("name", ""), request.path_params.get("number")
+        if name in own and number is None:
+            data = files("jaxstyle.monitor.serve").joinpath(own[name]).read_bytes()
+            found = Answer(data, _TYPES[own[name].rpartition(".")[2]])
+        else:
+            found = view.answer(name, number)
+        return Response(found.content, media_type=found.kind, headers=HEADERS)
+
+    def state(request: "Request") -> Response:
+        since = request.query_params.get("since", "0")
+        found = view.state(int(since) if since.isdecimal() and len(since) < 10 else 0)
+        if found["message"]:
+            view.told.set()
+        return JSONResponse(found, headers=HEADERS)
+
+    def stop(request: "Request") -> Response:
+        view.stop.set()
+        return Response("", headers=HEADERS)
+
+    routes = [
+        Route("/{token}/", guarded(read)),
+        Route("/{token}/state", guarded(state)),
+        Route("/{token}/stop", guarded(stop), methods=["POST"]),
+        Route("/{token}/{name}", guarded(read)),
+        Route("/{token}/{name}/{number:int}", guarded(read)),
+    ]
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app = Starlette(routes=routes, middleware=[hosts])
+    # An address that is not known is not answered with another one.
+    app.router.redirect_slashes = False
+    return app

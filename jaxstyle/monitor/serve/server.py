@@ -1,0 +1,106 @@
+"""The server of a live page: a thread beside the run, gone when the run is."""
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.monitor.serve.app import make_app
+from jaxstyle.monitor.serve.view import View
+
+HOST = "127.0.0.1"
+# A page asks once a second; one that has not asked for so long is closed.
+WATCHED_WITHIN = 4.0
+# One that has asked for nothing for so long has all that it wants.
+QUIET = 0.5
+Shown = TypeVar("Shown", bound=View)
+
+
+class Page(Generic[Shown]):
+    """A page that is being served."""
+
+    def __init__(self, address: str, view: Shown):
+        self.address = address
+        """Where to look, with the token."""
+        self.view = view
+        """To be told how the run goes."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody pressed the button."""
+        return self.view.stop.is_set()
+
+    def finish(self, message: str, *, wait: float = WATCHED_WITHIN) -> None:
+        """Tell the page what became of the run; wait, if somebody looks, until it is told."""
+        self.view.message = message
+        if time.monotonic() - self.view.last_asked < WATCHED_WITHIN and self.view.told.wait(wait):
+            # The page asks for the last images after that.
+            end = time.monotonic() + wait
+            while time.monotonic() < min(self.view.last_asked + QUIET, end):
+                time.sleep(0.05)
+
+
+def check_port(port: int) -> None:
+    """Raise, before any long work, what `serve` would raise.
+
+    Raises:
+      JaxstyleError: the web server is not installed, or the port cannot be had.
+    """
+    _listen(port).close()
+
+
+@contextmanager
+def serve(view: Shown, *, port: int = 0) -> Iterator[Page[Shown]]:
+    """Serve a live page while the block runs.
+
+    Args:
+      view: what it shows.
+      port: of 127.0.0.1; 0 takes a free one.
+
+    Raises:
+      JaxstyleError: the web server is not installed, or the port cannot be had.
+    """
+    listener = _listen(port)
+    import uvicorn
+
+    token = secrets.token_urlsafe(24)
+    # The address holds the token: no access log.
+    config = uvicorn.Config(
+        make_app(view, token), log_config=None, access_log=False, lifespan="off",
+        timeout_graceful_shutdown=1, server_header=False,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield Page(f"http://{HOST}:{listener.getsockname()[1]}/{token}/", view)
+    finally:
+        server.should_exit = True
+        thread.join(3)
+        listener.close()
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise JaxstyleError(
+            "--serve: the web server is not installed; get it with `pip install 'jaxstyle[serve]'`"
+        ) from None
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise JaxstyleError(
+            f"--serve: port {port} of {HOST} cannot be had ({error}); give another, or none for "
+            "a free one"
+        ) from None
+    return listener

@@ -1,0 +1,64 @@
+"""What a page shows: the part that the pages of a run and of a grid have in common."""
+
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+
+class Answer(NamedTuple):
+    """What is sent to the browser."""
+
+    content: bytes | str
+    kind: str
+    """Media type."""
+
+
+class View(ABC):
+    """What the program and its page tell each other, from two threads."""
+
+    FILES: ClassVar[Mapping[str, str]]
+    """Files of this package by their address on the page; the page itself is `""`."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        """Set by the page's button."""
+        self.message = ""
+        """What became of the run; empty while it goes on."""
+        self.told = threading.Event()
+        """Set when a page has been given the message."""
+        self.last_asked = -math.inf
+        """When a page last asked for anything, by `time.monotonic`."""
+
+    def asked(self) -> None:
+        """Take note that somebody looks."""
+        self.last_asked = time.monotonic()
+
+    def state(self, since: int) -> dict[str, Any]:
+        """Return the run's state as JSON has it, where what is not finite is null.
+
+        Args:
+          since: how much of what only grows the page has already.
+        """
+        # Before the numbers: with the message, they are the last ones.
+        message = self.message
+        return self.numbers(since) | {"stopping": self.stop.is_set(), "message": message}
+
+    @abstractmethod
+    def numbers(self, since: int) -> dict[str, Any]:
+        """Return what is special of the state."""
+
+    @abstractmethod
+    def answer(self, name: str, number: int | None) -> Answer:
+        """Return what is at the address `name` or `name/number`.
+
+        Raises:
+          LookupError: there is nothing.
+        """
+
+
+def finite(value: float) -> float | None:
+    """Write a number as JSON has it."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""The network: VGG features of an image, computed whole or in tiles."""

@@ -1,0 +1,59 @@
+"""Sizes of feature maps, and how far a position's receptive field reaches."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+
+from jaxstyle.config.layers import convolutions, smallest_side, split_layer
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.nn.network import Network
+
+
+def check_side(network: Network, height: int, width: int, layers: Sequence[str]) -> None:
+    """Raise a `JaxstyleError` unless an image is large enough for every layer."""
+    # Reflection needs a second pixel to reflect.
+    least = smallest_side(layers) * (2 if network.convention.padding == "reflect" else 1)
+    if min(height, width) < least:
+        raise JaxstyleError(
+            f"an image of {width}x{height} pixels is too small for layer "
+            f"{max(layers, key=convolution_of)!r}, which needs {least} pixels a side; use a "
+            "larger image "
+            "or shallower layers"
+        )
+
+
+def receptive_margin(topology: str, layers: Sequence[str]) -> int:
+    """Pixels around a cell of the deepest of `layers` that its activations depend on."""
+    deepest = max(split_layer(layer)[0] for layer in layers)
+    margin, block = 0, deepest[4]
+    for name in reversed(convolutions(topology)):
+        if name > deepest:
+            continue
+        if name[4] != block:  # One cell is two of the block above.
+            margin, block = 2 * margin, name[4]
+        margin += 1
+    return margin
+
+
+def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int, int]:
+    """Rows and columns of a layer's map for an image of `height` x `width`."""
+    more = 1 if pooling == "max-ceil" else 0
+    for _ in range(int(split_layer(layer)[0][4]) - 1):
+        height, width = (height + more) // 2, (width + more) // 2
+    return height, width
+
+
+def convolution_of(layer: str) -> str:
+    return split_layer(layer)[0]
+
+
+class Window(NamedTuple):
+    """Where a part of an image lies whose lower or right edge may lie beyond the image's."""
+
+    top: jax.Array
+    """Pixels above and left of it, multiples of the coarsest layer's cells."""
+    left: jax.Array
+    height: int
+    """Of the whole image."""
+    width: int

@@ -1,0 +1,41 @@
+"""How the network halves its feature maps."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Take the largest of each 2x2 cell of `[..., h, w, c]`; an odd last row or column is dropped.
+
+    Written as a reshape because the gradient of `reduce_window` is a
+    select-and-scatter: about ten times dearer on CPU, and refused by XLA's
+    deterministic mode on GPU.
+    """
+    return _cells(x).max((-4, -2))
+
+
+def avg_pool(x: jax.Array) -> jax.Array:
+    """Average each 2x2 cell of `[..., h, w, c]`; an odd last row or column is dropped."""
+    return _cells(x).mean((-4, -2))
+
+
+def max_pool_ceil(x: jax.Array) -> jax.Array:
+    """Like `max_pool`, but an odd last row or column is a cell of its own (Caffe, TensorFlow)."""
+    *batch, h, w, _ = x.shape
+    ends = [(0, 0)] * len(batch) + [(0, h % 2), (0, w % 2), (0, 0)]
+    return max_pool(jnp.pad(x, ends, mode="edge"))
+
+
+def _cells(x: jax.Array) -> jax.Array:
+    *batch, h, w, c = x.shape
+    x = x[..., : h // 2 * 2, : w // 2 * 2, :]
+    return x.reshape(*batch, h // 2, 2, w // 2, 2, c)
+
+
+POOLINGS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "max": max_pool,
+    "avg": avg_pool,
+    "max-ceil": max_pool_ceil,
+}

@@ -1,0 +1,40 @@
+"""From an RGB image to the network's input, as the network was trained."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Preprocessing:
+    """How an RGB image in [0, 1] becomes a network's input x.
+
+    x = (channels reordered · scale − mean) / std, with `mean` and `std` given in
+    the network's own channel order. All fields are static under `jit`.
+    """
+
+    channel_order: str = flax.struct.field(pytree_node=False)
+    """`"rgb"` or `"bgr"`."""
+    scale: float = flax.struct.field(pytree_node=False)
+    """What a value of 1 becomes: 255 for the Caffe networks, 1 for torchvision's."""
+    mean: tuple[float, float, float] = flax.struct.field(pytree_node=False)
+    std: tuple[float, float, float] = flax.struct.field(pytree_node=False)
+    padding: str = flax.struct.field(pytree_node=False, default="zeros")
+    """What surrounds a feature map in every convolution: `"zeros"`, `"reflect"`, or
+    `"edge-first"`: the edge repeated around the image, zeros around the maps."""
+
+
+CONVENTIONS: dict[str, Preprocessing] = {
+    "caffe": Preprocessing("bgr", 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    "torchvision": Preprocessing("rgb", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""What networks were trained with."""
+
+
+def preprocess(convention: Preprocessing, image: jax.Array) -> jax.Array:
+    """Turn an RGB image `[h, w, 3]` in [0, 1] into the network's input of the same shape."""
+    if convention.channel_order == "bgr":
+        image = image[..., ::-1]
+    mean = jnp.asarray(convention.mean, image.dtype)
+    std = jnp.asarray(convention.std, image.dtype)
+    return (image * convention.scale - mean) / std

@@ -1,0 +1,282 @@
+"""Several devices: the batch elements of a batch, or the rows of one image, shared out over a mesh.
+
+Batch elements are independent: each device runs what it would run for its share of them alone, and
+nothing is exchanged. Rows are not: the program is written for the whole image, and XLA's
+partitioner gives each device its rows, exchanging one row with the neighbors for every convolution
+and summing what is summed over positions. For that the rows must divide evenly at every layer, so
+the image is padded below with rows that nothing counts: whole cells of the deepest layer, as many
+on every device.
+
+Reference:
+  Xu et al., GSPMD: General and Scalable Parallelization for ML Computation Graphs,
+  arXiv:2105.04663, sections 3.5 and 4.3 (halo exchange); Krizhevsky, One weird trick for
+  parallelizing convolutional neural networks, arXiv:1404.5997.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+
+from jaxstyle.errors import JaxstyleError
+
+Devices = int | str | Sequence[jax.Device] | None
+"""How many of `jax.devices()`, `"all"` of them, or which; None for one."""
+
+
+def chosen(devices: Devices) -> list[jax.Device]:
+    """Return the devices that an argument means, of all processes.
+
+    Raises:
+      JaxstyleError: none, or more than there are.
+    """
+    if devices is None:
+        return [jax.local_devices()[0]]
+    if not isinstance(devices, int | str):
+        found = list(devices)
+        if not found or len(set(found)) < len(found):
+            raise JaxstyleError(f"devices: {found} is not a list of different devices")
+        return found
+    present = jax.devices()
+    if devices == "all":
+        return list(present)
+    if isinstance(devices, str) or not 1 <= devices <= len(present):
+        there = "there is" if len(present) == 1 else "there are"
+        kinds = ", ".join(sorted({device.device_kind for device in present}))
+        raise JaxstyleError(
+            f"devices: {devices} cannot be had, {there} {len(present)} ({kinds}); give a number "
+            f"from 1 to {len(present)}, or all"
+        )
+    return list(present[:devices])
+
+
+def shared_by(devices: Devices, elements: int) -> list[jax.Device]:
+    """Return the devices that share a batch, or the rows of one image: of all, as many as can.
+
+    Raises:
+      JaxstyleError: the number is not to be had; `BatchSharding.over` says whether batch elements
+        divide by it.
+    """
+    found = chosen(devices)
+    return found[: _divisor(elements, len(found))] if devices == "all" and elements > 1 else found
+
+
+def _divisor(elements: int, devices: int) -> int:
+    """The most of some devices that take equally many batch elements each."""
+    return max(n for n in range(1, devices + 1) if elements % n == 0)
+
+
+def line(devices: Sequence[jax.Device], axis: str) -> Mesh:
+    """Put devices in a row."""
+    # The partitioner's choice (Auto) is what rows are shared out by; see the module's words.
+    return Mesh(np.array(devices), (axis,), axis_types=(AxisType.Auto,))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Put arrays on devices; where other processes have some of these, each gives its own parts."""
+    if not sharding.is_fully_addressable:
+        tree = jax.tree.map(np.asarray, tree)
+    return jax.device_put(tree, sharding)
+
+
+def readable(tree: Any) -> Any:
+    """Return arrays that this process can read: as they are, unless other processes hold parts."""
+    return jax.tree.map(
+        lambda leaf: (
+            multihost_utils.process_allgather(leaf, tiled=True)
+            if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+            else leaf
+        ),
+        tree,
+    )
+
+
+@dataclass(frozen=True)
+class BatchSharding:
+    """A batch whose batch elements are shared out evenly. Hashable, so a static argument."""
+
+    mesh: Mesh
+
+    @classmethod
+    def over(cls, devices: Sequence[jax.Device], elements: int) -> "BatchSharding":
+        """Share out batch elements.
+
+        Raises:
+          JaxstyleError: they do not divide evenly.
+        """
+        if elements % len(devices):
+            most = _divisor(elements, len(devices))
+            raise JaxstyleError(
+                f"devices: {elements} images do not share out over {len(devices)} devices; give "
+                f"{most} devices, or {-(-elements // len(devices)) * len(devices)} images"
+            )
+        return cls(line(devices, "lanes"))
+
+    @property
+    def by_element(self) -> NamedSharding:
+        """Of arrays with the batch axis first."""
+        return NamedSharding(self.mesh, PartitionSpec("lanes"))
+
+    @property
+    def on_all(self) -> NamedSharding:
+        """Of arrays that every device has whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def place(self, images: ArrayLike) -> jax.Array:
+        """Put a batch `[lanes, h, w, 3]` on the devices."""
+        return put(images, self.by_element)
+
+    def place_state(self, state: Any, width: int) -> Any:
+        """Put an optimizer's state of the whole batch on the devices."""
+        return put(state, self.by_element)
+
+    def form(self, form: Any, width: int) -> Any:
+        """Say of a state's shapes where its parts lie."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.by_element),
+            form,
+        )
+
+    def mapped(self, function: Callable[..., Any], axes: Sequence[int | None]) -> Any:
+        """Run a batched function on each device's batch elements.
+
+        Args:
+          function: of arguments and with results that have the batch axis first, but for
+            those arguments whose entry in `axes` is None.
+          axes: 0 or None, an argument.
+        """
+        return jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=tuple(PartitionSpec(*[] if a is None else ["lanes"]) for a in axes),
+            out_specs=PartitionSpec("lanes"),
+            # The loops of libraries' line searches do not say what varies over devices.
+            check_vma=False,
+        )
+
+
+@dataclass(frozen=True)
+class SpatialSharding:
+    """One image whose rows are shared out evenly. Hashable, so a static argument."""
+
+    mesh: Mesh
+    height: int
+    """Rows of the image; the array has `padded`."""
+    cell: int
+    """Pixels along the side of one position of the deepest layer."""
+
+    @classmethod
+    def over(cls, devices: Sequence[jax.Device], height: int, cell: int) -> "SpatialSharding":
+        """Share out an image's rows in whole cells."""
+        return cls(line(devices, "rows"), height, cell)
+
+    @property
+    def padded(self) -> int:
+        """Rows of the array."""
+        each = len(self.mesh.devices) * self.cell
+        return -(-self.height // each) * each
+
+    @property
+    def on_all(self) -> NamedSharding:
+        """Of arrays that every device has whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def by_row(self) -> NamedSharding:
+        """Of arrays with rows first."""
+        return NamedSharding(self.mesh, PartitionSpec("rows"))
+
+    def of(self, height: int) -> "SpatialSharding":
+        """Share out another image likewise."""
+        return dataclasses.replace(self, height=height)
+
+    def place(self, image: ArrayLike) -> jax.Array:
+        """Put an image `[height, w, 3]` on the devices, padded with zeros: `[padded, w, 3]`."""
+        array: Any = jnp if isinstance(image, jax.core.Tracer) else np
+        padded = array.pad(image, ((0, self.padded - self.height), (0, 0), (0, 0)))
+        return jax.device_put(padded, self.by_row)
+
+    def place_map(self, values: ArrayLike, cell: int) -> jax.Array:
+        """Put what belongs to the positions of a layer, `[h, w, any]`, on the devices, as `place`.
+
+        Args:
+          values: of the image's own rows.
+          cell: pixels along the side of a position.
+        """
+        below = self.padded // cell - np.shape(values)[0]
+        return jax.device_put(np.pad(values, ((0, below), (0, 0), (0, 0))), self.by_row)
+
+    def fetch(self, image: jax.Array) -> np.ndarray:
+        """Bring an image back to the host, without its padding."""
+        return np.asarray(jax.device_get(readable(image)))[: self.height]
+
+    def keep(self, state: Any, width: int) -> Any:
+        """Constrain an optimizer's state to be shared out as its position is.
+
+        Args:
+          state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]`, or
+            that one axis flat, are shared out, others are whole on every device.
+          width: w.
+        """
+        return jax.tree.map(
+            lambda leaf: lax.with_sharding_constraint(leaf, self._sharding(leaf.shape, width)),
+            state,
+        )
+
+    def cut(self, state: Any, width: int) -> Any:
+        """Take the added rows off a state, so that it is that of any number of devices."""
+
+        def shorter(leaf: Any) -> Any:
+            axis, unit = _row_axis(leaf.shape, self.padded, width)
+            if axis is None:
+                return leaf
+            return leaf[(..., slice(self.height * unit), *[slice(None)] * (-1 - axis))]
+
+        return jax.tree.map(shorter, state)
+
+    def form(self, form: Any, width: int) -> Any:
+        """Say of a state's shapes where its parts lie."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=self._sharding(leaf.shape, width)
+            ),
+            form,
+        )
+
+    def place_state(self, state: Any, width: int) -> Any:
+        """Put a state that has been cut, or has not, on the devices."""
+
+        def placed(leaf: Any) -> jax.Array:
+            axis, unit = _row_axis(leaf.shape, self.height, width)
+            if axis is not None:
+                ends = [(0, 0)] * leaf.ndim
+                ends[axis] = (0, (self.padded - self.height) * unit)
+                leaf = np.pad(leaf, ends)
+            return jax.device_put(leaf, self._sharding(leaf.shape, width))
+
+        return jax.tree.map(placed, state)
+
+    def _sharding(self, shape: tuple[int, ...], width: int) -> NamedSharding:
+        axis, _ = _row_axis(shape, self.padded, width)
+        axes = [None] * len(shape) if axis is None else [None] * (len(shape) + axis) + ["rows"]
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+def _row_axis(shape: tuple[int, ...], height: int, width: int) -> tuple[int | None, int]:
+    """Find the axis of an array that rows lie along, and its entries a row."""
+    if shape[-3:] == (height, width, 3):
+        return -3, 1
+    if shape[-1:] == (height * width * 3,):
+        return -1, width * 3
+    return None, 0
+
+
+Layout = BatchSharding | SpatialSharding

@@ -1,0 +1,312 @@
+"""Means over the positions of feature maps, of a whole image or exactly tile by tile.
+
+All that the objective asks of a layer is means over positions: a Gram matrix, a mean squared
+difference. A mean is the sum of its tiles' shares, so an image too large for memory can be
+visited in tiles, each computed within a margin as wide as the network's receptive field. The
+backward pass visits the tiles again, with the derivatives by the means (small matrices) fixed.
+Values and gradients are those of the whole image, but for the order of sums.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxstyle.config.layers import smallest_side, split_layer
+from jaxstyle.nn.geometry import Window, check_side, receptive_margin
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.vgg import activations, by_block
+
+# Of the type of the tiles' numbers, as dynamic slices want it.
+_ZERO = np.int32(0)
+Statistic = Callable[[str, jax.Array, Any], Any]
+"""`(layer, activations [h, w, c], that layer's maps or None) -> pytree of means over positions`."""
+
+
+def means(
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    statistic: Statistic,
+    maps: Mapping[str, Any],
+    *,
+    pooling: str,
+    tile: int = 0,
+    height: int | None = None,
+    remat: bool = False,
+) -> dict[str, Any]:
+    """Average a statistic over the positions of each layer.
+
+    Args:
+      network: weights.
+      x: `[h, w, 3]`, the network's input.
+      layers: names, none twice.
+      statistic: gives means over positions to which a position contributes nothing where
+        activations and map are 0.
+      maps: what else the statistic wants of positions: by layer a pytree of `[h', w', any]`.
+      pooling: as in `vgg.features`.
+      tile: side of the tiles in pixels, rounded down to whole cells of the deepest layer;
+        0, or an image no larger, computes the whole image at once.
+      height: where `x` has rows added below, shared out over devices (`sharding.SpatialSharding`),
+        the rows that count; tiles then are strips from top to bottom.
+      remat: as in `vgg.by_block`; tiles are computed again in any case.
+
+    Returns:
+      `{layer: what statistic gives}`.
+    """
+    if not layers:
+        return {}
+    whole = _is_whole(tile, *x.shape[:2])
+    if whole and height in (None, x.shape[0]):
+
+        def of_layer(layer: str, act: jax.Array, maps: Mapping[str, Any]) -> Any:
+            return statistic(layer, act, maps.get(layer))
+
+        return by_block(network, x, layers, of_layer, maps, pooling=pooling, remat=remat)
+    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
+    x = grid.padded(x)
+
+    def share_of(x: jax.Array, maps: Mapping[str, Any], at: _Tile) -> dict[str, Any]:
+        def share(layer: str, act: jax.Array, others: tuple[Mapping[str, Any], _Tile]) -> Any:
+            maps, at = others
+            place = grid.place(at, layer)
+            mine = jnp.where(place.counted, place.slice_of_window(act), 0)
+            theirs = jax.tree.map(
+                lambda values: jnp.where(place.counted, place.slice_of_image(values), 0),
+                maps.get(layer),
+            )
+            return jax.tree.map(lambda mean: place.share * mean, statistic(layer, mine, theirs))
+
+        part, window = grid.window(x, at)
+        return by_block(
+            network, part, layers, share, (maps, at),
+            pooling=pooling, window=window, remat=remat and whole,
+        )  # fmt: skip
+
+    tiles = grid.tiles()
+    if whole:
+        return share_of(x, maps, jax.tree.map(lambda t: t[0], tiles))
+    # Saves nothing of the forward pass but its arguments: the tile is computed again.
+    share_again = jax.checkpoint(share_of, prevent_cse=False)
+
+    def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
+        return jax.tree.map(jnp.add, total, share_again(x, maps, at)), None
+
+    one = jax.eval_shape(share_of, x, maps, jax.tree.map(lambda t: t[0], tiles))
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
+    return lax.scan(add, start, tiles)[0]
+
+
+def part(
+    network: Network, layers: tuple[str, ...], height: int, width: int, *, tile: int
+) -> tuple[int, int]:
+    """Return the rows and columns that `means` computes at once: a tile with its margin.
+
+    Args:
+      network: weights.
+      layers: as for `means`.
+      height: of the image.
+      width: likewise.
+      tile: as for `means`.
+    """
+    if not layers or _is_whole(tile, height, width):
+        return height, width
+    rows, columns = _Grid.cut(network, layers, height, width, tile, None).axes
+    return rows.window, columns.window
+
+
+def _is_whole(tile: int, height: int, width: int) -> bool:
+    return not tile or tile >= max(height, width)
+
+
+def feature_maps(
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    pooling: str,
+    tile: int = 0,
+    height: int | None = None,
+) -> dict[str, jax.Array]:
+    """Compute the activations of the network's input `[h, w, 3]`, tile by tile like `means`.
+
+    Where rows were added below, the maps have what they make too; it counts for nothing.
+    """
+    if not layers:
+        return {}
+    whole = _is_whole(tile, *x.shape[:2])
+    if whole and height in (None, x.shape[0]):
+        return activations(network, x, layers, pooling=pooling)
+    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
+    x = grid.padded(x)
+
+    def of_window(x: jax.Array, at: _Tile) -> dict[str, jax.Array]:
+        part, window = grid.window(x, at)
+        return activations(network, part, layers, pooling=pooling, window=window)
+
+    if whole:
+        return of_window(x, jax.tree.map(lambda t: t[0], grid.tiles()))
+
+    def fill(maps: dict[str, jax.Array], at: _Tile) -> tuple[dict[str, jax.Array], None]:
+        acts = of_window(x, at)
+        filled = {}
+        for layer in layers:
+            place = grid.place(at, layer)
+            old, new = place.slice_of_image(maps[layer]), place.slice_of_window(acts[layer])
+            part = jnp.where(place.counted, new, old)
+            filled[layer] = lax.dynamic_update_slice(maps[layer], part, place.in_image)
+        return filled, None
+
+    tiles = grid.tiles()
+    window = jax.eval_shape(of_window, x, jax.tree.map(lambda t: t[0], tiles))
+    empty = {}
+    for layer in layers:
+        height, width = (axis.extent // _cell(layer) for axis in grid.axes)
+        empty[layer] = jnp.zeros((height, width, window[layer].shape[-1]), window[layer].dtype)
+    return lax.scan(fill, empty, tiles)[0]
+
+
+class _Tile(NamedTuple):
+    """One tile's pixels along each of the two axes, int32 `[2]`."""
+
+    counted: jax.Array
+    """First row and column that no tile before it has counted."""
+    core: jax.Array
+    """First row and column of the tile."""
+    window: jax.Array
+    """First row and column of the tile with its margin."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How an axis is cut; everything but `size` in whole cells."""
+
+    size: int
+    """Of the image."""
+    extent: int
+    """Of the feature maps: as `size`, or as `padded`, where maps keep what was added."""
+    padded: int
+    core: int
+    window: int
+    """Core and margins. At the image's edge the window is moved inside, not cut."""
+    margin: int
+
+    @classmethod
+    def cut(cls, size: int, side: int, cell: int, margin: int) -> "_Axis":
+        padded = -(-size // cell) * cell
+        count = -(-padded // max(cell, side // cell * cell))
+        core = -(-padded // (count * cell)) * cell
+        margin = -(-margin // cell) * cell
+        return cls(size, size, padded, core, min(core + 2 * margin, padded), margin)
+
+    @classmethod
+    def uncut(cls, size: int, padded: int) -> "_Axis":
+        return cls(size, padded, padded, padded, padded, 0)
+
+    def starts(self) -> list[tuple[int, int, int]]:
+        """The numbers of `_Tile` along this axis."""
+        found = []
+        for counted in range(0, self.padded, self.core):
+            core = min(counted, self.padded - self.core)
+            window = min(max(core - self.margin, 0), self.padded - self.window)
+            found.append((counted, core, window))
+        return found
+
+
+@dataclass(frozen=True)
+class _Grid:
+    axes: tuple[_Axis, _Axis]
+
+    @classmethod
+    def cut(
+        cls,
+        network: Network,
+        layers: tuple[str, ...],
+        height: int,
+        width: int,
+        side: int,
+        counted: int | None,
+    ) -> "_Grid":
+        check_side(network, counted or height, width, layers)
+        cell = smallest_side(layers)
+        margin = receptive_margin(network.topology, layers)
+        rows = _Axis.uncut(counted, height) if counted else _Axis.cut(height, side, cell, margin)
+        columns = _Axis.cut(width, side, cell, margin) if side else _Axis.uncut(width, width)
+        return cls((rows, columns))
+
+    def tiles(self) -> _Tile:
+        """All tiles, row by row: arrays `[tiles, 2]`."""
+        rows, columns = (axis.starts() for axis in self.axes)
+        pairs = jnp.array([(row, column) for row in rows for column in columns], jnp.int32)
+        return _Tile(pairs[..., 0], pairs[..., 1], pairs[..., 2])
+
+    def padded(self, x: jax.Array) -> jax.Array:
+        ends = [(0, axis.padded - size) for axis, size in zip(self.axes, x.shape, strict=False)]
+        return jnp.pad(x, (*ends, (0, 0))) if any(after for _, after in ends) else x
+
+    def window(self, x: jax.Array, at: _Tile) -> tuple[jax.Array, Window | None]:
+        """Cut a tile with its margin out of the padded image."""
+        rows, columns = self.axes
+        part = _slice(x, tuple(at.window), (rows.window, columns.window))
+        whole = rows.padded == rows.size and columns.padded == columns.size
+        top, left = at.window
+        return part, None if whole else Window(top, left, rows.size, columns.size)
+
+    def place(self, at: _Tile, layer: str) -> "_Place":
+        cell = _cell(layer)
+        sizes = [min(axis.core, axis.extent) // cell for axis in self.axes]
+        ends = [axis.extent // cell for axis in self.axes]
+        counts = [axis.size // cell for axis in self.axes]
+        # The image may end before the tile does: the slice is then moved inside.
+        starts = [
+            jnp.minimum(at.core[i] // cell, end - size) if size < end else _ZERO
+            for i, (end, size) in enumerate(zip(ends, sizes, strict=True))
+        ]
+        indices = [start + jnp.arange(size) for start, size in zip(starts, sizes, strict=True)]
+        rows, columns = (
+            (index >= at.counted[i] // cell) & (index < counts[i])
+            for i, index in enumerate(indices)
+        )
+        return _Place(
+            in_image=(*starts, _ZERO),
+            in_window=(*(start - at.window[i] // cell for i, start in enumerate(starts)), _ZERO),
+            sizes=tuple(sizes),
+            counted=(rows[:, None] & columns)[..., None],
+            share=sizes[0] * sizes[1] / (counts[0] * counts[1]),
+        )
+
+
+class _Place(NamedTuple):
+    """Where a tile's cells lie in a layer's maps."""
+
+    in_image: tuple[Any, ...]
+    in_window: tuple[Any, ...]
+    sizes: tuple[int, ...]
+    counted: jax.Array
+    """Which of the cells no other tile counts, `[h, w, 1]`."""
+    share: float
+    """Of the tile's cells in the layer's."""
+
+    def slice_of_window(self, act: jax.Array) -> jax.Array:
+        return _slice(act, self.in_window, self.sizes)
+
+    def slice_of_image(self, act: jax.Array) -> jax.Array:
+        return _slice(act, self.in_image, self.sizes)
+
+
+def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.Array:
+    """Cut a part out of `[h, w, c]`; an axis that is not cut may be shared out over devices."""
+    at = [
+        start if size < whole else _ZERO
+        for start, size, whole in zip(start, sizes, x.shape, strict=False)
+    ]
+    return lax.dynamic_slice(x, (*at, _ZERO), (*sizes, x.shape[2]))
+
+
+def _cell(layer: str) -> int:
+    """Pixels along the side of one position of a layer."""
+    return 2 ** (int(split_layer(layer)[0][4]) - 1)

@@ -1,0 +1,274 @@
+"""VGG-16 and VGG-19 without their classifier, as a Flax module over a plain dict of params.
+
+The params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`. The
+widths are read from them, so one module serves the original networks and narrow
+ones. How an image becomes the network's input belongs to the weights
+(`Preprocessing`), never to a code path.
+
+Reference:
+  Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image
+  Recognition, arXiv:1409.1556, table 1, columns D (VGG-16) and E (VGG-19).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.config.layers import check_layers, convolutions
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.nn.convolution import convolve, use_winograd
+from jaxstyle.nn.geometry import Window, check_side, convolution_of
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.pooling import POOLINGS
+from jaxstyle.nn.preprocessing import preprocess
+from jaxstyle.nn.winograd import transform
+
+
+def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
+    """Set what lies beyond the image's lower and right edge as padding there would have it."""
+    for axis, (start, size) in enumerate(
+        ((window.top, window.height), (window.left, window.width))
+    ):
+        index = start // cell + jnp.arange(x.shape[axis])
+        index = index.reshape(-1, *[1] * (2 - axis))
+        if mode == "zeros":
+            x = jnp.where(index < size // cell, x, 0)
+        else:  # Of a reflection or a repeated edge the convolution sees one row.
+            beyond = jnp.roll(x, {"reflect": 2, "edge": 1}[mode], axis)
+            x = jnp.where(index == size // cell, beyond, x)
+    return x
+
+
+class Block(nn.Module):
+    """A run of convolutions of one block of a VGG, then its pooling if a deeper block follows.
+
+    Applied to `[h, w, channels]` it returns the next block's input and `{layer: [h, w, c]}` of
+    those of `layers` that lie in it.
+    """
+
+    convolutions: tuple[str, ...]
+    layers: tuple[str, ...]
+    widths: Mapping[str, int]
+    """Output channels of each convolution."""
+    padding: str = "zeros"
+    precision: str = "tf32"
+    pooling: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, window: Window | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        found: dict[str, jax.Array] = {}
+        for name in self.convolutions:
+            if window is not None:
+                x = _bordered(x, window, 2 ** (int(name[4]) - 1), self._mode(name))
+            x = self._convolve(x, name)
+            found[name] = x
+            x = nn.relu(x)
+            found[name.replace("conv", "relu")] = x
+        kept = {layer: found[layer] for layer in found if layer in self.layers}
+        return POOLINGS[self.pooling](x) if self.pooling else x, kept
+
+    def _mode(self, name: str) -> str:
+        """What surrounds the map that a convolution sees: zeros, its reflection or its edge."""
+        if self.padding == "edge-first":
+            return "edge" if name == "conv1_1" else "zeros"
+        return self.padding
+
+    def _convolve(self, x: jax.Array, name: str) -> jax.Array:
+        mode = self._mode(name)
+        convolution = Convolution(self.widths[name], self.precision, name=name)
+        if mode == "zeros":
+            return convolution(x)
+        # A border of one for the map, and what it adds to the result cut off again: with a pad
+        # and an unpadded convolution the gradient takes 2.5 times as long on CPU.
+        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
+        return convolution(x)[1:-1, 1:-1]
+
+
+class Convolution(nn.Module):
+    """A 3x3 convolution with bias."""
+
+    width: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (3, 3, x.shape[-1], self.width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        transformed: jax.Array | None = self.get_variable("transformed", "kernel")
+        y = convolve(x, kernel.astype(x.dtype), transformed, self.precision) + bias
+        # The image itself has more values than bfloat16 can tell apart: what is made of it is
+        # rounded, not it.
+        return y.astype(jnp.bfloat16 if self.precision == "bfloat16" else x.dtype)
+
+
+def accelerated(network: Network, layers: Sequence[str], height: int, width: int) -> Network:
+    """Transform the kernels of the convolutions that are then faster on images of a size.
+
+    For runs of many evaluations: what is transformed takes four times the memory of the kernels.
+    Activations differ from the direct convolutions' by rounding. Not for bfloat16, whose rounding
+    the transformations would magnify.
+
+    Args:
+      network: weights; arrays or mere shapes.
+      layers: that will be asked for.
+      height: pixels of the image, or of the parts that are computed at once.
+      width: likewise.
+    """
+    deepest = max(map(convolution_of, layers), default="")
+    kernels = {}
+    for name in network.layers if network.precision != "bfloat16" else ():
+        kernel, cell = network.params[name]["kernel"], 2 ** (int(name[4]) - 1)
+        if name <= deepest and use_winograd(height // cell, width // cell, *kernel.shape[2:]):
+            kernels[name] = kernel
+    shapes = any(isinstance(kernel, jax.ShapeDtypeStruct) for kernel in kernels.values())
+    transformed = jax.eval_shape(_transformed, kernels) if shapes else _transformed(kernels)
+    return network.replace(transformed=transformed)  # type: ignore[attr-defined]
+
+
+@jax.jit
+def _transformed(kernels: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: transform(kernel) for name, kernel in kernels.items()}
+
+
+def features(
+    network: Network, image: jax.Array, layers: Sequence[str], *, pooling: str = "max"
+) -> dict[str, jax.Array]:
+    """Compute the activations of an image at some layers.
+
+    Args:
+      network: weights; only those of the layers that are needed are used.
+      image: RGB `[h, w, 3]`, float32, [0, 1] (values outside are processed as they are).
+      layers: names such as `"relu4_2"` (after the ReLU) or `"conv4_2"` (before it).
+      pooling: `"max"` (as trained), `"avg"` (Gatys et al. 2016, section 2: smoother results) or
+        `"max-ceil"` (as trained, with the sizes of Caffe).
+
+    Returns:
+      `{layer: [h / 2**(block-1), w / 2**(block-1), channels]}`, sizes rounded down, with
+      `"max-ceil"` up.
+
+    Raises:
+      JaxstyleError: a layer or pooling that does not exist, or an image too small for a layer.
+    """
+    layers = tuple(dict.fromkeys(layers))
+    if not layers:
+        return {}
+    check_layers(network, layers)
+    if pooling not in POOLINGS:
+        raise JaxstyleError(
+            f"pooling {pooling!r} does not exist; choose from {', '.join(POOLINGS)}"
+        )
+    return activations(network, preprocess(network.convention, image), layers, pooling=pooling)
+
+
+def activations(
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    *,
+    pooling: str,
+    window: Window | None = None,
+) -> dict[str, jax.Array]:
+    """Like `features`, from the network's input instead of an image and without its checks.
+
+    Args:
+      network: weights.
+      x: `[h, w, 3]`, see `preprocess`.
+      layers: names, none twice.
+      pooling: as in `features`.
+      window: says that `x` is only a part of the input; activations near its edges that are
+        not the image's are then wrong (`receptive_margin`).
+    """
+    return by_block(network, x, layers, lambda layer, act, _: act, pooling=pooling, window=window)
+
+
+def by_block(
+    network: Network,
+    x: jax.Array,
+    layers: tuple[str, ...],
+    take: Callable[[str, jax.Array, Any], Any],
+    others: Any = None,
+    *,
+    pooling: str,
+    window: Window | None = None,
+    remat: bool = False,
+) -> dict[str, Any]:
+    """Return `{layer: take(layer, its activations, others)}`, one block after the other.
+
+    Args:
+      network: weights.
+      x: as in `activations`.
+      layers: likewise.
+      take: what is wanted of a layer; it sees float32 activations.
+      others: a pytree of the arrays that it wants besides.
+      pooling: likewise.
+      window: likewise.
+      remat: a gradient keeps only what goes from block to block, and computes each again.
+    """
+    check_side(network, x.shape[0], x.shape[1], layers)
+    widths = _FrozenWidths((name, int(p["bias"].shape[0])) for name, p in network.params.items())
+    variables: dict[str, Any] = {
+        "params": network.params,
+        "transformed": {name: {"kernel": kept} for name, kept in network.transformed.items()},
+    }
+    deepest = max(map(convolution_of, layers))
+    needed = (name for name in convolutions(network.topology) if name <= deepest)
+    given = variables, window, others
+
+    def apply(block: Block, given: Any, x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        variables, window, others = given
+        x, acts = block.apply(variables, x, window)
+        return x, {
+            layer: take(layer, act.astype(jnp.float32), others) for layer, act in acts.items()
+        }
+
+    found: dict[str, Any] = {}
+    for number, names in groupby(needed, key=lambda name: name[4]):
+        block = Block(
+            tuple(names),
+            layers,
+            widths,
+            padding=network.convention.padding,
+            precision=network.precision,
+            pooling=None if number == deepest[4] else pooling,
+        )
+        of_block = partial(apply, block)
+        x, taken = (_computed_again(of_block) if remat else of_block)(given, x)
+        found |= taken
+    return {layer: found[layer] for layer in layers}
+
+
+def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
+    """Let a function's gradient keep nothing but the arguments and compute the rest again.
+
+    What `jax.checkpoint` is for; but the CPU's compiler drops its barrier and then merges what is
+    computed twice.
+    """
+    call = jax.custom_vjp(function)
+
+    def forward(given: Any, x: jax.Array) -> tuple[Any, Any]:
+        return function(given, x), (given, x)
+
+    def backward(saved: Any, cotangent: Any) -> Any:
+        given, x = saved
+        # True of any number, which no compiler knows: what follows has to wait for the cotangent.
+        later = jax.tree.leaves(cotangent)[0].reshape(-1)[0]
+        x = jnp.where(later == later, x, 0)
+        return jax.vjp(function, given, x)[1](cotangent)
+
+    call.defvjp(forward, backward)
+    return call
+
+
+class _FrozenWidths(dict):
+    """A dict that may be a module's attribute: linen wants its fields hashable."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items())))

@@ -1,0 +1,65 @@
+"""Build the optimizer that a recipe names."""
+
+from typing import Any
+
+from jaxstyle.config import pytree as _pytree  # noqa: F401
+from jaxstyle.config.choices import INPUTS, LBFGS_OPTIMIZERS
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.nn.sharding import SpatialSharding
+from jaxstyle.optim.base import Optimizer
+from jaxstyle.optim.first_order import (
+    FirstOrderState,
+    carry_moments,
+    first_order,
+    schedule,
+    transformation,
+)
+from jaxstyle.optim.fixed_step_lbfgs import fixed_lbfgs
+from jaxstyle.optim.lbfgs import LbfgsState, carry_history, lbfgs
+from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
+from jaxstyle.optim.preconditioner import preconditioner
+
+_SEARCHES = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
+"""Those whose step is a loop of evaluations."""
+
+
+def is_flat(recipe: Recipe) -> bool:
+    """Whether each step of the optimizer is one evaluation, so that it may begin `blank`."""
+    return recipe.optimizer not in _SEARCHES
+
+
+def make_optimizer(recipe: Recipe, *, rows: SpatialSharding | None = None) -> Optimizer:
+    """Build the optimizer that a resolved recipe names.
+
+    Args:
+      recipe: resolved.
+      rows: how the position's rows are shared out over devices.
+    """
+    if recipe.optimizer not in LBFGS_OPTIMIZERS:
+        return first_order(transformation(recipe), schedule(recipe))
+    history_size = recipe.history_size
+    assert history_size is not None, "resolved"
+    if recipe.optimizer == "lbfgs":
+        return lbfgs(
+            history_size=history_size,
+            preconditioner=preconditioner(recipe.preconditioner, rows=rows),
+        )
+    if recipe.optimizer == "lbfgs-fixed":
+        # The programs that work so step on the scale of their image.
+        scale = INPUTS.get(recipe.convention or "", {}).get("scale", 255.0)
+        return fixed_lbfgs(history_size=history_size, unit=1 / scale)
+    return _SEARCHES[recipe.optimizer](history_size=history_size)
+
+
+def carried(old: Any, new: Any, recipe: Recipe) -> Any:
+    """Return a state what another knows that comes from an image of another size.
+
+    Args:
+      old: state after some steps.
+      new: state fresh from `init`; what it is given back as where the optimizer has nothing to
+        carry on (`lbfgs-fixed` and the libraries' L-BFGS).
+      recipe: resolved; of both.
+    """
+    if isinstance(old, LbfgsState) and recipe.optimizer == "lbfgs":
+        return carry_history(old, new, preconditioner=preconditioner(recipe.preconditioner))
+    return carry_moments(old, new) if isinstance(old, FirstOrderState) else new

@@ -1,0 +1,1 @@
+"""What is written about a run: reports, records inside images, checkpoints."""

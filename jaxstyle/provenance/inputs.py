@@ -1,0 +1,110 @@
+"""The images that a run reads from files, and how its record names them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle.config.choices import INITS
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.config.validation import WHOLE
+from jaxstyle.files import StrPath
+from jaxstyle.images import Array
+from jaxstyle.losses.masks import Masks
+from jaxstyle.provenance.report import image_report
+
+
+class InputImage(NamedTuple):
+    """An image that was read, with what the report says of it."""
+
+    pixels: Array
+    report: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, pixels: Array) -> "InputImage":
+        """Identify an image that has just been read from `path`."""
+        return cls(pixels, image_report(path, pixels))
+
+
+Load = Callable[[str, StrPath], InputImage]
+"""`(setting that names the file, file) -> picture`; raises a `JaxstyleError`."""
+Pair = tuple[InputImage | None, InputImage | None]
+
+
+class Inputs(NamedTuple):
+    """Every image that a run depends on."""
+
+    content: InputImage
+    styles: tuple[InputImage, ...]
+    init: InputImage | None = None
+    """The initial image, if it is a file's."""
+    content_mask: InputImage | None = None
+    masks: tuple[Pair, ...] = ()
+
+    @classmethod
+    def read(
+        cls, content: StrPath, styles: Sequence[StrPath], recipe: Recipe, load: Load
+    ) -> "Inputs":
+        """Read content and styles, and whatever files the recipe names."""
+
+        def optional(key: str, file: str | None, absent: Sequence[str | None]) -> InputImage | None:
+            return None if file in absent else load(key, file)  # type: ignore[arg-type]
+
+        return cls(
+            load("content", content),
+            tuple(load("style", style) for style in styles),
+            optional("init", recipe.init, INITS),
+            optional("content_mask", recipe.content_mask, (None,)),
+            tuple(
+                (optional("mask", region, (WHOLE,)), optional("mask", of_style, (WHOLE,)))
+                for region, of_style in recipe.mask
+            ),
+        )
+
+    @property
+    def arrays(self) -> Masks:
+        """The masks, as `prepare` wants them."""
+        return Masks(
+            _pixels(self.content_mask), tuple((_pixels(a), _pixels(b)) for a, b in self.masks)
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Identify the files, as `report.record` wants it; of masks only where there are any."""
+        found: dict[str, Any] = {
+            "content": self.content.report,
+            "styles": [style.report for style in self.styles],
+            "init": _report(self.init),
+        }
+        if self.content_mask:
+            found["content_mask"] = self.content_mask.report
+        if self.masks:
+            found["masks"] = [[_report(image) for image in pair] for pair in self.masks]
+        return found
+
+
+def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """List the files that a recipe names, each with the setting that names it."""
+    if recipe.init not in INITS:
+        yield "init", recipe.init
+    if recipe.content_mask is not None:
+        yield "content_mask", recipe.content_mask
+    yield from (("mask", file) for pair in recipe.mask for file in pair if file != WHOLE)
+
+
+def named(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """List the images of an `Inputs.report`, each with the words that tell it from the others."""
+    yield "content", report["content"]
+    for number, style in enumerate(report["styles"], start=1):
+        yield f"style {number}", style
+    yield "init", report.get("init")
+    yield "content mask", report.get("content_mask")
+    for number, (region, of_style) in enumerate(report.get("masks", ()), start=1):
+        yield f"mask {number}", region
+        yield f"style mask {number}", of_style
+
+
+def _pixels(image: InputImage | None) -> Array | None:
+    return image and image.pixels
+
+
+def _report(image: InputImage | None) -> dict[str, Any] | None:
+    return image and image.report

@@ -1,0 +1,158 @@
+"""The record that every PNG carries of how it was made: written into it, read back, checked."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle import images
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.provenance.inputs import named, recipe_files
+from jaxstyle.provenance.report import SCHEMA, to_json
+
+KEYWORD = "jaxstyle"
+"""Of the PNG text chunk."""
+LONGEST = 1 << 20
+"""Characters; a record of ours has a few thousand."""
+# What a text that is no record makes `parse_record` raise, beside `JaxstyleError`.
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+
+
+class InputFile(NamedTuple):
+    """An image file that a run read."""
+
+    path: Path
+    sha256: str
+
+
+class Record(NamedTuple):
+    """A record, read and checked."""
+
+    recipe: Recipe
+    steps: int
+    """Done; fewer than `recipe.steps` after an interruption."""
+    content: InputFile
+    styles: tuple[InputFile, ...]
+    init: InputFile | None
+    """The initial image, if it was a file's."""
+    files: Mapping[str, InputFile | None]
+    """All of them, masks too, by the words that `inputs.named` gives."""
+    terms: dict[str, float | None]
+    """The weighted parts of the loss."""
+    weights: str
+    """Name or file that the weights were asked for by."""
+    weights_name: str
+    """Name of the network that this was."""
+    weights_sha256: str
+    environment: Mapping[str, str]
+    """Versions and device by name."""
+    everything: Mapping[str, Any]
+    """As it is written, with loss, terms, sizes and versions."""
+
+
+def as_text(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return a record as the text that `images.save_image` puts into a PNG."""
+    return {KEYWORD: to_json(record, indent=None)}
+
+
+def read_record(path: Path, *, argument: str = "picture") -> Record:
+    """Read the record in a PNG that jaxstyle wrote. Nothing in it is trusted.
+
+    Raises:
+      JaxstyleError: no image, no record, or one that is damaged; names `argument`.
+    """
+    text = images.read_text(path, KEYWORD, argument=argument)
+    if text is None:
+        raise JaxstyleError(
+            f"{argument}: {path} carries no record of how it was made; only PNG files that "
+            "jaxstyle wrote do"
+        )
+    try:
+        return parse_record(text)
+    except (*MALFORMED, JaxstyleError) as error:
+        raise JaxstyleError(
+            f"{argument}: the record in {path} is damaged ({error}); give the settings as flags"
+        ) from None
+
+
+def size_notice(path: Path, size: int | None) -> str | None:
+    """The line to show when an image that is scored was made with another size than the default.
+
+    Args:
+      path: of the image.
+      size: that style images are scored at; None if it was asked for.
+    """
+    if size is None:
+        return None
+    try:
+        made = read_record(path).recipe.size
+    except JaxstyleError:
+        return None
+    return None if made == size else f"styles are taken at --size {size}, {path} was made at {made}"
+
+
+def parse_record(text: str) -> Record:
+    """Read a record that anyone may have written.
+
+    Raises:
+      JaxstyleError: a setting of its recipe does not exist or is out of range.
+      ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError: it is
+        malformed (`MALFORMED`).
+    """
+    if len(text) > LONGEST:
+        raise ValueError("it is too long")
+    return _checked(json.loads(text))
+
+
+def _checked(found: Any) -> Record:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise ValueError(f"not of schema {SCHEMA}")
+    inputs, weights, steps = found["images"], found["weights"], found["steps"]
+    if type(steps) is not int or not 0 <= steps < 2**31:
+        raise ValueError(f"steps are {steps!r}")
+    terms = found.get("terms", {})
+    for loss in (found["loss"], *terms.values()):
+        number = isinstance(loss, int | float) and not isinstance(loss, bool)
+        if loss is not None and not (number and math.isfinite(loss)):
+            raise ValueError(f"loss is {loss!r}")
+    files = {name: file and _input(file) for name, file in named(inputs)}
+    recipe = Recipe.from_dict(found["recipe"])
+    known = {file.path for file in files.values() if file}
+    for setting, name in recipe_files(recipe):
+        if Path(name) not in known:
+            raise ValueError(f"it has no digest of the {setting} {name!r}")
+    return Record(
+        recipe=recipe,
+        steps=steps,
+        content=_input(inputs["content"]),
+        styles=tuple(_input(style) for style in inputs["styles"]),
+        init=files["init"],
+        files=files,
+        terms={_string(term): value for term, value in terms.items()},
+        weights=_string(weights["given"]),
+        weights_name=_string(weights.get("name", weights["given"])),
+        weights_sha256=_string(weights["sha256"]),
+        environment={_string(k): _string(v) for k, v in found["environment"].items()},
+        everything=found,
+    )
+
+
+def _input(found: Any) -> InputFile:
+    return InputFile(Path(_file_name(found["path"])), _string(found["sha256"]))
+
+
+def _file_name(value: Any) -> str:
+    """Take any name that a file can have, also one that is not UTF-8 or holds a line break."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{value!r} is not the name of a file")
+    return value
+
+
+def _string(value: Any) -> str:
+    # Bytes of a name that is not UTF-8 are lone surrogates to Python.
+    if not isinstance(value, str) or not re.sub("[\udc80-\udcff]", "", value).isprintable():
+        raise ValueError(f"{value!r} is not a plain text")
+    return value

@@ -1,0 +1,114 @@
+"""The report of a run: settings, numbers and what they came from, as JSON."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxstyle.engine.results import Result
+from jaxstyle.files import is_stream, sha256_of, write_atomically, write_stream
+from jaxstyle.losses.objective import Terms
+from jaxstyle.nn.network import Network
+
+SCHEMA = 1
+
+
+def record(
+    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describe how an image came about: what an image file carries with it.
+
+    The same run gives the same record, so nothing in it is of the clock.
+
+    Args:
+      result: of the run.
+      network: its weights.
+      weights: the name or the file that they were asked for by.
+      inputs: from `inputs.Inputs.report`, made when the files were read: the output may since
+        have replaced one of them.
+    """
+    return {
+        "schema": SCHEMA,
+        "loss": result.loss,
+        "terms": terms_report(result.terms),
+        "initial": {"loss": result.initial_loss, "terms": terms_report(result.initial_terms)},
+        "steps": result.steps,
+        "evaluations": result.evaluations,
+        "recipe": result.recipe.as_dict(),
+        "weights": weights_report(network) | {"given": weights},
+        "images": dict(inputs),
+        "environment": environment_report(),
+    }
+
+
+def run_report(
+    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any], output: Path
+) -> dict[str, Any]:
+    """Describe one finished image that has been written to `output`: its `record`, with how
+    the loss went, the seconds and the file."""
+    described = record(result, network=network, weights=weights, inputs=inputs)
+    history = {name: values.tolist() for name, values in result.history._asdict().items()}
+    return described | {
+        "history": history,
+        "seconds": {"compile": result.compile_seconds, "run": result.run_seconds},
+        "images": described["images"] | {"output": image_report(output, result.image)},
+    }
+
+
+def batch_report(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the reports of a batch's batch elements together."""
+    return {"schema": SCHEMA, "runs": list(runs)}
+
+
+def terms_report(terms: Terms) -> dict[str, float]:
+    """Return the terms by name."""
+    return {name: float(value) for name, value in terms._asdict().items()}
+
+
+def weights_report(network: Network) -> dict[str, str]:
+    """Identify the weights."""
+    return {"name": network.name, "sha256": network.digest, "source": network.source}
+
+
+def environment_report() -> dict[str, str]:
+    """Name the versions and the device that the numbers depend on."""
+    return {
+        "jaxstyle": version("jaxstyle"),
+        "jax": version("jax"),
+        "jaxlib": version("jaxlib"),
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def to_json(report: Any, *, indent: int | None = 1) -> str:
+    """Write JSON without NaN or Infinity, which JSON does not have: they become null."""
+    return json.dumps(_finite(report), indent=indent, allow_nan=False) + "\n"
+
+
+def write_report(path: Path, report: Any) -> None:
+    """Write a report whole or not at all; into a stream or a device as it is (`is_stream`)."""
+    write = write_stream if is_stream(path) else write_atomically
+    write(path, to_json(report).encode(), argument="--report")
+
+
+def image_report(path: Path, image: np.ndarray) -> dict[str, Any]:
+    """Identify an image `[h, w, 3]` and the file that holds it now; the size is as seen."""
+    height, width = image.shape[:2]
+    return {"path": str(path), "sha256": sha256_of(path), "size": [width, height]}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

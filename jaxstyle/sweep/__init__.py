@@ -1,0 +1,31 @@
+"""Grids: every combination of some settings, run as batch elements, kept in a folder, summed up.
+
+`read` a grid file, make `cells` of it, and `run` them into a folder; run again, it goes on
+where it stopped.
+"""
+
+from jaxstyle.sweep.batches import Group as Group
+from jaxstyle.sweep.batches import check as check
+from jaxstyle.sweep.batches import grouped as grouped
+from jaxstyle.sweep.cell import Cell as Cell
+from jaxstyle.sweep.cell import cells as cells
+from jaxstyle.sweep.grid_file import GridFile as GridFile
+from jaxstyle.sweep.grid_file import read as read
+from jaxstyle.sweep.runner import Progress as Progress
+from jaxstyle.sweep.runner import run as run
+from jaxstyle.sweep.store import Report as Report
+from jaxstyle.sweep.store import Store as Store
+
+__all__ = [
+    "Cell",
+    "GridFile",
+    "Group",
+    "Progress",
+    "Report",
+    "Store",
+    "cells",
+    "check",
+    "grouped",
+    "read",
+    "run",
+]

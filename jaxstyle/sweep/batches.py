@@ -1,0 +1,205 @@
+"""Cells to batch elements: which may share a program, how many at a time, and in which places.
+
+On a CPU the last bits of a gradient may depend on the place that a batch element has in its batch
+(threads share out the rows of all batch elements together), but not on what its neighbors hold. So
+a cell's batch and place follow from the grid alone: cells that are done leave their places to
+copies of those that are not.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.engine import memory
+from jaxstyle.engine.loop import default_chunk_size
+from jaxstyle.engine.problem import Problem, prepare, spread, stack
+from jaxstyle.engine.sizes import output_size, pyramid_levels, style_size
+from jaxstyle.engine.targets import compute_targets
+from jaxstyle.losses.objective import Targets
+from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.provenance.inputs import named
+from jaxstyle.sweep.cell import Cell
+
+# Beyond these, batch elements hardly gain and a crash loses more.
+MAX_BATCH_SIZE = {"cpu": 8}
+MAX_BATCH_SIZE_ELSEWHERE = 64
+
+
+class Group(NamedTuple):
+    """Cells that differ in numbers and images only: batch elements of one program."""
+
+    cells: tuple[Cell, ...]
+    shape: tuple[int, ...]
+    """Of every image, `[h, w, 3]`."""
+
+    @property
+    def own_targets(self) -> bool:
+        """Whether contents, styles or their blend differ, so that each batch element needs its
+        own."""
+        return len({_of_targets(cell) for cell in self.cells}) > 1
+
+
+class Batch(NamedTuple):
+    """Batch elements that run together: a place for each cell, or for nobody where the cell is
+    done."""
+
+    group: Group
+    places: tuple[Cell | None, ...]
+
+    @property
+    def filled(self) -> int:
+        """Places that hold a cell."""
+        return sum(cell is not None for cell in self.places)
+
+    @property
+    def work(self) -> float:
+        """Image elements times steps times batch elements: what running takes, up to a factor."""
+        height, width, channels = self.group.shape
+        recipe = self.group.cells[0].recipe
+        smaller = recipe.scale_ratio**-2
+        steps = recipe.steps * sum(smaller**level for level in range(recipe.scales or 1))
+        return height * width * channels * steps * len(self.places)
+
+
+def grouped(cells: Sequence[Cell]) -> list[Group]:
+    """Sort cells into groups, in order of first appearance."""
+    shapes: dict[Any, tuple[int, ...]] = {}
+    members: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        recipe = cell.recipe
+        fitted = (cell.inputs.content.report["sha256"], recipe.size, recipe.upscale)
+        if fitted not in shapes:
+            height, width = cell.inputs.content.pixels.shape[:2]
+            shapes[fitted] = (*output_size(height, width, recipe), 3)
+        structure = jax.tree.structure(recipe.for_program())
+        # The statistics of losses that are no means have a size that depends on the style's.
+        of_means = STYLE_LOSSES[recipe.style_loss].of_means
+        styles = None if of_means else _style_shapes(cell)
+        form = (shapes[fitted], id(cell.network), structure, recipe.steps, styles)
+        members.setdefault(form, []).append(cell)
+    return [Group(tuple(elements), form[0]) for form, elements in members.items()]
+
+
+def check(groups: Sequence[Group]) -> None:
+    """Raise what running a single cell would raise: too small an image, too little memory.
+
+    Only shapes are computed.
+    """
+    for group in groups:
+        first = group.cells[0]
+        # Batch elements are numbered by their settings: memory is not to choose any.
+        recipe = first.recipe.resolved(first.network)
+        memory.fit(*group.shape[:2], recipe=recipe, network=first.network)
+        checked = set()
+        for cell in group.cells:
+            masks = tuple(pair for pair in named(cell.inputs.report()) if "mask" in pair[0])
+            known = (_style_shapes(cell), len(cell.recipe.style_blend or ()), str(masks))
+            if known in checked:
+                continue
+            checked.add(known)
+            content = cell.inputs.content.pixels
+            for level in {0, (cell.recipe.scales or 1) - 1}:
+                size = output_size(content.shape[0], content.shape[1], cell.recipe, level=level)
+                jax.eval_shape(
+                    partial(
+                        compute_targets,
+                        recipe=cell.recipe,
+                        masks=cell.inputs.arrays,
+                        pyramid=pyramid_levels(cell.recipe, [], level=level),
+                    ),
+                    cell.network,
+                    jax.ShapeDtypeStruct((*size, 3), jnp.float32),
+                    [
+                        jax.ShapeDtypeStruct(shape, jnp.float32)
+                        for shape in _style_shapes(cell, level=level)
+                    ],
+                )
+
+
+def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
+    """Return every cell its place in batches of equally many batch elements; batches all done are
+    left out."""
+    wanted = {cell.key for cell in todo}
+    found = []
+    for first in range(0, len(group.cells), elements):
+        part = group.cells[first : first + elements]
+        places = [cell if cell.key in wanted else None for cell in part]
+        if any(places):
+            found.append(Batch(group, (*places, *[None] * (elements - len(part)))))
+    return found
+
+
+def elements_of(group: Group, *, devices: int = 1) -> int:
+    """Choose how many batch elements of a group run at a time: as many as memory holds, evenly
+    shared out.
+
+    With several devices equally many run on each, copies where there are too few cells. The
+    compiler says what the program takes; it is compiled once, as it will be run unless it is too
+    large.
+    """
+    most = MAX_BATCH_SIZE.get(jax.default_backend(), MAX_BATCH_SIZE_ELSEWHERE)
+    cells = -(-len(group.cells) // devices)
+    elements = _even(cells, most)
+    if elements == 1:
+        return devices
+    one = problem_of(group.cells[0], {})
+    problem = stack([one] * elements, own_targets=group.own_targets)
+    chunk_size = default_chunk_size(problem.start)
+    needed = memory.program_bytes(problem, chunk_size=chunk_size)
+    free = memory.free_bytes()
+    budget = float("inf") if free is None else memory.USABLE * free
+    if jax.default_backend() == "cpu":
+        budget /= devices  # They are one machine's.
+    if needed <= budget:
+        return elements * devices
+    # What does not grow with the batch elements is counted with them, which errs on the safe side.
+    fitting = max(1, int(budget / (needed / elements)))
+    # A power of two, so that a little more or less free memory next time changes nothing.
+    return _even(cells, 1 << (fitting.bit_length() - 1)) * devices
+
+
+def _even(cells: int, most: int) -> int:
+    """At most `most` batch elements, as few as give equally many batches."""
+    return -(-cells // -(-cells // most))
+
+
+def problem_of_places(
+    places: Sequence[Cell | None], own_targets: bool, devices: Sequence[jax.Device]
+) -> Problem:
+    """Prepare a batch for devices; a place without a cell runs a copy of one that has."""
+    shared: dict[Any, Sequence[Targets]] = {}
+    stand_in = next(cell for cell in places if cell)
+    problems = {cell.key: problem_of(cell, shared) for cell in places if cell}
+    elements = [problems[(cell or stand_in).key] for cell in places]
+    return spread(stack(elements, own_targets=own_targets), devices)
+
+
+def problem_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:
+    """Prepare one cell; targets are taken from `shared`, or computed and put there."""
+    known = (_of_targets(cell), cell.recipe.size, cell.recipe.upscale)
+    problem = prepare(
+        cell.inputs.content.pixels,
+        [style.pixels for style in cell.inputs.styles],
+        recipe=cell.recipe,
+        network=cell.network,
+        start=cell.inputs.init.pixels if cell.inputs.init else None,
+        masks=cell.inputs.arrays,
+        targets=shared.get(known),
+    )
+    shared[known] = [scale.targets for scale in problem.scales]
+    return problem
+
+
+def _style_shapes(cell: Cell, *, level: int = 0) -> tuple[tuple[int, ...], ...]:
+    sizes = [style.pixels.shape for style in cell.inputs.styles]
+    return tuple((*style_size(h, w, cell.recipe, level=level), 3) for h, w, _ in sizes)
+
+
+def _of_targets(cell: Cell) -> tuple[Any, ...]:
+    """What the targets of a group's cells may differ by."""
+    recipe = cell.recipe
+    files = tuple(f and f["sha256"] for name, f in named(cell.inputs.report()) if name != "init")
+    return (files, recipe.style_blend, recipe.style_scale, recipe.preserve_color)

@@ -1,0 +1,308 @@
+"""Where batches run: in this process, as tasks of a Ray cluster, as jobs of Slurm.
+
+An executor is a function from batches to events: it takes them one after the other, and yields
+what becomes of them in whatever order, until all have finished. Closing the generator ends what
+still runs. Cells are stored by the one who asks, never by a worker: a batch that was begun twice,
+as its first worker died, is there once.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxstyle.engine.loop import Iterate, iterates
+from jaxstyle.engine.results import Result, finish
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.nn.network import Network
+from jaxstyle.sweep.batches import Batch, problem_of_places
+from jaxstyle.sweep.cell import Cell
+from jaxstyle.weights import load_network, save_network
+
+# Begun again as often when its worker or node dies.
+RETRIES = 3
+# Seconds between two looks at what runs elsewhere.
+BETWEEN_LOOKS = 1.0
+
+
+class Step(NamedTuple):
+    """A batch has come to an iterate."""
+
+    batch: Batch
+    iterate: Iterate
+
+
+class Waiting(NamedTuple):
+    """Nothing new from where the batches run."""
+
+    running: tuple[Batch, ...]
+    """Those not finished; some may be queued."""
+
+
+class Finished(NamedTuple):
+    """A batch is done."""
+
+    batch: Batch
+    results: list[Result]
+    """One a place, also where it holds no cell."""
+
+
+Event = Step | Waiting | Finished
+Executor = Callable[[Iterable[Batch]], Iterator[Event]]
+
+
+def local(devices: Sequence[jax.Device]) -> Executor:
+    """Run one batch after the other in this process, its batch elements shared out over
+    `devices`."""
+
+    def run(batches: Iterable[Batch]) -> Iterator[Event]:
+        for batch in batches:
+            running = _running(batch.places, batch.group.own_targets, devices)
+            while True:
+                try:
+                    iterate = next(running)
+                except StopIteration as end:
+                    yield Finished(batch, end.value)
+                    break
+                yield Step(batch, iterate)
+
+    return run
+
+
+def on_ray(options: Mapping[str, Any]) -> Executor:
+    """Run each batch as a task of a Ray cluster: `RAY_ADDRESS`, or one of this machine.
+
+    Args:
+      options: of `ray.remote`, such as `num_gpus`, `num_cpus` and `max_retries`. A task asks for a
+        GPU if the cluster has any, and is begun again when its worker dies.
+
+    Raises:
+      JaxstyleError: Ray is not installed, or no cluster can be reached.
+    """
+    ray = _imported("ray")
+
+    def run(batches: Iterable[Batch]) -> Iterator[Event]:
+        ours = not ray.is_initialized()
+        if ours:
+            try:
+                ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise _unreachable("ray", error) from None
+        pending: dict[Any, Batch] = {}
+        try:
+            gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+            asked = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, **options}
+            try:
+                task = ray.remote(**asked)(outcome_of)
+            except (TypeError, ValueError) as error:
+                raise JaxstyleError(f"--executor-option: {error}; see ray.remote") from None
+            stored: dict[int, Any] = {}
+            for batch in batches:
+                network, places = _apart(batch)
+                if id(network) not in stored:
+                    stored[id(network)] = ray.put(network)
+                given = stored[id(network)], places, batch.group.own_targets
+                pending[task.remote(*given)] = batch
+            while pending:
+                ready, _ = ray.wait(list(pending), timeout=BETWEEN_LOOKS)
+                for reference in ready:
+                    try:
+                        outcome = ray.get(reference)
+                    except ray.exceptions.RayTaskError:
+                        raise  # A fault of ours, with the worker's traceback.
+                    except ray.exceptions.RayError as error:
+                        raise _died("ray", error) from None
+                    yield Finished(pending.pop(reference), _results(outcome))
+                if not ready:
+                    yield Waiting(tuple(pending.values()))
+        finally:
+            for reference in pending:
+                ray.cancel(reference, force=True)
+            if ours:
+                ray.shutdown()
+
+    return run
+
+
+def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
+    """Run each batch as a job of Slurm, by way of submitit.
+
+    Args:
+      folder: for the jobs' arguments, results and logs; every node must see it.
+      options: of submitit's `update_parameters`, such as `slurm_partition`, `gpus_per_node` and
+        `timeout_min`; or `cluster="local"` for processes of this machine instead. A job that is
+        preempted is queued again, one whose node dies submitted again.
+
+    Raises:
+      JaxstyleError: submitit is not installed, there is no Slurm, or an option is unknown.
+    """
+    submitit = _imported("submitit", extra="slurm")
+    # For its workers, which may be other machines.
+    folder = folder.resolve()
+
+    def run(batches: Iterable[Batch]) -> Iterator[Event]:
+        asked = {"name": "jaxstyle", "cluster": "slurm", **options}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            executor = submitit.AutoExecutor(folder=folder, cluster=asked.pop("cluster"))
+            executor.update_parameters(**asked)
+        except (RuntimeError, ValueError, NameError, TypeError) as error:
+            raise _unreachable("slurm", error) from None
+        pending: dict[Any, tuple[Batch, int]] = {}
+
+        def submit(batch: Batch, deaths: int) -> None:
+            network, places = _apart(batch)
+            weights = folder / f"{network.digest}.safetensors"
+            if not weights.exists():
+                save_network(network, weights)
+            job = executor.submit(_Requeued(), weights, places, batch.group.own_targets)
+            pending[job] = batch, deaths
+
+        try:
+            for batch in batches:
+                submit(batch, 0)
+            while pending:
+                ready = [job for job in pending if job.done()]
+                for job in ready:
+                    batch, deaths = pending.pop(job)
+                    try:
+                        outcome = job.result()
+                    except submitit.core.utils.FailedProblemError:
+                        raise  # A fault of ours, with the job's traceback.
+                    except submitit.core.utils.UncompletedProblemError as error:
+                        if deaths == RETRIES:
+                            raise _died("slurm", error) from None
+                        submit(batch, deaths + 1)
+                        continue
+                    yield Finished(batch, _results(outcome))
+                if not ready:
+                    yield Waiting(tuple(batch for batch, _ in pending.values()))
+                    time.sleep(BETWEEN_LOOKS)
+        finally:
+            for job in pending:
+                with contextlib.suppress(Exception):
+                    job.cancel(check=False)
+
+    return run
+
+
+def executor_option(text: str) -> tuple[str, Any]:
+    """Read `KEY=VALUE`, where VALUE is JSON or else a text.
+
+    Raises:
+      JaxstyleError: there is no `=`, or nothing before it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise JaxstyleError(
+            f"--executor-option: {text!r} is not KEY=VALUE; give for instance num_gpus=1 for ray "
+            "or timeout_min=60 for slurm"
+        )
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+Outcome = list[Result] | JaxstyleError
+"""An error of ours comes back like a result: engines wrap what is raised in errors of theirs."""
+
+
+def outcome_of(
+    network: Network | Path, places: tuple[Cell | None, ...], own_targets: bool
+) -> Outcome:
+    """Run the cells of a batch on the first device of whatever process this is.
+
+    Args:
+      network: or a file of it.
+      places: without their network (`_apart`).
+      own_targets: as in `problem_of_places`.
+    """
+    try:
+        if isinstance(network, Path):
+            network = load_network(str(network))
+        whole = tuple(cell and dataclasses.replace(cell, network=network) for cell in places)
+        running = _running(whole, own_targets, jax.local_devices()[:1])
+        while True:
+            next(running)
+    except StopIteration as end:
+        return end.value
+    except JaxstyleError as error:
+        return error
+
+
+def _apart(batch: Batch) -> tuple[Network, tuple[Cell | None, ...]]:
+    """Part a batch's cells from their network, which is large and travels once for all batches."""
+    networks = [cell.network for cell in batch.places if cell]
+    bare: Any = None
+    return networks[0], tuple(
+        cell and dataclasses.replace(cell, network=bare) for cell in batch.places
+    )
+
+
+def _results(outcome: Outcome) -> list[Result]:
+    if isinstance(outcome, JaxstyleError):
+        raise outcome
+    return outcome
+
+
+class _Requeued:
+    """`outcome_of` for submitit, which asks `checkpoint` what to do after a preemption."""
+
+    def __call__(self, *arguments: Any) -> Outcome:
+        return outcome_of(*arguments)
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        return import_module("submitit").helpers.DelayedSubmission(self, *arguments)
+
+
+def _running(
+    places: tuple[Cell | None, ...], own_targets: bool, devices: Sequence[jax.Device]
+) -> Generator[Iterate, None, list[Result]]:
+    """Run a batch, yielding its iterates and returning its results."""
+    elements = len(places)
+    seen: list[Iterate] = []
+    try:
+        job = problem_of_places(places, own_targets, devices)
+        for iterate in iterates(job):
+            if seen:
+                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
+            seen.append(iterate._replace(carry=None))
+            yield iterate
+        return finish(job, seen)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise JaxstyleError(
+            f"--lanes: {elements} cells at a time do not fit in memory; "
+            + (f"give --lanes {elements // 2}" if elements > 1 else "give a smaller size")
+        ) from None
+
+
+def _imported(name: str, *, extra: str = "") -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        extra = extra or name
+        raise JaxstyleError(
+            f"--executor: {extra} needs a package that is not here; install jaxstyle[{extra}]"
+        ) from None
+
+
+def _unreachable(executor: str, error: Exception) -> JaxstyleError:
+    reason = " ".join(str(error).split())[:300]
+    return JaxstyleError(f"--executor: {executor} cannot be used: {reason}")
+
+
+def _died(executor: str, error: Exception) -> JaxstyleError:
+    reason = " ".join(str(error).split())[:300]
+    return JaxstyleError(
+        f"--executor: {executor} lost a batch {RETRIES + 1} times ({reason}); cells that are done "
+        "are kept, and the same command goes on from there"
+    )

@@ -1,0 +1,86 @@
+"""One HTML page of a grid: a card a cell, to be sorted by loss and filtered by setting.
+
+The page needs nothing beside it: images are embedded (reduced, with a link to the whole
+one), loss curves are inline SVG, and the script is a few lines of its own.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from string import Template
+
+import numpy as np
+
+from jaxstyle import images
+from jaxstyle.images.curves import svg_curves
+from jaxstyle.sweep.cell import Cell
+from jaxstyle.sweep.store import Report
+
+WIDTH, HEIGHT = 260, 140
+
+
+def page(
+    title: str,
+    cells: Sequence[Cell],
+    reports: Mapping[str, Report],
+    thumbnails: Mapping[str, np.ndarray],
+) -> str:
+    """Put the finished cells on a page; everything by the cell's key."""
+    axes = {
+        axis: list(dict.fromkeys(cell.labels()[axis] for cell in cells)) for axis in cells[0].axes
+    }
+    filters = "".join(
+        f"<label>{html.escape(axis)} <select data-axis={_quoted(axis)}>"
+        + "<option value=''>all</option>"
+        + "".join(f"<option>{html.escape(value)}</option>" for value in values)
+        + "</select></label>"
+        for axis, values in axes.items()
+    )
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title=html.escape(title),
+        count=len(cells),
+        filters=filters,
+        cards="\n".join(
+            _card(number, cell, reports[cell.key], thumbnails[cell.key])
+            for number, cell in enumerate(cells)
+        ),
+    )
+
+
+def _card(number: int, cell: Cell, report: Report, thumbnail: np.ndarray) -> str:
+    labels = cell.labels()
+    loss = "Infinity" if report["loss"] is None else report["loss"]  # As JavaScript reads it.
+    address = html.escape(f"cells/{report['cell']['name']}", quote=True)
+    data = base64.b64encode(images.encode_image(thumbnail, "JPEG")).decode()
+    named = ", ".join(f"{axis} = {value}" for axis, value in labels.items()) or "the only cell"
+    terms = "".join(
+        f"<dt>{term}</dt><dd>{_number(value)}</dd>" for term, value in report["terms"].items()
+    )
+    return (
+        f'<article data-number="{number}" data-loss="{loss}" '
+        f"data-settings={_quoted(json.dumps(labels))}>"
+        f'<a href="{address}.png"><img src="data:image/jpeg;base64,{data}" '
+        f"alt={_quoted(named)}></a>"
+        f"<div><h2>{html.escape(named)}</h2>{_curve(report['history'])}"
+        f"<dl><dt>loss</dt><dd>{_number(report['loss'])}</dd>{terms}"
+        f"<dt>evaluations</dt><dd>{report['evaluations']}</dd>"
+        f"<dt>seconds</dt><dd>{report['cell']['seconds']:.3g}</dd></dl>"
+        f'<p><a href="{address}.json">report</a></p></div></article>'
+    )
+
+
+def _curve(history: Mapping[str, Sequence[float | None]]) -> str:
+    # What the report has as null is no number, and is left out of the curve.
+    steps, losses = (np.asarray(history[name], float) for name in ("step", "loss"))
+    return svg_curves({"loss": (steps, losses)}, width=WIDTH, height=HEIGHT)
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{html.escape(text, quote=True)}"'

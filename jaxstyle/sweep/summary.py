@@ -1,0 +1,108 @@
+"""What a grid comes to: a table, a sheet of images and a page, all from the cells' reports."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxstyle import images
+from jaxstyle.config.layers import format_layers
+from jaxstyle.files import write_atomically
+from jaxstyle.images.sheets import contact_sheet, table_sheet
+from jaxstyle.sweep.cell import Cell
+from jaxstyle.sweep.page import page
+from jaxstyle.sweep.store import Report
+
+# A sheet of more pixels than this is no overview.
+WIDEST, THUMBNAIL = 6000, 256
+MAX_IN_A_ROW = 8
+
+
+def write_table(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Report]) -> None:
+    """Write `results.csv`: a row a finished cell, in the grid's order."""
+    rows = [row(cell, reports[cell.key]) for cell in cells if cell.key in reports]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["image"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / "results.csv", text.getvalue().encode(), argument="-o")
+
+
+def row(cell: Cell, report: Report) -> dict[str, Any]:
+    """A cell's settings and numbers; what there is no value for is left empty.
+
+    `loss_content`, `loss_style` and `loss_tv` are the weighted terms; `seconds` is the cell's
+    share of the running time of the batch of `lanes` that it was in.
+    """
+    recipe = {
+        name: format_layers(tuple(value.items())) if isinstance(value, dict) else value
+        for name, value in report["recipe"].items()
+    }
+    styles = [style["path"] for style in report["images"]["styles"]]
+    return {
+        "content": report["images"]["content"]["path"],
+        "style": "+".join(styles),
+        "weights": report["weights"]["name"],
+        "preset": cell.settings.get("preset", "default"),
+        **recipe,
+        "loss": report["loss"],
+        **{f"loss_{term}": value for term, value in report["terms"].items()},
+        "initial_loss": report["initial"]["loss"],
+        "evaluations": report["evaluations"],
+        "diverged": report["cell"].get("diverged", False),
+        "seconds": report["cell"]["seconds"],
+        "lanes": report["cell"]["lanes"],
+        "image": image_of(report),
+        "report": str(Path(image_of(report)).with_suffix(".json")),
+    }
+
+
+def image_of(report: Report) -> str:
+    """The cell's image, from the grid's folder."""
+    return f"cells/{report['cell']['name']}.png"
+
+
+def write_overview(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Report]) -> None:
+    """Write `contact_sheet.png` and `index.html` of the cells that are finished."""
+    finished = [cell for cell in cells if cell.key in reports]
+    if not finished:
+        return
+    # What varies the fastest runs along the rows.
+    axes = cells[0].axes
+    along, down = axes[-1:], axes[:-1]
+    columns = list(dict.fromkeys(_named(cell, along) for cell in cells))
+    rows = list(dict.fromkeys(_named(cell, down) for cell in cells))
+    side = max(48, min(THUMBNAIL, WIDEST // max(len(columns), len(rows)) - 8))
+    thumbnails = {cell.key: load_reduced(folder, reports[cell.key], side) for cell in finished}
+    placed: dict[tuple[str, str], np.ndarray] = {
+        (_named(cell, down), _named(cell, along)): thumbnails[cell.key] for cell in finished
+    }
+    if len(rows) == 1 and len(columns) > MAX_IN_A_ROW:
+        # One long axis is folded.
+        sheet = contact_sheet(
+            [thumbnails[cell.key] for cell in finished],
+            columns=MAX_IN_A_ROW,
+            labels=[_named(cell, along) for cell in finished],
+        )
+    else:
+        table = [[placed.get((row, column)) for column in columns] for row in rows]
+        sheet = table_sheet(table, rows=rows, columns=columns)
+    images.save_image(folder / "contact_sheet.png", sheet, argument="-o")
+    text = page(folder.resolve().name, finished, reports, thumbnails)
+    write_atomically(folder / "index.html", text.encode(), argument="-o")
+
+
+def _named(cell: Cell, axes: Sequence[str]) -> str:
+    labels = cell.labels()
+    return "\n".join(f"{axis} = {labels[axis]}" for axis in axes)
+
+
+def load_reduced(folder: Path, report: Report, side: int) -> np.ndarray:
+    """Read a finished cell's image, its longer side reduced to `side` pixels at most."""
+    # The bound is on what others made: ours may be larger, and says how large it is.
+    width, height = report["images"]["output"]["size"]
+    image = images.load_image(folder / image_of(report), max_pixels=width * height)
+    return images.fit(image, side, min_side=1)

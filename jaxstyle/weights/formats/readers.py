@@ -1,0 +1,247 @@
+"""Reads the arrays of the files that weights are published in, told apart by their content.
+
+Nothing here executes what a file holds, and what a file claims about sizes is compared
+with the bytes that are there before memory is asked for.
+"""
+
+import io
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.weights.formats.pth import ZIP_ERRORS, read_pth
+from jaxstyle.weights.weight_file import FORMAT
+
+# The largest VGG has 575 MB. Bounds what compressed files may unpack to.
+MAX_BYTES = 1 << 30
+# Weights hardly compress: what unpacks to so many times its bytes on disk is a bomb.
+MAX_RATIO = 64
+_SMALL = 1 << 20
+_NPZ_ERRORS: tuple[type[Exception], ...] = (
+    *ZIP_ERRORS,
+    OSError,
+    TypeError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+)
+_MAT_COMPRESSED = 15
+BY_OTHERS = ("h5", "mat")
+"""Formats whose files the readers of HDF5 and SciPy take apart, in code that is not ours."""
+FORMATS = "PyTorch .pth, Keras .h5, MatConvNet .mat, NumPy .npz and .safetensors"
+
+
+def read_source(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read a source's arrays.
+
+    Returns:
+      Its format, as `find_format` gives it, and `{name: array}` (for `.mat` what
+      `scipy.io.loadmat` gives).
+
+    Raises:
+      JaxstyleError: the file is missing, damaged or of none of these formats.
+    """
+    found = find_format(path)
+    read: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "pth": _read_state,
+        "npz": _read_npz,
+        "h5": _read_h5,
+        "mat": _read_mat,
+        "safetensors": _read_safetensors,
+    }
+    return found, read[found](path)
+
+
+def find_format(path: Path) -> str:
+    """Tell `"pth"`, `"npz"`, `"h5"`, `"mat"` or `"safetensors"` from a file's first bytes.
+
+    Raises:
+      JaxstyleError: the file is missing or of none of these formats.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(520)
+    except OSError as error:
+        raise JaxstyleError(
+            f"source {path} cannot be read: {error.strerror or error}; check the path"
+        ) from error
+    if head.startswith(b"PK\x03\x04"):
+        return "npz" if _is_npz(path) else "pth"
+    if head.startswith(b"\x80"):
+        return "pth"
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "h5"
+    if head.startswith(b"MATLAB"):
+        if b"\x89HDF" in head:
+            raise JaxstyleError(
+                f"source {path} is a MATLAB 7.3 file; save it again with -v7, as MatConvNet did"
+            )
+        return "mat"
+    if head[8:9] == b"{":
+        return "safetensors"
+    raise JaxstyleError(f"source {path} is none of {FORMATS}; convert one of these")
+
+
+def _read_state(path: Path) -> dict[str, np.ndarray]:
+    return read_pth(path, skip=("classifier.", "module.classifier."))
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except ZIP_ERRORS:
+        return False  # read_pth then says what is wrong with it
+    return any(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            unpacked = sum(info.file_size for info in infos)
+            _check_unpacked(unpacked, sum(info.compress_size for info in infos), path)
+            return {
+                info.filename.removesuffix(".npy"): _read_npy(archive.read(info))
+                for info in infos
+                if info.filename.endswith(".npy")
+            }
+    except JaxstyleError:
+        raise
+    except _NPZ_ERRORS as error:
+        raise JaxstyleError(
+            f"source {path} is a damaged .npz ({_line(error)}); get a fresh copy"
+        ) from error
+
+
+def _read_npy(content: bytes) -> np.ndarray:
+    """Like `np.load(allow_pickle=False)`, which believes the shape before it reads."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    try:
+        shape, fortran, dtype = read_header(stream)
+    # NumPy's parser lets out what Python's tokenizer raises on a damaged header, and more.
+    except Exception as error:
+        raise ValueError(f"an array's header is damaged: {_line(error)}") from error
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read")
+    if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"an array of shape {shape} is not as large as that")
+    flat = np.frombuffer(content, dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _read_h5(path: Path) -> dict[str, np.ndarray]:
+    import h5py
+
+    arrays: dict[str, np.ndarray] = {}
+    total = 0
+
+    def visit(name: str, item: Any) -> None:
+        nonlocal total
+        if not isinstance(item, h5py.Dataset) or "conv" not in name:
+            return
+        # Data kept in other files would let a source read whatever its user may read.
+        if item.external or item.is_virtual:
+            raise JaxstyleError(
+                f"source {path}: {name!r} refers to another file, which is refused; "
+                "use one that is complete in itself"
+            )
+        total += int(item.nbytes)
+        # What was never written takes no place and reads as zeros.
+        _check_unpacked(int(item.nbytes), int(item.id.get_storage_size()), path)
+        _check_unpacked(total, total, path)
+        if item.dtype.kind == "f":
+            arrays[name] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except JaxstyleError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise JaxstyleError(
+            f"source {path} is a damaged HDF5 file ({_line(error)}); get a fresh copy"
+        ) from error
+    return arrays
+
+
+def _read_mat(path: Path) -> dict[str, Any]:
+    import scipy.io as scipy_io
+
+    _check_mat(path)
+    try:
+        return scipy_io.loadmat(path, variable_names=["layers"])
+    # SciPy's reader lets whatever comes up on damaged files escape.
+    except Exception as error:
+        raise JaxstyleError(
+            f"source {path} is a damaged .mat file ({_line(error)}); get a fresh copy"
+        ) from error
+
+
+def _check_mat(path: Path) -> None:
+    """Unpack a file's compressed elements piece by piece: SciPy would all at once."""
+    unpacked = 0
+    with open(path, "rb") as file:
+        swapped = file.read(128)[126:128] == b"MI"
+        while len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(">II" if swapped else "<II", tag)
+            if kind != _MAT_COMPRESSED:
+                # The bytes on disk bound it.
+                file.seek(size, os.SEEK_CUR)
+                continue
+            element, left = zlib.decompressobj(), size
+            while left > 0 and (data := file.read(min(left, 1 << 16))):
+                left -= len(data)
+                while data:
+                    try:
+                        unpacked += len(element.decompress(data, 1 << 20))
+                    except zlib.error:
+                        return  # SciPy then says what is wrong with it.
+                    _check_unpacked(unpacked, file.tell(), path)
+                    data = element.unconsumed_tail
+
+
+def _check_unpacked(unpacked: int, on_disk: int, path: Path) -> None:
+    """Refuse decompression bombs."""
+    if unpacked > min(MAX_BYTES, MAX_RATIO * max(on_disk, _SMALL)):
+        raise JaxstyleError(
+            f"source {path} unpacks to more than {unpacked - 1} bytes, as no file of weights does; "
+            "get it from where it was published"
+        )
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            if (file.metadata() or {}).get("format") == FORMAT:
+                raise JaxstyleError(
+                    f"source {path} is already converted; use it as --weights {path}"
+                )
+            return {
+                name: file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118
+                if not name.startswith(("classifier.", "pre_logits.", "head."))
+            }
+    except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
+        raise JaxstyleError(
+            f"source {path} is not safetensors ({_line(error)}); get a fresh copy"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,229 @@
+"""Weights by name: which there are, where they lie, how to get and to load them."""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.nn.network import Network
+from jaxstyle.weights.conversion import convert
+from jaxstyle.weights.download import Progress, download
+from jaxstyle.weights.manifest import Embedded, Source, read_manifest
+from jaxstyle.weights.weight_file import read_network, save_network
+
+CACHE_ENVIRONMENT = "JAXSTYLE_CACHE"
+_PREFERRED = "vgg19"
+_FALLBACK = "medium"
+_STALE_SECONDS = 24 * 3600
+
+
+class Row(NamedTuple):
+    """One line of `jaxstyle weights list`."""
+
+    name: str
+    network: str
+    where: str
+    """`"embedded"`, `"cached"`, `"not fetched"` or `"not fetchable"`."""
+    size: int | None
+    """Bytes on disk, or to download where that is known and it is not here yet."""
+    license: str
+    note: str
+
+
+def names() -> tuple[str, ...]:
+    """List the names that `load_network` knows besides `"auto"`."""
+    manifest = read_manifest()
+    return (*manifest.embedded, *manifest.sources)
+
+
+def cache_folder() -> Path:
+    """The folder of fetched networks: `JAXSTYLE_CACHE`, else the platform's cache folder."""
+    chosen = os.environ.get(CACHE_ENVIRONMENT)
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("jaxstyle"))
+
+
+def describe() -> tuple[Row, ...]:
+    """Say of every name what it is and whether it is here; reads no weights and no network."""
+    manifest = read_manifest()
+    rows = []
+    for entry in manifest.embedded.values():
+        size = entry.file.stat().st_size if entry.file.is_file() else None
+        note = entry.note if entry.trained else f"untrained; {entry.note}".removesuffix("; ")
+        rows.append(Row(entry.name, "vgg19", "embedded", size, "", note))
+    for source in manifest.sources.values():
+        cached = _cached(source.name)
+        here = cached.is_file()
+        where = "cached" if here else "not fetched" if source.digest else "not fetchable"
+        size = cached.stat().st_size if here else source.size
+        rows.append(Row(source.name, source.network, where, size, source.license, source.note))
+    return tuple(rows)
+
+
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
+    """Download, check and convert a source, unless that is done; return the network's file.
+
+    Args:
+      name: one of `names()`.
+      progress: called with the bytes received and the bytes in all (None if not known).
+
+    Returns:
+      `cache_folder() / (name + ".safetensors")`, or the file of an embedded network.
+
+    Raises:
+      JaxstyleError: the name is unknown, no address gives the file that the manifest
+        pins, or the cache cannot be written. Nothing is left under the final name then.
+    """
+    entry = _find(name)
+    if isinstance(entry, Embedded):
+        return path(name)
+    target = _cached(name)
+    if target.is_file():
+        try:
+            read_network(target)
+            return target
+        except JaxstyleError:
+            pass  # damaged since: the person asked for a good one
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
+            raw = Path(temporary) / name
+            download(entry, raw, progress=progress)
+            save_network(convert(raw, name=name), target)
+    except OSError as error:
+        raise JaxstyleError(
+            f"cache {folder} cannot be written: {error.strerror or error}; "
+            f"set {CACHE_ENVIRONMENT} to another folder"
+        ) from error
+    return target
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed downloads have left; one that goes on is not as old."""
+    for left in folder.glob(".fetch-*"):
+        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def path(name: str) -> Path:
+    """The file of an embedded or fetched network.
+
+    Raises:
+      JaxstyleError: the name is unknown, or its network is not here.
+    """
+    entry = _find(name)
+    file = entry.file if isinstance(entry, Embedded) else _cached(name)
+    if file.is_file():
+        return file
+    if isinstance(entry, Embedded):
+        raise JaxstyleError(
+            f"weights {name!r} should come with jaxstyle but {file} is missing; install it again"
+        )
+    if not entry.digest:
+        raise JaxstyleError(
+            f"weights {name!r} have no published digest, so they are not fetched; get "
+            f"{entry.urls[0]} yourself and use `jaxstyle weights convert`"
+        )
+    raise JaxstyleError(
+        f"weights {name!r} are not in the cache {cache_folder()}; "
+        f"get them with `jaxstyle weights fetch {name}`"
+    )
+
+
+def verify(name: str | None = None) -> dict[str, str]:
+    """Check the digest of a network that is here, or of all of them.
+
+    Returns:
+      `{name: digest of the arrays}` of what was checked.
+
+    Raises:
+      JaxstyleError: one is damaged, or the one that was named is not here.
+    """
+    if name is None:
+        here = [row.name for row in describe() if row.where in ("embedded", "cached")]
+    else:
+        here = [name]
+    return {each: _load(each).digest for each in here}
+
+
+def load_network(name_or_path: str | os.PathLike = "auto") -> Network:
+    """Load weights by name or from a converted file.
+
+    Args:
+      name_or_path: `"auto"` (`"vgg19"` if it is in the cache, else `"medium"`), one of
+        `names()`, or a `.safetensors` that `jaxstyle weights convert` wrote.
+
+    Returns:
+      A `Network` with float32 params, its digest checked.
+
+    Raises:
+      JaxstyleError: the name is unknown or not fetched, or the file is not good.
+    """
+    text = os.fspath(name_or_path)
+    if text == "auto":
+        return _load(_automatic())
+    if text in names():
+        return _load(text)
+    file = Path(text)
+    if file.suffix == ".safetensors":
+        return read_network(file)
+    if file.is_file():
+        raise JaxstyleError(
+            f"weights {text} must be a .safetensors; make one with "
+            f"`jaxstyle weights convert {text} -o FILE.safetensors`"
+        )
+    raise _unknown(text)
+
+
+def auto_notice() -> str | None:
+    """The line to show when `"auto"` means the embedded network, or None when it does not."""
+    if _automatic() != _FALLBACK:
+        return None
+    entry = read_manifest().embedded.get(_FALLBACK)
+    kind = "embedded" if entry is None or entry.trained else "embedded, untrained"
+    return (
+        f"using the {kind} network {_FALLBACK!r}; "
+        f"for better images get {_PREFERRED} once with `jaxstyle weights fetch {_PREFERRED}`"
+    )
+
+
+def _automatic() -> str:
+    return _PREFERRED if _cached(_PREFERRED).is_file() else _FALLBACK
+
+
+def _cached(name: str) -> Path:
+    return cache_folder() / f"{name}.safetensors"
+
+
+def _load(name: str) -> Network:
+    entry = _find(name)
+    network = read_network(path(name))
+    if isinstance(entry, Embedded) and network.digest != entry.digest:
+        raise JaxstyleError(
+            f"weights {name!r}: {entry.file} has digest {network.digest}, not {entry.digest} as "
+            "the manifest says; install jaxstyle again"
+        )
+    return network
+
+
+def _find(name: str) -> Source | Embedded:
+    manifest = read_manifest()
+    entry = manifest.embedded.get(name) or manifest.sources.get(name)
+    if entry is None:
+        raise _unknown(name)
+    return entry
+
+
+def _unknown(name: str) -> JaxstyleError:
+    return JaxstyleError(
+        f"weights {name!r} are not known; choose from auto, {', '.join(names())}, "
+        "or name a .safetensors file"
+    )

@@ -1,0 +1,321 @@
+"""The recipe: reading layers, ranges, identity, and what recompiles."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxstyle import JaxstyleError, Recipe, make_optimizer, presets
+from jaxstyle.config.choices import OPTIMIZERS
+from jaxstyle.config.defaults import DEFAULT_LEARNING_RATES
+from jaxstyle.config.layers import parse_layers
+from jaxstyle.config.presets import preset
+
+FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+LAYERS = [f"{kind}{b}_{i}" for kind in ("conv", "relu") for b in range(1, 6) for i in range(1, 5)]
+
+layer_weights = st.dictionaries(
+    st.sampled_from([*LAYERS, "all"]), st.floats(0, 1e6, allow_subnormal=False), min_size=1
+).map(lambda d: tuple(d.items()))
+
+
+def written(pairs):
+    return ",".join(f"{layer}:{weight!r}" for layer, weight in pairs)
+
+
+@given(layer_weights)
+def test_layers_survive_writing_and_reading(pairs):
+    assert parse_layers(written(pairs)) == pairs
+    assert parse_layers(" , ".join(written([pair]) for pair in pairs) + ",") == pairs
+    assert Recipe(style_layers=written(pairs)) == Recipe(style_layers=pairs)
+    assert Recipe(style_layers=dict(pairs)) == Recipe(style_layers=list(pairs))
+
+
+@given(st.lists(st.sampled_from(LAYERS), unique=True, min_size=1))
+def test_a_weight_not_given_is_one(layers):
+    assert parse_layers(",".join(layers)) == tuple((layer, 1.0) for layer in layers)
+    assert Recipe(content_layers=layers).content_layers == parse_layers(",".join(layers))
+
+
+@settings(max_examples=300)
+@given(st.text(alphabet="relucon12345_:.,- al9einf\n", max_size=20))
+def test_any_text_is_layers_or_a_named_error(text):
+    try:
+        pairs = parse_layers(text, argument="--style-layers")
+    except JaxstyleError as error:
+        assert str(error).startswith("--style-layers: ")
+    else:
+        for layer, weight in pairs:
+            assert layer == "all" or layer in LAYERS
+            assert math.isfinite(weight) and weight >= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("relu9_1", "relu9_1"),
+        ("relu1_1:x", "'x'"),
+        ("relu1_1:nan", "nan"),
+        ("relu1_1:inf", "inf"),
+        ("relu1_1:-1", "-1"),
+        ("relu1_1:1:2", "'1:2'"),
+        ("relu1_1,relu1_1:2", "twice"),
+        ("every", "every"),
+    ],
+)
+@pytest.mark.parametrize("field", ["content_layers", "style_layers"])
+def test_bad_layers_name_the_field(field, text, word):
+    with pytest.raises(JaxstyleError, match=f"^{field}: ") as caught:
+        Recipe(**{field: text})
+    assert word in str(caught.value)
+
+
+NAN, INF = float("nan"), float("inf")
+OUT_OF_RANGE = {
+    "content_weight": [-1, NAN, INF, "x", []],
+    "style_weight": [-0.5, NAN, -INF, [1]],
+    "tv_weight": [-1e-9, NAN, INF],
+    "noise_std": [-1, NAN, None],
+    "style_blend": ["", "1,x", (1, NAN), (1, INF), [0, 0], (-1, 2), 3, [[1]]],
+    "style_scale": [0, -1, 8.1, NAN],
+    "scales": [0, -1, 1.5],
+    "pyramid": [0, -1, 1.5],
+    "average": [-0.1, 1, NAN, "x"],
+    "noise_blend": [-0.1, 1.1, NAN],
+    "content_mask": ["", 3, "a\0b"],
+    "mask": ["a.png", 3, [("a", "")]],
+    "preserve_color": ["yes"],
+    "learning_rate": [0, -1, NAN, INF],
+    "decay": [0, -1, 1.5, NAN],
+    "momentum": [-0.1, 1.1, NAN],
+    "steps": [0, -3, 1.5, True, "3", 2**31],
+    "size": [-1, 2.0, None],
+    "history_size": [0, -1, 2.5],
+    "preconditioner": ["fourier", ""],
+    "seed": [-1, 2**31, 0.5],
+    "pooling": ["median", "", None],
+    "style_loss": ["mean", None],
+    "gram_normalization": ["none"],
+    "variation": ["l1"],
+    "convention": ["keras", ""],
+    "adam_b2": [-0.1, 1.5],
+    "optimizer": ["newton", "LBFGS"],
+    "schedule": ["step"],
+    "precision": ["half", None],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for field, values in OUT_OF_RANGE.items() for value in values],
+    ids=str,
+)
+def test_a_value_out_of_range_names_its_field(field, value):
+    with pytest.raises(JaxstyleError, match=f"^{field}: ") as caught:
+        Recipe(**{field: value})
+    message = str(caught.value)
+    assert repr(value) in message and "\n" not in message
+
+
+@given(
+    st.sampled_from(["content_weight", "style_weight", "tv_weight", "noise_std", "learning_rate"]),
+    st.floats(allow_nan=True, allow_infinity=True),
+)
+def test_weights_are_finite_and_not_negative(field, value):
+    low = value > 0 if field == "learning_rate" else value >= 0
+    # Beyond float32 the device has only infinity.
+    if low and value <= 3e38:
+        assert getattr(Recipe(**{field: value}), field) == value
+    else:
+        with pytest.raises(JaxstyleError, match=f"^{field}: "):
+            Recipe(**{field: value})
+
+
+def test_no_layers_at_all():
+    with pytest.raises(JaxstyleError, match="both empty"):
+        Recipe(content_layers=(), style_layers=())
+    assert Recipe(content_layers=()).content_layers == ()
+
+
+def test_every_field_has_a_default_and_help():
+    assert Recipe() == presets["default"] == preset("default")
+    for name, field in FIELDS.items():
+        assert field.default is not dataclasses.MISSING, name
+        assert field.metadata["help"].endswith("."), name
+
+
+def test_unknown_preset_lists_the_presets():
+    with pytest.raises(JaxstyleError, match="'nope'.*default"):
+        preset("nope")
+
+
+def test_a_recipe_is_a_frozen_hashable_value():
+    one, same = (
+        Recipe(steps=7, style_layers="relu1_1:2"),
+        Recipe(steps=7, style_layers={"relu1_1": 2}),
+    )
+    assert one == same and hash(one) == hash(same) and len({one, same, Recipe()}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.steps = 3
+    assert dataclasses.replace(one, steps=3).steps == 3
+    with pytest.raises(JaxstyleError, match="^steps"):
+        dataclasses.replace(one, steps=0)
+
+
+@given(
+    layer_weights,
+    layer_weights,
+    st.floats(0, 1e9),
+    st.integers(1, 999),
+    st.sampled_from(OPTIMIZERS),
+)
+def test_flattening_and_back(content, style, weight, steps, optimizer):
+    recipe = Recipe(
+        content_layers=content,
+        style_layers=style,
+        style_weight=weight,
+        steps=steps,
+        optimizer=optimizer,
+        init="x.png",
+        upscale=True,
+        learning_rate=None if steps % 2 else 0.5,
+    )
+    leaves, structure = jax.tree.flatten(recipe)
+    back = jax.tree.unflatten(structure, leaves)
+    assert back == recipe and hash(back) == hash(recipe)
+    assert weight in leaves and steps in leaves
+    # `content_weight` and `tv_weight` are None here, which is no leaf.
+    assert len(leaves) == len(content) + len(style) + 8 + (recipe.learning_rate is not None)
+
+
+NUMBERS = {
+    "content_weight": 2.0,
+    "style_weight": 3.0,
+    "tv_weight": 0.5,
+    "noise_std": 2.0,
+    "seed": 4,
+    "size": 99,
+    "steps": 5,
+    "decay": 0.5,
+    "momentum": 0.1,
+    "adam_b2": 0.9,
+    "content_layers": "relu4_2:3",
+}
+STRUCTURE = {
+    "scales": 2,
+    "pyramid": 2,
+    "scale_ratio": 1.5,
+    "scale_detail": False,
+    "average": 0.9,
+    "content_mask": "mask.png",
+    "mask": [("-", "-")],
+    "preserve_color": "luminance",
+    "noise_blend": 0.5,
+    "style_blend": (3, 1),
+    "style_scale": 2.0,
+    "style_loss": "moments",
+    "gram_normalization": "positions",
+    "style_reduction": "sum",
+    "content_reduction": "sum",
+    "variation": "squared",
+    "convention": "caffe-256",
+    "pooling": "avg",
+    "optimizer": "adam",
+    "history_size": 3,
+    "preconditioner": "none",
+    "bounds": "none",
+    "schedule": "cosine",
+    "content_layers": "relu3_1",
+    "style_layers": "relu1_1",
+    "init": "noise",
+    "upscale": True,
+    "tile": 64,
+    "remat": True,
+    "precision": "bfloat16",
+    "learning_rate": 1.0,
+}
+
+
+def test_numbers_do_not_recompile_and_structure_does():
+    traces = 0
+
+    @jax.jit
+    def loss(recipe):
+        nonlocal traces
+        traces += 1
+        return recipe.style_weight * recipe.content_layers[0][1] + recipe.steps
+
+    base = Recipe(content_weight=1.0, style_weight=1.0, tv_weight=1.0, style_layers="relu2_1")
+    loss(base)
+    for field, value in NUMBERS.items():
+        loss(dataclasses.replace(base, **{field: value}))
+        assert traces == 1, field
+    assert (
+        loss(dataclasses.replace(base, style_weight=3.0, content_layers="relu4_2:2", steps=4)) == 10
+    )
+    assert traces == 1
+    # `learning_rate` is a number too, but None is another structure.
+    for count, (field, value) in enumerate(STRUCTURE.items(), start=2):
+        loss(dataclasses.replace(base, **{field: value}))
+        assert traces == count, field
+    loss(dataclasses.replace(base, learning_rate=2.0))
+    assert traces == 1 + len(STRUCTURE)
+    # The strength is gone once the weights are resolved.
+    assert {*NUMBERS, *STRUCTURE, "strength"} == set(FIELDS)
+
+
+def test_vmap_over_a_recipe():
+    recipes = jax.tree.map(lambda *x: np.asarray(x), *(Recipe(tv_weight=w) for w in (1.0, 2.0)))
+    np.testing.assert_array_equal(jax.vmap(lambda r: 3 * r.tv_weight)(recipes), [3, 6])
+
+
+@pytest.mark.parametrize("text", ["relu2_1:3,all:2", "all:2,relu2_1:3"])
+def test_a_named_layer_keeps_its_weight_beside_all(network, text):
+    weights = dict(Recipe(style_layers=text).resolved(network).style_layers)
+    assert weights.pop("relu2_1") == 3 and set(weights.values()) == {2} and len(weights) == 15
+
+
+def test_all_expands_to_every_convolution(network, make_network):
+    resolved = Recipe(style_layers="all:0.5", content_layers="all").resolved(network)
+    assert resolved.style_layers == tuple((c.replace("conv", "relu"), 0.5) for c in network.layers)
+    assert len(resolved.content_layers) == 16
+    part = make_network(blocks=2)
+    resolved = Recipe(style_layers="all", content_layers="conv2_2").resolved(part)
+    assert [layer for layer, _ in resolved.style_layers] == [
+        "relu1_1",
+        "relu1_2",
+        "relu2_1",
+        "relu2_2",
+    ]
+    assert resolved.content_layers == (("conv2_2", 1.0),)
+
+
+@pytest.mark.parametrize("field", ["content_layers", "style_layers"])
+def test_resolving_refuses_layers_that_the_network_lacks(make_network, field):
+    other = {"content_layers": "style_layers", "style_layers": "content_layers"}[field]
+    recipe = Recipe(**{field: "relu1_1,relu4_2", other: "relu1_1"})
+    with pytest.raises(JaxstyleError, match=f"^{field}: .*relu4_2.*conv2_2"):
+        recipe.resolved(make_network(blocks=2))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_learning_rate_is_resolved_by_optimizer(network, optimizer):
+    resolved = Recipe(optimizer=optimizer).resolved(network)
+    assert resolved.learning_rate == DEFAULT_LEARNING_RATES.get(optimizer)
+    assert Recipe(optimizer=optimizer, learning_rate=0.7).resolved(network).learning_rate == 0.7
+    assert resolved.resolved(network) == resolved
+    make_optimizer(resolved)
+
+
+def test_as_dict_is_json_and_comes_back():
+    recipe = Recipe(style_layers="relu1_1:2,relu2_1", steps=3, style_blend="3, 1")
+    values = json.loads(json.dumps(recipe.as_dict(), allow_nan=False))
+    assert set(values) == set(FIELDS)
+    assert values["style_layers"] == {"relu1_1": 2.0, "relu2_1": 1.0}
+    assert values["style_blend"] == [3.0, 1.0]
+    assert Recipe(**values) == recipe == Recipe.from_dict(values)

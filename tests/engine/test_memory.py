@@ -1,0 +1,169 @@
+"""What a run needs is told before it runs, and refused where it is not there."""
+
+import dataclasses
+import json
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+import jaxstyle
+from jaxstyle import JaxstyleError, Recipe, images
+from jaxstyle.engine import memory, problem
+from jaxstyle.engine.chunk import lowered
+from jaxstyle.provenance.record import read_record
+
+SMALL = Recipe(size=0, content_layers="relu2_1", style_layers="relu1_1,relu2_1", history_size=3)
+
+
+@pytest.fixture(scope="module")
+def small(make_network):
+    return make_network(blocks=2)
+
+
+@pytest.fixture(scope="module")
+def found(small):
+    return jaxstyle.plan(96, 128, recipe=SMALL, network=small)
+
+
+def test_the_programs_own_arrays_are_counted(small, found, make_image):
+    """At least the state that a real run carries, counted from its arrays."""
+    problem = jaxstyle.prepare(make_image(96, 128), make_image(40, 40), recipe=SMALL, network=small)
+    state = jaxstyle.lbfgs(history_size=3).init(
+        jax.jit(jaxstyle.make_objective(small, problem.targets, problem.recipe)), problem.start
+    )
+    arrays = sum(leaf.nbytes for leaf in jax.tree.leaves((state, problem.targets, small)))
+    assert arrays < found.needed < 10 * arrays
+
+
+def test_shapes_lower_to_the_program_that_runs(small, make_image):
+    problem = jaxstyle.prepare(make_image(), make_image(), recipe=SMALL, network=small)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype), problem.start)
+    text = lowered(problem._replace(start=shapes), chunk_size=2).as_text()
+    assert text == lowered(problem, chunk_size=2).as_text()
+
+
+def test_largest_is_where_needed_meets_free(small, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 40_000_000)
+    plan = jaxstyle.plan(96, 128, recipe=SMALL, network=small)
+    assert plan.fits and plan.largest % 16 == 0
+    height = plan.largest * 96 // 128
+    needed = memory.needed_bytes(height, plan.largest, recipe=SMALL, network=small)
+    # Sixteen pixels of rounding leave a few per cent.
+    assert 0.9 < needed / (memory.USABLE * 40_000_000) < 1.02
+
+
+def test_images_beyond_32_bits_are_extrapolated(small):
+    settings = {"recipe": SMALL.resolved(small), "network": small}
+    large = memory.needed_bytes(60_000, 60_000, **settings)
+    assert large == pytest.approx(225 * memory.needed_bytes(4000, 4000, **settings), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tile": 64}, {"history_size": 20}, {"optimizer": "adam"}, {"content_layers": "relu1_1"}],
+)
+def test_the_quick_bound_is_above_the_truth(small, changes):
+    recipe = dataclasses.replace(SMALL, **changes).resolved(small)
+    settings = {"recipe": recipe, "network": small}
+    assert memory.upper_bound(200, 300, **settings) > memory.needed_bytes(200, 300, **settings)
+
+
+def test_a_run_too_large_is_refused_with_ways_out(small, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 8_000_000)
+    recipe = dataclasses.replace(SMALL, history_size=20)
+    ways = r"^size: .*--size \d+, --tile 512, --history-size 5, --remat or"
+    with pytest.raises(JaxstyleError, match=ways):
+        memory.fit(200, 200, recipe=recipe, network=small)
+    monkeypatch.setattr(memory, "free_bytes", lambda: None)
+    assert memory.fit(200, 200, recipe=recipe, network=small) == recipe
+
+
+OPEN = dataclasses.replace(SMALL, history_size=None)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_history_left_open_is_as_long_as_memory_allows(small, monkeypatch, devices):
+    settings = {"recipe": OPEN, "network": small}
+    # A device has half of the rows, and half of the machine's memory.
+    needed = memory.needed_bytes(
+        200 // devices, 200, recipe=OPEN.resolved(small), network=small
+    )  # fmt: skip
+    pair = 2 * 12 * 200 * 200 // devices
+    free = int((needed - 7.5 * pair) / memory.USABLE * devices)
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    if devices > 1:
+        monkeypatch.setattr(problem, "rows_over", lambda *_: Over(200))
+    fitted = memory.fit(200, 200, devices=devices, **settings)
+    assert fitted == dataclasses.replace(OPEN, history_size=12)
+    assert 0.99 * needed < memory.needed_bytes(
+        200 // devices, 200, recipe=fitted, network=small
+    ) + 8 * pair < 1.01 * needed  # fmt: skip
+    # With much memory it stays open, with little five pairs are the least.
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100 * free)
+    assert memory.fit(200, 200, devices=devices, **settings) == OPEN
+    monkeypatch.setattr(memory, "free_bytes", lambda: free // 3)
+    with pytest.raises(JaxstyleError, match="^size: ") as caught:
+        memory.fit(200, 200, devices=devices, **settings)
+    assert "--history-size" not in str(caught.value)
+
+
+class Over(NamedTuple):
+    """In the place of `SpatialSharding`."""
+
+    padded: int
+
+
+def test_plan_tells_the_history_and_the_largest_size_with_the_least(small, monkeypatch):
+    settings = {"recipe": OPEN, "network": small}
+    needed = memory.needed_bytes(200, 200, recipe=OPEN.resolved(small), network=small)
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(needed * 0.9))
+    plan = jaxstyle.plan(200, 200, **settings)
+    assert plan.fits and 5 <= plan.history_size < 20 and plan.needed < needed
+    side = plan.largest
+    memory.fit(side, side, **settings)
+    assert jaxstyle.plan(side, side, **settings).history_size <= 7
+    adam = dataclasses.replace(OPEN, optimizer="adam")
+    assert jaxstyle.plan(64, 64, recipe=adam, network=small).history_size is None
+
+
+def test_stylize_says_that_it_keeps_fewer_pairs(stylize, monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "needed_bytes", lambda h, w, **_: 1000 * h * w)
+    monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
+    output = tmp_path / "out.png"
+    stylize(output)
+    pixels = images.load_image(output).shape[0] * images.load_image(output).shape[1]
+    free = (1000 * pixels - 7.5 * 24 * pixels) / memory.USABLE
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(free))
+    err = stylize(output)
+    assert "jaxstyle: L-BFGS keeps 12 pairs, as many as memory has room for" in err
+    assert read_record(output).recipe.history_size == 12
+    # What is asked for is kept, or refused.
+    monkeypatch.setattr(memory, "needed_bytes", lambda h, w, **_: 800 * h * w)
+    assert "pairs" not in stylize(output, "--history-size", 12)
+
+
+def test_a_size_below_one_is_refused(small):
+    with pytest.raises(JaxstyleError, match="width: 0 is out of range"):
+        jaxstyle.plan(10, 0, recipe=SMALL, network=small)
+
+
+def test_plan_command(run):
+    code, out, err = run(*"plan --size 128 --weights compact --history-size 5 --json".split())
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["fits"] and found["width"] == found["height"] == 128
+    assert found["free"] > found["needed"] > 2 * 5 * 128 * 128 * 12
+
+
+def test_stylize_refuses_what_cannot_fit(run, tmp_path, make_image):
+    images.save_image(tmp_path / "in.png", make_image())
+    code, _, err = run(
+        "stylize", tmp_path / "in.png", tmp_path / "in.png", "-o", tmp_path / "out.png",
+        "--size", 60_000, "--upscale", "--weights", "compact",
+    )  # fmt: skip
+    assert code == 2
+    assert err.startswith("jaxstyle: error: --size: an image of 60000x60000 needs")
+    assert err.count("\n") == 1 and "--tile" in err
+    assert not (tmp_path / "out.png").exists()

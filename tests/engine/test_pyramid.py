@@ -1,0 +1,161 @@
+"""The style term on an image pyramid, and how many scales and resolutions a run has."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxstyle import (
+    JaxstyleError,
+    Recipe,
+    compute_targets,
+    evaluate,
+    features,
+    gram_matrix,
+    make_objective,
+    presets,
+    stylize,
+)
+from jaxstyle.engine.sizes import pyramid_levels, resolve_scales
+from jaxstyle.losses.masks import Masks, halved_mask
+from jaxstyle.losses.objective import halved
+
+LAYERS = ("relu1_1", "relu2_1")
+RECIPE = Recipe(
+    content_layers="relu2_1", style_layers="relu1_1:2,relu2_1", style_weight=50.0, tv_weight=0.0,
+    size=0, scales=1, pyramid=3, steps=3,
+)  # fmt: skip
+WEIGHTS = {"relu1_1": 2.0, "relu2_1": 1.0}
+
+
+@pytest.fixture(scope="module")
+def network(make_network):
+    return make_network(blocks=2)
+
+
+@pytest.fixture(scope="module")
+def images(make_image):
+    # Odd sides at several resolutions.
+    return make_image(39, 45, seed=1), make_image(34, 51, seed=2), make_image(39, 45, seed=3)
+
+
+def mean_of_cells(image):
+    """Halve an image in NumPy; an odd last row or column counts twice."""
+    image = np.asarray(image, np.float64)
+    image = np.concatenate([image, image[-1:]], 0) if len(image) % 2 else image
+    image = np.concatenate([image, image[:, -1:]], 1) if image.shape[1] % 2 else image
+    return (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4
+
+
+def test_halving_averages_cells(images):
+    np.testing.assert_allclose(halved(jnp.asarray(images[0])), mean_of_cells(images[0]), atol=1e-6)
+    mask = np.asarray(images[0])[..., 0]
+    np.testing.assert_allclose(halved_mask(mask, 2), mean_of_cells(mean_of_cells(mask)), atol=1e-6)
+
+
+def test_style_term_is_the_mean_over_resolutions(network, images):
+    content, style, image = images
+    targets = compute_targets(network, content, [style], RECIPE)
+    _, terms = make_objective(network, targets, RECIPE)(image)
+    total = 0.0
+    for _ in range(3):
+        mine, theirs = (
+            features(network, jnp.asarray(i, jnp.float32), LAYERS) for i in (image, style)
+        )
+        for layer, weight in WEIGHTS.items():
+            grams = [np.asarray(gram_matrix(f[layer]), np.float64) for f in (mine, theirs)]
+            total += weight * np.mean((grams[0] - grams[1]) ** 2) / 3
+        image, style = mean_of_cells(image), mean_of_cells(style)
+    np.testing.assert_allclose(float(terms.style), 50.0 * total, rtol=1e-4)
+
+
+def test_gradient_is_that_of_finite_differences(network, images):
+    content, style, image = (jnp.asarray(p) for p in images)
+    targets = compute_targets(network, content, [style], RECIPE)
+    value = jax.jit(lambda x: make_objective(network, targets, RECIPE)(x)[0])
+    direction = jax.random.normal(jax.random.key(0), image.shape)
+    step = 1e-2 / jnp.linalg.norm(direction)
+    slope = (value(image + step * direction) - value(image - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jnp.vdot(jax.grad(value)(image), direction), slope, rtol=1e-2)
+
+
+def test_a_style_scores_zero_at_every_resolution(network, images):
+    recipe = dataclasses.replace(RECIPE, content_weight=0.0)
+    loss, _ = evaluate(images[1], images[0], images[1], recipe=recipe, network=network)
+    assert loss < 1e-6
+
+
+def test_tiles_change_nothing(network, images):
+    loss, _ = evaluate(images[2], *images[:2], recipe=RECIPE, network=network)
+    tiled = dataclasses.replace(RECIPE, tile=16)
+    np.testing.assert_allclose(
+        evaluate(images[2], *images[:2], recipe=tiled, network=network)[0], loss, rtol=1e-4
+    )
+
+
+def test_regions_follow_the_resolutions(network, images):
+    content, style, image = images
+    whole = dataclasses.replace(RECIPE, mask=(("-", "-"),))
+    masks = Masks(regions=[(None, None)])
+    loss, _ = evaluate(image, content, style, recipe=RECIPE, network=network)
+    masked, _ = evaluate(image, content, style, recipe=whole, network=network, masks=masks)
+    np.testing.assert_allclose(masked, loss, rtol=1e-5)
+
+
+def test_runs_with_a_pyramid_lower_the_loss(network, images):
+    result = stylize(*images[:2], recipe=dataclasses.replace(RECIPE, steps=5), network=network)
+    assert result.loss < result.initial_loss and result.recipe.pyramid == 3
+
+
+class TestResolveScales:
+    @pytest.mark.parametrize(
+        ("size", "expected"), [(128, 1), (256, 2), (512, 3), (1000, 3), (1024, 4)]
+    )
+    def test_the_coarsest_resolution_has_128_pixels(self, size, expected):
+        shape = (size * 3 // 4, size, 3)
+        recipe = resolve_scales(Recipe(size=0), shape, [shape])
+        assert recipe.pyramid == expected
+
+    def test_a_small_style_has_fewer(self):
+        assert resolve_scales(Recipe(), (384, 512, 3), [(200, 250, 3)]).pyramid == 1
+
+    def test_one_scale_has_one_resolution(self):
+        assert resolve_scales(Recipe(scales=1), (768, 1024, 3), [(768, 1024, 3)]).pyramid == 1
+
+    def test_smaller_scales_have_fewer(self):
+        levels = [pyramid_levels(Recipe(pyramid=3), [], level=level) for level in range(6)]
+        assert levels == [3, 2, 1, 1, 1, 1]
+
+    def test_presets_of_other_programs_have_one(self):
+        for name, recipe in presets.items():
+            if name != "default":
+                assert resolve_scales(recipe, (1024, 1024, 3), [(1024, 1024, 3)]).pyramid == 1
+
+
+class TestStrength:
+    def test_it_takes_the_place_of_the_weights(self, network):
+        default = Recipe(content_layers="relu2_1", style_layers="relu1_1")
+        half, none, full = (
+            dataclasses.replace(default, strength=s).resolved(network) for s in (0.5, 0.0, 1.0)
+        )
+        assert half == default.resolved(network)
+        assert none.style_weight == 0 and full.style_weight > half.style_weight
+
+    @pytest.mark.parametrize("name", ["content_weight", "style_weight"])
+    def test_both_are_refused(self, name):
+        with pytest.raises(JaxstyleError, match=f"strength: 0.5 and {name} 2.0"):
+            Recipe(strength=0.5, **{name: 2.0})
+        with pytest.raises(JaxstyleError, match="strength"):
+            presets["neural-style"].updated({"strength": 0.5, name: 2.0})
+
+    def test_it_scales_the_weights_of_presets(self):
+        preset = presets["neural-style"]
+        assert preset.updated({"strength": 0.5}) == preset
+        assert preset.updated({"strength": 0.25}).style_weight < preset.style_weight
+
+    @pytest.mark.parametrize("value", [-0.1, 1.01, "much", float("nan")])
+    def test_out_of_range(self, value):
+        with pytest.raises(JaxstyleError, match="strength"):
+            Recipe(strength=value)

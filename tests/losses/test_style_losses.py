@@ -1,0 +1,241 @@
+"""Style losses against NumPy and SciPy in float64, their gradients, blends and batches."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+
+import jaxstyle
+from jaxstyle import JaxstyleError, Recipe
+from jaxstyle.losses.patches import BLOCK
+from jaxstyle.losses.sliced_wasserstein import quantiles
+from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.losses.wasserstein import root_trace
+
+H, W, C = 7, 5, 4
+FAMILIES = list(STYLE_LOSSES)
+
+
+def features(height=H, width=W, channels=C, seed=0):
+    """Correlated channels. Without a ReLU, whose zeros are ties where sorting has no slope."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(channels, channels))
+    return (rng.normal(size=(height, width, channels)) @ mix + 0.3).astype(np.float32)
+
+
+def flat(f):
+    return np.asarray(f, np.float64).reshape(-1, f.shape[-1])
+
+
+def gram(f, t):
+    f, t = flat(f), flat(t)
+    return np.mean((f.T @ f / f.size - t.T @ t / t.size) ** 2)
+
+
+def covariance(f, t):
+    mine, theirs = (np.cov(flat(x).T, bias=True) / x.shape[-1] for x in (f, t))
+    return np.mean((mine - theirs) ** 2)
+
+
+def moments(f, t):
+    f, t = flat(f), flat(t)
+    return np.mean((f.mean(0) - t.mean(0)) ** 2 + (f.std(0) - t.std(0)) ** 2)
+
+
+def wasserstein(f, t):
+    f, t = flat(f), flat(t)
+    a, b = (np.cov(x.T, bias=True) + 1e-4 * np.eye(x.shape[1]) for x in (f, t))
+    root = np.real(sqrtm(b))
+    spread = np.trace(a + b - 2 * np.real(sqrtm(root @ a @ root)))
+    return (np.sum((f.mean(0) - t.mean(0)) ** 2) + spread) / f.shape[1]
+
+
+def sliced_wasserstein(f, t):
+    """With the same directions, one at a time; quantiles by NumPy's interpolation."""
+    channels = f.shape[-1]
+    normal = jax.random.normal(jax.random.key(channels), (channels, channels))
+    directions = np.linalg.qr(np.asarray(normal, np.float64))[0]
+    f, t, total = flat(f), flat(t), 0.0
+    for direction in directions.T:
+        mine, theirs = np.sort(f @ direction), np.sort(t @ direction)
+        at = (np.arange(len(mine)) + 0.5) / len(mine)
+        theirs = np.interp(at, (np.arange(len(theirs)) + 0.5) / len(theirs), theirs)
+        total += np.mean((mine - theirs) ** 2) / channels
+    return total
+
+
+def patches(f, t):
+    def cut(x):
+        h, w, _ = x.shape
+        x = np.asarray(x, np.float64)
+        return [x[i : i + 3, j : j + 3].ravel() for i in range(h - 2) for j in range(w - 2)]
+
+    total, mine, theirs = 0.0, cut(f), cut(t)
+    for patch in mine:
+        best = max(theirs, key=lambda other: patch @ other / max(np.linalg.norm(other), 1e-12))
+        total += np.mean((patch - best) ** 2) / len(mine)
+    return total
+
+
+REFERENCES = dict(
+    zip(
+        FAMILIES,
+        (gram, covariance, moments, wasserstein, sliced_wasserstein, patches),
+        strict=True,
+    )
+)
+
+
+@partial(jax.jit, static_argnums=0)
+def value_and_grad(name, f, t):
+    """Of the distance between two feature maps by the first."""
+    family = STYLE_LOSSES[name]
+    target = family.statistics(t)
+    return jax.value_and_grad(lambda f: family.distance(family.statistics(f), target))(f)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("size", [(H, W), (6, 9)])
+def test_the_distance_is_the_formulas(name, size):
+    f, t = features(), features(*size, seed=1)
+    ours, _ = value_and_grad(name, f, t)
+    assert ours.dtype == jnp.float32 and ours.shape == ()
+    np.testing.assert_allclose(ours, REFERENCES[name](f, t), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_style_itself_is_at_no_distance(name):
+    f = features()
+    assert abs(value_and_grad(name, f, f)[0]) < 1e-5
+    assert value_and_grad(name, f, features(seed=1))[0] > 1e-3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_gradient_is_that_of_finite_differences(name):
+    f, t = features(), features(6, 9, seed=1)
+    gradient = np.asarray(value_and_grad(name, f, t)[1])
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        direction = rng.normal(size=f.shape)
+        direction /= np.linalg.norm(direction)
+        h = 1e-5
+        slope = (
+            REFERENCES[name](f.astype(np.float64) + h * direction, t)
+            - REFERENCES[name](f.astype(np.float64) - h * direction, t)
+        ) / (2 * h)
+        scale = np.linalg.norm(gradient) / np.sqrt(f.size)
+        assert np.vdot(gradient, direction) == pytest.approx(slope, rel=2e-3, abs=2e-3 * scale)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vmap_is_a_loop(name):
+    t = features(6, 9, seed=1)
+    several = np.stack([features(seed=seed) for seed in range(2, 5)])
+    batched = jax.vmap(lambda f, t: value_and_grad(name, f, t), (0, None))
+    values, gradients = jax.jit(batched)(several, t)
+    for k, f in enumerate(several):
+        alone, gradient = value_and_grad(name, f, t)
+        np.testing.assert_allclose(values[k], alone, rtol=1e-4)
+        largest = np.abs(gradient).max()
+        np.testing.assert_allclose(gradients[k], gradient, rtol=1e-3, atol=1e-3 * largest)
+
+
+def test_the_matrix_root_holds_where_positions_are_fewer_than_channels():
+    """The covariance is then singular but for the ridge; float64 says what is right."""
+    f, t = features(3, 3, 24) * 10, features(4, 4, 24, seed=1) * 10
+    ours, gradient = value_and_grad("wasserstein", f, t)
+    np.testing.assert_allclose(ours, wasserstein(f, t), rtol=1e-4)
+    direction = np.asarray(gradient, np.float64)
+    direction /= np.linalg.norm(direction)
+    up, down = (wasserstein(f + sign * 1e-3 * direction, t) for sign in (1, -1))
+    assert np.linalg.norm(gradient) == pytest.approx((up - down) / 2e-3, rel=1e-2)
+
+
+def test_the_matrix_root_of_a_constant_map_is_finite():
+    ours, gradient = jax.value_and_grad(lambda a: root_trace(a, jnp.zeros((3, 3))))(
+        jnp.zeros((3, 3))
+    )
+    assert np.isfinite(ours) and np.isfinite(gradient).all()
+
+
+def test_patches_are_compared_block_by_block():
+    side = int(np.sqrt(BLOCK)) + 4
+    f, t = features(4, 4, 2), features(side, side, 2, seed=1)
+    assert (side - 2) ** 2 > BLOCK
+    np.testing.assert_allclose(value_and_grad("patches", f, t)[0], patches(f, t), rtol=1e-4)
+
+
+def test_quantiles_are_interpolated_both_ways():
+    ordered = jnp.sort(jnp.asarray(features(4, 3)).reshape(-1, C), axis=0)
+    np.testing.assert_array_equal(quantiles(ordered, 12), ordered)
+    for count in (5, 31):
+        at = (np.arange(count) + 0.5) / count
+        wanted = [np.interp(at, (np.arange(12) + 0.5) / 12, column) for column in ordered.T]
+        np.testing.assert_allclose(
+            quantiles(ordered, count), np.stack(wanted, 1), rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_blends(name):
+    family = STYLE_LOSSES[name]
+    mine, one, other = map(family.statistics, (features(), features(seed=1), features(6, 9)))
+    even = family.blend([one, other], [0.5, 0.5])
+    assert np.isfinite(family.distance(mine, even))
+    if name == "patches":
+        # Of all patches together the best is as good as any.
+        assert even.shape[0] == one.shape[0] + other.shape[0]
+        with pytest.raises(JaxstyleError, match=r"^style_blend: \[0.25, 0.75\].*equal weights"):
+            family.blend([one, other], [0.25, 0.75])
+        return
+    first = family.blend([one, one], [0.25, 0.75])
+    np.testing.assert_allclose(family.distance(mine, first), family.distance(mine, one), rtol=1e-4)
+
+
+def test_a_map_without_patches_is_refused():
+    with pytest.raises(JaxstyleError, match="^style_layers: a map of 2x9 .*patches"):
+        STYLE_LOSSES["patches"].statistics(jnp.ones((9, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"style_loss": "patches"},
+        {"style_loss": "sliced-wasserstein"},
+        {"pooling": "max-ceil"},
+    ],
+    ids=str,
+)
+def test_what_needs_the_whole_image_refuses_tiles(settings):
+    with pytest.raises(JaxstyleError, match="^tile: 64 .*use tile 0"):
+        Recipe(tile=64, **settings)
+
+
+def test_a_gram_matrix_belongs_to_the_gram_loss():
+    recipe = jaxstyle.presets["keras"]
+    with pytest.raises(JaxstyleError, match="^style_loss: 'moments' "):
+        dataclasses.replace(recipe, style_loss="moments")
+
+
+@pytest.mark.parametrize("name", ["wasserstein", "sliced-wasserstein", "patches"])
+def test_losses_descend_in_a_batch(name, make_network, make_image):
+    recipe = Recipe(
+        style_loss=name,
+        content_layers="relu2_2",
+        style_layers="relu1_1,relu2_1",
+        steps=4,
+        size=0,
+        tv_weight=1e-5,
+        bounds="none",
+    )
+    results = jaxstyle.stylize_batch(
+        make_image(20, 24), make_image(28, 22, seed=1),
+        recipe=recipe, network=make_network(blocks=2), starts=["content", "noise"],
+    )  # fmt: skip
+    for result in results:
+        assert result.loss < result.initial_loss and np.isfinite(result.image).all()
+    assert results[0].terms.style < results[0].initial_terms.style

@@ -1,0 +1,57 @@
+"""Speed and time left, from iterates whose times are known."""
+
+import numpy as np
+import pytest
+
+from jaxstyle import Iterate, Terms
+from jaxstyle.engine.loop import History
+from jaxstyle.monitor.pace import Pace, clock
+
+
+def iterate(step, evaluations, run_seconds):
+    terms = Terms(*(np.zeros(1) for _ in Terms._fields))
+    history = History(*(np.zeros(1) for _ in History._fields))
+    return Iterate(
+        step, None, np.ones(1), terms, np.asarray(evaluations), history, 9.0, run_seconds
+    )
+
+
+def test_nothing_is_known_before_the_first_steps():
+    pace = Pace(10)
+    assert pace.evaluations_per_second is None and pace.seconds_left is None
+    pace.tick(iterate(0, 1, 5.0))
+    assert pace.evaluations_per_second is None and pace.seconds_left is None
+
+
+def test_neither_compiling_nor_the_initial_image_count():
+    pace = Pace(10)
+    pace.tick(iterate(0, 1, 100.0))
+    pace.tick(iterate(2, 5, 1.0))
+    pace.tick(iterate(4, 9, 3.0))
+    assert pace.evaluations_per_second == pytest.approx(8 / 4)
+    assert pace.seconds_left == pytest.approx(6.0)
+    pace.tick(iterate(10, 21, 6.0))
+    assert pace.seconds_left == 0
+
+
+def test_a_run_that_goes_on_from_a_later_step():
+    pace = Pace(300)
+    pace.tick(iterate(200, 400, 1.0))
+    pace.tick(iterate(210, 420, 5.0))
+    assert pace.seconds_left == pytest.approx(45.0)
+    assert pace.evaluations_per_second == pytest.approx(4.0)
+
+
+def test_all_elements_of_a_batch_count():
+    pace = Pace(4)
+    pace.tick(iterate(0, [1, 1], 0.0))
+    pace.tick(iterate(2, [3, 4], 1.0))
+    assert pace.evaluations_per_second == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")],
+)
+def test_durations_as_a_person_reads_them(seconds, text):
+    assert clock(seconds) == text
