@@ -32,6 +32,12 @@ LEAST_MEAN = 0.1
 A channel that hardly ever fires has no mean to speak of; scaled to 1 its few peaks, or the
 rounding of a dead one, would outweigh all others.
 """
+LARGEST_RMS = 4.0
+"""Channels are scaled down to this root mean square on the image where it is largest.
+
+Gram matrices hold squares: a channel that is silent on most images and large on some would
+otherwise be nearly all of their style loss, and L-BFGS would spend its steps on it.
+"""
 SOURCE = (
     "Trained by feature distillation (experiments/compact), from the weights of this project's "
     "network compact: targets at relu1_1 "
@@ -69,17 +75,25 @@ def as_network(trained: Arrays, name: str) -> Network:
 
 def mean_activations(network: Network, images: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Average every channel's activation after the ReLU over positions and images."""
+    return {name: means.mean(0) for name, means in activation_moments(network, images, 1).items()}
+
+
+def activation_moments(
+    network: Network, images: list[np.ndarray], power: int
+) -> dict[str, np.ndarray]:
+    """Average a power of every channel's activation over positions, `[images, channels]`."""
     layers = tuple(c.replace("conv", "relu") for c in network.layers)
 
     @jax.jit
     def means(network: Network, x: jax.Array) -> dict[str, jax.Array]:
         found = activations(network, x, layers, pooling="max")
-        return {name: found[name.replace("conv", "relu")].mean((0, 1)) for name in network.layers}
+        return {
+            name: (found[name.replace("conv", "relu")] ** power).mean((0, 1))
+            for name in network.layers
+        }
 
-    chunk_size = [means(network, jnp.asarray(to_input(image))) for image in images]
-    return {
-        name: np.mean([np.asarray(one[name]) for one in chunk_size], 0) for name in network.layers
-    }
+    found = [means(network, jnp.asarray(to_input(image))) for image in images]
+    return {name: np.stack([np.asarray(one[name]) for one in found]) for name in network.layers}
 
 
 def normalize(network: Network, images: list[np.ndarray]) -> tuple[Network, dict[str, int]]:
@@ -89,9 +103,11 @@ def normalize(network: Network, images: list[np.ndarray]) -> tuple[Network, dict
     the next layer's kernels by the same number changes nothing else.
     """
     means = mean_activations(network, images)
+    squares = activation_moments(network, images, 2)
     params, held_back, before = {}, {}, np.ones(3, np.float32)
     for name in network.layers:
-        least = LEAST_MEAN * means[name].mean()
+        largest = np.sqrt(squares[name].max(0)) / LARGEST_RMS
+        least = np.maximum(LEAST_MEAN * means[name].mean(), largest)
         held_back[name] = int((means[name] < least).sum())
         scale = (1.0 / np.maximum(means[name], least)).astype(np.float32)
         layer = network.params[name]
