@@ -10,7 +10,7 @@ import pytest
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images
-from jaxstyle.engine import memory, problem
+from jaxstyle.engine import memory
 from jaxstyle.engine.chunk import lowered
 from jaxstyle.provenance.record import read_record
 
@@ -94,7 +94,7 @@ def test_a_history_left_open_is_as_long_as_memory_allows(small, monkeypatch, dev
     free = int((needed - 7.5 * pair) / memory.USABLE * devices)
     monkeypatch.setattr(memory, "free_bytes", lambda: free)
     if devices > 1:
-        monkeypatch.setattr(problem, "rows_over", lambda *_: Over(200))
+        monkeypatch.setattr(memory, "rows_over", lambda *_: Over(200))
     fitted = memory.fit(200, 200, devices=devices, **settings)
     assert fitted == dataclasses.replace(OPEN, history_size=12)
     assert 0.99 * needed < memory.needed_bytes(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxstyle import JaxstyleError, Recipe, evaluate, finish, images, iterates, lbfgs, prepare
-from jaxstyle.engine import chunk
+from jaxstyle.engine import loop
 from jaxstyle.engine.chunk import carry_form, enlarged
 from jaxstyle.engine.loop import History, run_state, scale_at
 from jaxstyle.engine.results import until_divergence
@@ -50,7 +50,7 @@ def image_pair(make_image):
 
 
 def problem_of(image_pair, network, **settings):
-    elements = settings.pop("lanes", None)
+    elements = settings.pop("elements", None)
     recipe = dataclasses.replace(RECIPE, **settings)
     return prepare(*image_pair, recipe=recipe, network=network, elements=elements)
 
@@ -234,13 +234,13 @@ class TestAverage:
 
 
 def test_what_a_larger_scales_start_compiles_is_counted(problem, monkeypatch):
-    real = chunk.transfer_state
+    real = loop.transfer_state
 
     def slow(*arguments, **options):
         time.sleep(0.5)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(chunk, "transfer_state", slow)
+    monkeypatch.setattr(loop, "transfer_state", slow)
     seen = list(iterates(problem, chunk_size=2))
     first = next(i for i in seen if i.step > RECIPE.steps)
     assert first.compile_seconds >= 0.5
