@@ -17,7 +17,7 @@ from jaxstyle.engine.chunk import values
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import prepare
 from jaxstyle.engine.results import Result, finish, seen
-from jaxstyle.engine.sizes import ImageLike, as_image, as_images, style_images
+from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.masks import Masks
@@ -84,8 +84,9 @@ def evaluate(
     The content image is resized to the image's size; the style images keep theirs,
     bounded by `recipe.size`.
     """
-    recipe = recipe.resolved(network)
     image = as_image(image, "image")
+    margin = default_margin(recipe) if recipe.margin is None else recipe.margin
+    recipe = dataclasses.replace(recipe.resolved(network), margin=margin)
     content = images.resize(as_image(content, "content"), *image.shape[:2])
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)

@@ -3,14 +3,16 @@
 import jaxstyle
 from jaxstyle import Recipe
 
-_BEFORE = Recipe(scales=1, steps=300, tv_weight=1e-6, content_weight=1.0, style_weight=1e4)
+_BEFORE = Recipe(
+    scales=1, steps=300, variation="absolute", tv_weight=1e-6, content_weight=1.0, style_weight=1e4
+)
 
 RECIPES: dict[str, Recipe] = {
     "default": jaxstyle.presets["default"],
     "before": _BEFORE,
     "before-no-tv": _BEFORE.updated({"tv_weight": 0.0}),
-    "one-resolution": Recipe(scales=1, steps=300),
-    "scales": Recipe(pyramid=1, scales=3, steps=130),
+    "one-resolution": Recipe(pyramid=1, scales=1, steps=300, margin=8),
+    "scales-only": Recipe(pyramid=1),
     "covariance": Recipe(style_loss="covariance"),
     "moments": Recipe(style_loss="moments"),
     "neural-style": jaxstyle.presets["neural-style"],

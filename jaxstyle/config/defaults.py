@@ -19,6 +19,8 @@ MAX_HISTORY_SIZE = 1000
 MAX_SCALES = 16
 SCALE_SIDE = 256
 """Pixels of the longer side of an image at its smallest scale, at least."""
+DEFAULT_MARGIN = 8
+"""Pixels by which an image is mirrored beyond its edges, at least: sides become whole sixteens."""
 PYRAMID_SIDE = 128
 """Pixels of the longer side of an image at the coarsest resolution of its pyramid, at least."""
 DEFAULT_STRENGTH = 0.5
@@ -43,9 +45,9 @@ def first_of_blocks(*weights: float) -> LayerWeights:
 # square of the activations, so one set cannot serve both.
 TERM_DEFAULTS: dict[bool, TermDefaults] = {
     # Chosen at 512 pixels on several pairs (`experiments/quality`). The layers' weights make up for
-    # the division of Gram matrices by the number of channels. No total variation: it is a sum, so
-    # that it would weigh more in larger images, and paints their skies gray.
-    True: TermDefaults(1.0, 3e4, 0.0, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
+    # the division of Gram matrices by the number of channels. The total variation is the mean of
+    # squares: a sum would weigh more in larger images, and paint their skies gray.
+    True: TermDefaults(1.0, 1e4, 1e-4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
     # Those of neural-style, whose terms are divided as ours are, without its total variation.
     False: TermDefaults(5.0, 100.0, 0.0, first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)),
 }

@@ -28,6 +28,7 @@ _EQUAL = _first_of_blocks(1, 1, 1, 1, 1)
 _FIFTHS = _first_of_blocks(0.2, 0.2, 0.2, 0.2, 0.2)
 NEURAL_STYLE_PT = Recipe(
     scales=1,
+    variation="absolute",
     bounds="none",
     content_layers=_RELU4_2,
     style_layers=_EQUAL,

@@ -30,6 +30,7 @@ from jaxstyle.config.choices import (
 from jaxstyle.config.defaults import (
     DEFAULT_HISTORY_SIZE,
     DEFAULT_LEARNING_RATES,
+    DEFAULT_MARGIN,
     DEFAULT_STRENGTH,
     MAX_HISTORY_SIZE,
     MAX_SCALES,
@@ -136,7 +137,11 @@ class Recipe:
     content_reduction: str = _setting(
         "mean", "How squared differences of features are put together.", choices=REDUCTIONS
     )
-    variation: str = _setting("absolute", "Form of the total variation.", choices=VARIATIONS)
+    variation: str = _setting(
+        "mean-squared",
+        "Form of the total variation; by default its weight is 0 for the others.",
+        choices=VARIATIONS,
+    )
     pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
     convention: str | None = _setting(
         None,
@@ -156,6 +161,11 @@ class Recipe:
     seed: int = _setting(0, "Seed of the initial noise.")
     size: int = _setting(512, "Longest side of the output in pixels; 0 keeps the content image's.")
     upscale: bool = _setting(False, "Let --size enlarge a smaller content image.")
+    margin: int | None = _setting(
+        None,
+        "Pixels by which the image is mirrored beyond its edges for the network, so that edges "
+        f"look like the inside; default: {DEFAULT_MARGIN}, or 0 where --scales 1 is given.",
+    )
     steps: int = _setting(180, "Optimizer steps; of each scale.")
     scales: int | None = _setting(
         None,
@@ -261,6 +271,7 @@ class Recipe:
             ("tile", 0, _LARGEST_INTEGER),
             ("scales", 1, MAX_SCALES),
             ("pyramid", 1, MAX_SCALES),
+            ("margin", 0, 256),
         ):
             if getattr(self, name) is not None or name not in _CHOSEN:
                 value = _check_integer(name, getattr(self, name), low=low, high=high)
@@ -381,6 +392,8 @@ class Recipe:
         if self.style_loss in STYLE_DEFAULTS:
             weights, layers = STYLE_DEFAULTS[self.style_loss]
             defaults |= {"style_weight": weights[normalized], "style_layers": layers}
+        if self.variation != "mean-squared":
+            defaults["tv_weight"] = 0.0
         return defaults
 
     @property
@@ -495,5 +508,5 @@ _NUMBERS = (
 _STRUCTURE = tuple(
     field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS
 )
-_CHOSEN = ("history_size", "scales", "pyramid")
+_CHOSEN = ("history_size", "scales", "pyramid", "margin")
 """Whole numbers that may be None: chosen for the network or the images of a run."""

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from PIL import Image
 
 from jaxstyle import images
-from jaxstyle.config.defaults import MAX_SCALES, PYRAMID_SIDE, SCALE_SIDE
+from jaxstyle.config.defaults import DEFAULT_MARGIN, MAX_SCALES, PYRAMID_SIDE, SCALE_SIDE
 from jaxstyle.config.layers import smallest_side
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
@@ -126,10 +126,10 @@ def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> t
 def resolve_scales(
     recipe: Recipe, shape: tuple[int, ...], styles: Sequence[tuple[int, ...]]
 ) -> Recipe:
-    """Return the recipe with its numbers of scales and of pyramid resolutions filled in.
+    """Return the recipe with its scales, pyramid resolutions and margin filled in.
 
     Args:
-      recipe: its `scales` and `pyramid` may be None.
+      recipe: its `scales`, `pyramid` and `margin` may be None.
       shape: of the content image as given, height first.
       styles: of the style images as given.
     """
@@ -138,7 +138,13 @@ def resolve_scales(
     if pyramid is None and recipe.scales != 1:
         sizes = [style_size(style[0], style[1], recipe) for style in styles]
         pyramid = pyramid_levels(recipe, [output_size(shape[0], shape[1], recipe), *sizes])
-    return dataclasses.replace(recipe, scales=scales, pyramid=pyramid or 1)
+    margin = default_margin(recipe) if recipe.margin is None else recipe.margin
+    return dataclasses.replace(recipe, scales=scales, pyramid=pyramid or 1, margin=margin)
+
+
+def default_margin(recipe: Recipe) -> int:
+    """Return the margin of a run whose recipe does not say it."""
+    return 0 if recipe.scales == 1 else DEFAULT_MARGIN
 
 
 def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:

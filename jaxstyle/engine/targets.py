@@ -21,6 +21,7 @@ from jaxstyle.losses.objective import (
     Targets,
     gram_factor,
     halved,
+    mirrored,
     seen,
     statistic_of,
 )
@@ -76,6 +77,7 @@ def compute_targets(
     content_weights = None
     if masks.content is not None:
         mask = fitted(masks.content, *content.shape[:2], argument="content_mask")
+        mask = mirrored(mask, recipe.margin)
         content_weights = _on_devices(
             at_layers(mask, content_layers, pooling=recipe.pooling, argument="content_mask"), rows
         )
@@ -85,6 +87,11 @@ def compute_targets(
         raise JaxstyleError(
             f"pyramid: {pyramid} resolutions do not work where devices share the rows of one "
             "image; use --pyramid 1, or one device"
+        )
+    if rows and recipe.margin:
+        raise JaxstyleError(
+            f"margin: {recipe.margin} pixels do not work where devices share the rows of one "
+            "image; use --margin 0, or one device"
         )
     matched = [color_transfer.MATCHES[recipe.preserve_color](style, content) for style in styles]
     levels = [
@@ -98,6 +105,7 @@ def compute_targets(
     maps = _content_features(
         network, rows.place(shown) if rows else shown, content_layers,
         pooling=recipe.pooling, tile=recipe.tile, height=rows and rows.height,
+        margin=recipe.margin,
     )  # fmt: skip
     finest, *coarse = levels
     return Targets(
@@ -138,7 +146,7 @@ def _style_level(
                 network, of_style.place(style) if of_style else style, layers, region,
                 style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
                 pooling=recipe.pooling, tile=recipe.tile, height=of_style and of_style.height,
-                level=level,
+                level=level, margin=recipe.margin,
             )
         )  # fmt: skip
     if masks.regions:
@@ -185,9 +193,8 @@ def _regions(
     found = []
     for number, mask in enumerate(_region_masks(masks, shape), start=1):
         argument = f"mask: region {number}"
-        levels = at_layers(
-            halved_mask(mask, level), layers, pooling=recipe.pooling, argument=argument
-        )
+        mask = mirrored(halved_mask(mask, level), recipe.margin)
+        levels = at_layers(mask, layers, pooling=recipe.pooling, argument=argument)
         found.append(normalized(levels))
     return {layer: np.concatenate([of[layer] for of in found], -1) for layer in layers}
 
@@ -218,10 +225,11 @@ def _style_region(
     argument = f"mask: style region {number + 1}"
     layers = [layer for layer, _ in recipe.style_layers or ()]
     mask = halved_mask(fitted(region, *shape[:2], argument=argument), level)
+    mask = mirrored(mask, recipe.margin)
     return normalized(at_layers(mask, layers, pooling=recipe.pooling, argument=argument))
 
 
-@partial(jax.jit, static_argnames=("layers", "pooling", "tile", "height"))
+@partial(jax.jit, static_argnames=("layers", "pooling", "tile", "height", "margin"))
 def _content_features(
     network: Network,
     image: jax.Array,
@@ -230,8 +238,9 @@ def _content_features(
     pooling: str,
     tile: int,
     height: int | None,
+    margin: int | None,
 ) -> dict[str, jax.Array]:
-    x = preprocess(network.convention, image)
+    x = mirrored(preprocess(network.convention, image), margin)
     return feature_maps(network, x, layers, pooling=pooling, tile=tile, height=height)
 
 
@@ -245,6 +254,7 @@ def _content_features(
         "tile",
         "height",
         "level",
+        "margin",
     ),
 )
 def _style_statistics(
@@ -259,10 +269,12 @@ def _style_statistics(
     tile: int,
     height: int | None,
     level: int,
+    margin: int | None,
 ) -> dict[str, Any]:
     x = preprocess(network.convention, image)
     for _ in range(level):
         x = halved(x)
+    x = mirrored(x, margin)
     statistic = partial(statistic_of, STYLE_LOSSES[style_loss], frozenset(layers))
     maps = {layer: Maps(None, None, weights) for layer, weights in region.items()}
     found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)

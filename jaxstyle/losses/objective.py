@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle.config import pytree as _pytree  # noqa: F401
@@ -112,6 +113,30 @@ def halved(x: jax.Array) -> jax.Array:
     An odd last row or column counts twice, so that sizes are rounded up.
     """
     return avg_pool(jnp.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge"))
+
+
+MULTIPLE = 16
+"""Sides of a mirrored image are multiples of this: four poolings then drop no row or column."""
+
+
+def mirrored(x: ArrayLike, margin: int | None) -> Any:
+    """Return an image or mask `[h, w, ...]` with its mirror image around it.
+
+    Convolutions see something else beyond the edges of a map than within it, and poolings drop an
+    odd last row or column: both leave a fringe. Here it falls into the margin, which is no part of
+    the image.
+
+    Args:
+      x: of any size; a NumPy array stays one.
+      margin: pixels on each side; below and to the right as many more as make whole multiples of
+        `MULTIPLE`. 0 or None returns `x` as it is.
+    """
+    if not margin:
+        return x
+    sides = np.shape(x)[:2]
+    pads = [(margin, margin + -(side + 2 * margin) % MULTIPLE) for side in sides]
+    pads += [(0, 0)] * (np.ndim(x) - 2)
+    return (np if isinstance(x, np.ndarray) else jnp).pad(x, pads, mode="symmetric")
 
 
 class Maps(NamedTuple):
@@ -234,18 +259,22 @@ def make_objective(
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
         height = image.shape[0] if rows is None else rows.height
-        shape = (height, *image.shape[1:])
         image = seen(image, recipe)
         x = preprocess(network.convention, image)
+        padded = mirrored(x, recipe.margin)
+        shape = (height if rows else padded.shape[0], *padded.shape[1:])
         layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
-        found = layer_means(x, layers, targets.content, targets.content_weights, targets.regions)
+        found = layer_means(
+            padded, layers, targets.content, targets.content_weights, targets.regions
+        )
         content = content_term(found, shape)
         styles = [style_term(found, targets.style, shape)]
         coarse = x
         for level in targets.coarse:
             coarse = halved(coarse)
-            found = layer_means(coarse, tuple(level.style), {}, None, level.regions)
-            styles.append(style_term(found, level.style, coarse.shape))
+            padded = mirrored(coarse, recipe.margin)
+            found = layer_means(padded, tuple(level.style), {}, None, level.regions)
+            styles.append(style_term(found, level.style, padded.shape))
         terms = Terms(
             content=alpha * content,
             style=beta * sum(styles) / len(styles),

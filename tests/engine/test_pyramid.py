@@ -20,12 +20,12 @@ from jaxstyle import (
 )
 from jaxstyle.engine.sizes import pyramid_levels, resolve_scales
 from jaxstyle.losses.masks import Masks, halved_mask
-from jaxstyle.losses.objective import halved
+from jaxstyle.losses.objective import halved, mirrored
 
 LAYERS = ("relu1_1", "relu2_1")
 RECIPE = Recipe(
     content_layers="relu2_1", style_layers="relu1_1:2,relu2_1", style_weight=50.0, tv_weight=0.0,
-    size=0, scales=1, pyramid=3, steps=3,
+    size=0, scales=1, pyramid=3, margin=0, steps=3,
 )  # fmt: skip
 WEIGHTS = {"relu1_1": 2.0, "relu2_1": 1.0}
 
@@ -159,3 +159,48 @@ class TestStrength:
     def test_out_of_range(self, value):
         with pytest.raises(JaxstyleError, match="strength"):
             Recipe(strength=value)
+
+
+class TestMargin:
+    """The image mirrored beyond its edges, so that no fringe falls into it."""
+
+    def test_sides_become_multiples_of_16(self, images):
+        padded = mirrored(jnp.asarray(images[0]), 8)
+        assert padded.shape == (64, 64, 3)
+        expected = np.pad(images[0], ((8, 17), (8, 11), (0, 0)), mode="symmetric")
+        np.testing.assert_array_equal(padded, expected)
+        assert mirrored(images[0], 0) is images[0]
+
+    def test_style_term_is_that_of_mirrored_images(self, network, images):
+        content, style, image = images
+        recipe = dataclasses.replace(RECIPE, pyramid=1, margin=8)
+        _, terms = evaluate(image, content, style, recipe=recipe, network=network)
+        larger = [mirrored(np.asarray(i, np.float32), 8) for i in (image, content, style)]
+        plain = dataclasses.replace(recipe, margin=0)
+        _, expected = evaluate(*larger, recipe=plain, network=network)
+        np.testing.assert_allclose(terms, expected, rtol=1e-5)
+
+    def test_every_pixel_of_an_odd_image_has_a_gradient(self, network, images):
+        content, style, image = (jnp.asarray(i) for i in images)
+        deep = dataclasses.replace(RECIPE, style_layers="relu2_1", content_weight=0.0, pyramid=1)
+        counts = []
+        for margin in (0, 8):
+            recipe = dataclasses.replace(deep, margin=margin)
+            targets = compute_targets(network, content, [style], recipe)
+            grad = jax.grad(lambda x, t=targets, r=recipe: make_objective(network, t, r)(x)[0])(image)
+            counts.append(float(jnp.abs(grad[-1]).mean() / jnp.abs(grad[10:-10]).mean()))
+        assert counts[0] < 0.5 < counts[1]
+
+    def test_masks_are_mirrored_too(self, network, images):
+        content, style, image = images
+        recipe = dataclasses.replace(RECIPE, margin=8, mask=(("-", "-"),), content_mask="-")
+        masks = Masks(content=np.ones(content.shape[:2], np.float32), regions=[(None, None)])
+        loss, _ = evaluate(image, content, style, recipe=recipe, network=network, masks=masks)
+        plain = dataclasses.replace(recipe, mask=(), content_mask=None)
+        expected, _ = evaluate(image, content, style, recipe=plain, network=network)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+    def test_one_scale_has_none(self):
+        shape = (512, 512, 3)
+        assert resolve_scales(Recipe(scales=1), shape, [shape]).margin == 0
+        assert resolve_scales(Recipe(), shape, [shape]).margin == 8

@@ -10,7 +10,7 @@ import pytest
 from jaxstyle import JaxstyleError, Recipe, Terms, compute_targets, make_objective
 
 CASES = {
-    "default": ("caffe", "zeros", Recipe(), None),
+    "default": ("caffe", "zeros", Recipe(variation="absolute"), None),
     "weighted": (
         "caffe",
         "zeros",
@@ -20,6 +20,7 @@ CASES = {
             content_weight=3.0,
             style_weight=50.0,
             tv_weight=1e-3,
+            variation="absolute",
             pooling="avg",
         ),
         (3.0, 1.0),
@@ -27,7 +28,7 @@ CASES = {
     "torchvision": (
         "torchvision",
         "reflect",
-        Recipe(content_layers="relu2_2", style_layers="all", tv_weight=0.1, style_weight=10.0),
+        Recipe(content_layers="relu2_2", style_layers="all", tv_weight=0.1, variation="absolute", style_weight=10.0),
         (0.0, 2.0),
     ),
 }
