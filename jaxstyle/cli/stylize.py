@@ -343,10 +343,13 @@ def stylize(
         result = results[k]
         verdict = "better" if result.loss < result.initial_loss else "no better"
         how = "exploded" if result.steps < recipe.total_steps else "went up"
+        way = "another --optimizer" if recipe.optimizer == "lbfgs" else "--optimizer lbfgs"
+        if result.recipe.learning_rate is not None:
+            way = f"a lower --learning-rate than {result.recipe.learning_rate:g} or {way}"
         warn(
             f"the loss {how}; {outputs.paths[k]} is the best image seen, {verdict} than the "
-            f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose a "
-            "lower --learning-rate or --optimizer lbfgs"
+            f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose "
+            f"{way}"
         )
     names = ", ".join(map(str, outputs.paths))
     if page is not None:

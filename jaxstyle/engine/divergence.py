@@ -1,33 +1,47 @@
-"""When a descent has gone wrong for good."""
+"""When a run has diverged for good."""
 
 import numpy as np
 
 EXPLOSION = 1e4
-"""Times the initial loss. Adam at a rate of 1, far too high, passes 200 times and comes back; at
-10 it passes 80000 times within three steps and does not."""
+"""Multiple of the initial loss. Adam at a rate of 1, far too high, passes 200 and comes back; at 10
+it passes 80000 within three steps and does not."""
+OVERSHOOTING = ("lbfgs-fixed",)
+"""Optimizers whose first steps may pass any multiple and come back: full L-BFGS steps without a
+line search overshoot in the second step, by up to 6e8 times the first loss."""
 
 
-def only_rose(losses: np.ndarray) -> bool:
-    """Say whether a run that has made all its steps ended above its start and was never below it.
+def bound_of(optimizer: str) -> float:
+    """Return the multiple of the initial loss at which a run is stopped."""
+    return np.inf if optimizer in OVERSHOOTING else EXPLOSION
 
-    Where values are kept in [0, 1] (`bounds`) nothing explodes: too high a rate drives the image
-    to black and white, where it stays.
+
+def ended_above(losses: np.ndarray) -> bool:
+    """Return whether a run that has made all its steps diverged all the same.
+
+    It did if it ended exploded, or above a start that it was never below. Where values are kept in
+    [0, 1] (`pixel_range`) nothing explodes: too high a rate drives the image to black and white,
+    where it stays.
 
     Args:
-      losses: of one batch element, from the start to the last step, `[steps + 1]`.
+      losses: of one image, from the start to the last step, `[steps + 1]`.
     """
-    return bool(losses[-1] > losses[0] == losses.min())
+    start, end = losses[0], losses[-1]
+    return bool(end > start == losses.min() or (start > 0 and end > EXPLOSION * start))
 
 
-def diverged(initial: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """Say of each batch element whether one of its losses is not finite or has exploded.
+def diverged(initial: np.ndarray, losses: np.ndarray, *, bound: float = EXPLOSION) -> np.ndarray:
+    """Return for each image of a batch whether a loss is not finite or has exploded.
 
     Args:
-      initial: loss of the start, `[...]`; 0 is no measure, then only what is not finite counts.
+      initial: loss of the start, `[...]`; with 0 only what is not finite counts.
       losses: of some steps, `[..., steps]`.
+      bound: multiple of the initial loss (`bound_of`).
 
     Returns:
       bool `[...]`.
     """
-    bound = np.where(initial > 0, EXPLOSION * np.asarray(initial, np.float64), np.inf)
-    return np.any(~np.isfinite(losses) | (losses > bound[..., None]), -1)
+    initial = np.asarray(initial, np.float64)
+    largest = np.full_like(initial, np.inf)
+    if np.isfinite(bound):
+        largest = np.where(initial > 0, bound * initial, np.inf)
+    return np.any(~np.isfinite(losses) | (losses > largest[..., None]), -1)

@@ -25,7 +25,7 @@ from jaxstyle.engine.chunk import (
     started,
     transfer_state,
 )
-from jaxstyle.engine.divergence import diverged
+from jaxstyle.engine.divergence import bound_of, diverged
 from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.objective import Terms
@@ -195,7 +195,7 @@ def _descend(
     while True:
         if losses.shape[-1]:
             initial = losses[..., 0] if initial is None else initial
-            gone = gone | diverged(initial, losses)
+            gone = gone | diverged(initial, losses, bound=bound_of(scale.recipe.optimizer))
         if done >= end or (level == len(problem.coarse_levels) and gone.all()):
             return
         # On multiples of `every`, also from a state that is not on one.

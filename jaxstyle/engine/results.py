@@ -11,7 +11,7 @@ from PIL import Image
 from jaxstyle import images
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import common_arguments, values
-from jaxstyle.engine.divergence import diverged, only_rose
+from jaxstyle.engine.divergence import bound_of, diverged, ended_above
 from jaxstyle.engine.loop import History, Iterate, measured_from, scale_at
 from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
@@ -88,9 +88,9 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     for k in range(len(start) if batched else 1):
         parts = [History(i.history.step, *(element(h, k) for h in i.history[1:])) for i in seen]
         first = measured_from(problem, level)
-        past, gone = until_divergence(parts, first)
+        past, gone = until_divergence(parts, first, bound=bound_of(recipe.optimizer))
         if past.step[-1] == recipe.total_steps:
-            gone = gone or only_rose(past.loss[past.step >= first])
+            gone = gone or ended_above(past.loss[past.step >= first])
         results.append(
             Result(
                 image=element(images, k),
@@ -112,7 +112,9 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     return results
 
 
-def until_divergence(parts: Sequence[History], first: int) -> tuple[History, bool]:
+def until_divergence(
+    parts: Sequence[History], first: int, *, bound: float
+) -> tuple[History, bool]:
     """Join a batch element's history up to the chunk of its last scale in which it diverges.
 
     However long the others of its batch go on.
@@ -120,6 +122,7 @@ def until_divergence(parts: Sequence[History], first: int) -> tuple[History, boo
     Args:
       parts: a chunk each, from step 0.
       first: step whose loss is what the scale is measured by.
+      bound: as in `diverged`.
     """
     kept: list[History] = []
     initial, gone = None, False
@@ -128,7 +131,7 @@ def until_divergence(parts: Sequence[History], first: int) -> tuple[History, boo
         losses = part.loss[part.step >= first]
         if losses.size:
             initial = losses[0] if initial is None else initial
-            if gone := bool(diverged(initial, losses)):
+            if gone := bool(diverged(initial, losses, bound=bound)):
                 break
     return History(*map(np.concatenate, zip(*kept, strict=True))), gone
 

@@ -55,6 +55,7 @@ def run_report(
     described = record(result, network=network, weights=weights, inputs=inputs)
     history = {name: values.tolist() for name, values in result.history._asdict().items()}
     return described | {
+        "diverged": result.diverged,
         "history": history,
         "seconds": {"compile": result.compile_seconds, "run": result.run_seconds},
         "images": described["images"] | {"output": image_report(output, result.image)},

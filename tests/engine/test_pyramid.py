@@ -187,7 +187,9 @@ class TestMargin:
         for margin in (0, 8):
             recipe = dataclasses.replace(deep, margin=margin)
             targets = compute_targets(network, content, [style], recipe)
-            grad = jax.grad(lambda x, t=targets, r=recipe: make_objective(network, t, r)(x)[0])(image)
+            grad = jax.grad(lambda x, t=targets, r=recipe: make_objective(network, t, r)(x)[0])(
+                image
+            )
             counts.append(float(jnp.abs(grad[-1]).mean() / jnp.abs(grad[10:-10]).mean()))
         assert counts[0] < 0.5 < counts[1]
 

@@ -165,7 +165,7 @@ class TestScales:
         values = np.array(losses)
         whole = History(np.arange(len(losses)), values, values, values, values)
         parts = [History(*(v[a:b] for v in whole)) for a, b in ((0, 4), (4, 7), (7, 9))]
-        past, found = until_divergence(parts, 4)
+        past, found = until_divergence(parts, 4, bound=1e4)
         assert found == gone and len(past.step) == steps
 
 

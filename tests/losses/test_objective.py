@@ -28,7 +28,13 @@ CASES = {
     "torchvision": (
         "torchvision",
         "reflect",
-        Recipe(content_layers="relu2_2", style_layers="all", tv_weight=0.1, variation="absolute", style_weight=10.0),
+        Recipe(
+            content_layers="relu2_2",
+            style_layers="all",
+            tv_weight=0.1,
+            variation="absolute",
+            style_weight=10.0,
+        ),
         (0.0, 2.0),
     ),
 }

@@ -22,9 +22,9 @@ from safetensors.numpy import load_file, save
 
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.config.choices import OPTIMIZERS
-from jaxstyle.engine import divergence
+from jaxstyle.engine import divergence, loop, results
 from jaxstyle.engine.chunk import carry_form
-from jaxstyle.engine.divergence import diverged, only_rose
+from jaxstyle.engine.divergence import diverged, ended_above
 from jaxstyle.engine.loop import iterates, run_state
 from jaxstyle.engine.problem import prepare
 from jaxstyle.engine.results import finish
@@ -448,10 +448,24 @@ class TestDivergence:
 
     @pytest.mark.parametrize(
         ("losses", "rose"),
-        [([2, 5, 3], True), ([2, 1, 3], False), ([2, 5, 2], False), ([2, 2], False), ([2], False)],
+        [
+            ([2, 5, 3], True),
+            ([2, 1, 3], False),
+            ([2, 5, 2], False),
+            ([2, 2], False),
+            ([2], False),
+            # It passed below the start once, and ended exploded.
+            ([2, 1, 3e4], True),
+        ],
     )
-    def test_a_run_that_only_rose(self, losses, rose):
-        assert only_rose(np.array(losses)) == rose
+    def test_a_run_that_ended_above(self, losses, rose):
+        assert ended_above(np.array(losses)) == rose
+
+    def test_full_steps_may_pass_any_multiple_of_the_start(self):
+        losses = np.array([[1, 6e8, 0.5], [1, np.nan, 1]])
+        bound = divergence.bound_of("lbfgs-fixed")
+        assert diverged(losses[:, 0], losses, bound=bound).tolist() == [False, True]
+        assert divergence.bound_of("adam") == divergence.EXPLOSION
 
     def test_elements_fail_alone_and_the_run_goes_on(self, make_network, make_image):
         wild = np.full((16, 20, 3), 3e18, np.float32)  # its Gram matrices are beyond float32
@@ -495,13 +509,21 @@ class TestDivergence:
         assert report["loss"] <= report["initial"]["loss"] * 1.01
 
     def test_a_result_better_than_the_start_exits_0(self, kept, run, tmp_path, monkeypatch):
-        # A rate that first descends and then climbs: with a lower bound, an explosion.
-        monkeypatch.setattr(divergence, "EXPLOSION", 1.05)
+        # An explosion after some descent, without looking for a rate that has one.
+        def exploded(initial, losses, *, bound):
+            return np.any(losses < 0.5 * np.asarray(initial)[..., None], -1)
+
+        for module in (loop, results):
+            monkeypatch.setattr(module, "diverged", exploded)
         _, flags, images = kept
         code, _, err = run(
-            "stylize", *images, "-o", tmp_path / "o.png", *flags, "--optimizer", "sgd",
-            "--learning-rate", 0.1, "--steps", 60, "--report", tmp_path / "r.json",
+            "stylize", *images, "-o", tmp_path / "o.png", *flags, "--steps", 60,
+            "--report", tmp_path / "r.json",
         )  # fmt: skip
         report = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
         assert code == 0 and "better than the start" in err and "no better" not in err, err
-        assert report["loss"] < report["initial"]["loss"] and report["steps"] < 60
+        assert (
+            report["loss"] < report["initial"]["loss"]
+            and report["steps"] < 60
+            and report["diverged"]
+        )
