@@ -123,5 +123,5 @@ def patch_distance(
         return np.quantile(patches @ directions.T, quantiles, axis=0)
 
     difference = projected(image) - projected(style)
-    # Divided by the root of the patch's length: a constant offset of d gives about d.
-    return 255 * float(np.sqrt(np.mean(difference**2))) / side / np.sqrt(3) * np.sqrt(side * side)
+    # A constant offset of d has the length d * sqrt(n) in n numbers, and about d in a direction.
+    return 255 * float(np.sqrt(np.mean(difference**2)))

@@ -167,14 +167,14 @@ def init_carry(
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
         optimizer = make_optimizer(recipe, rows=rows)
         if is_flat(recipe):
-            state = blank(optimizer, position, Terms(*[jnp.zeros(())] * len(Terms._fields)))
+            state = blank(optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields)))
         else:
             state = optimizer.init(_objective(network, targets, recipe, rows), position)
         # Typed as steps will leave it, or the second chunk would be compiled anew (optax's search).
         state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
         point, mean = state.point, None
         if recipe.average is not None:
-            mean = Mean(jnp.zeros_like(position), jnp.zeros(()))
+            mean = Mean(jnp.zeros_like(position), jnp.zeros((), position.dtype))
             if not is_flat(recipe):
                 mean = mean.add(BOUNDS[recipe.bounds].image(position), recipe.average)
         best = Best(point.position, point.value, point.aux)

@@ -111,6 +111,9 @@ def prepare(
         )
     recipe = recipe.resolved(network)
     devices = shared_by(devices, 1 if elements is None else len(elements))
+    if len(devices) == 1 and devices[0] != jax.local_devices()[0]:
+        # What is computed with the weights is computed where they are.
+        network = jax.device_put(network, devices[0])
     content = as_image(content, "content")
     if elements is None and len(devices) > 1 and recipe.scales is None:
         # Devices that share the rows of one image hold only one resolution of it.
@@ -330,7 +333,7 @@ def initial_image(
         mean = np.asarray(convention.mean, np.float32) / np.float32(convention.scale)
         if convention.channel_order == "bgr":
             mean = mean[::-1]
-        noise = jax.random.normal(jax.random.key(seed), content.shape, jnp.float32)
+        noise = jax.random.normal(jax.random.key(seed, impl="threefry2x32"), content.shape, jnp.float32)
         return noise * (noise_std / 255) + mean
     raise JaxstyleError(
         f"init: {init!r} is none of {', '.join(INITS)}; to start from an image, load it "

@@ -11,7 +11,7 @@ from jaxstyle.losses.base import EXACT, weighted_mean
 def sorted_projections(features: jax.Array) -> jax.Array:
     """Project F on c fixed orthogonal directions and sort each projection: `[n, c]`."""
     channels = features.shape[-1]
-    normal = jax.random.normal(jax.random.key(channels), (channels, channels), features.dtype)
+    normal = jax.random.normal(jax.random.key(channels, impl="threefry2x32"), (channels, channels), features.dtype)
     directions = jnp.linalg.qr(normal)[0]
     flat = features.reshape(-1, channels)
     return jnp.sort(jnp.matmul(flat, directions, precision=EXACT), axis=0)

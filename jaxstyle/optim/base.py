@@ -18,7 +18,7 @@ class Point(NamedTuple):
 
     position: jax.Array
     value: jax.Array
-    """Float32 scalar."""
+    """Scalar of the position's type."""
     grad: jax.Array
     """Same shape as `position`."""
     aux: Any
@@ -84,6 +84,15 @@ def blank(optimizer: Optimizer, position: jax.Array, aux: Any) -> Any:
 
 
 def evaluate(objective: Objective, position: jax.Array) -> Point:
-    """Evaluate value and gradient once."""
-    (value, aux), grad = jax.value_and_grad(objective, has_aux=True)(position)
+    """Compute value and gradient once, both in the position's float type.
+
+    An objective may compute in another, as one in 64-bit mode does of a float32 position; what a
+    loop carries has to keep its type.
+    """
+
+    def typed(position: jax.Array) -> tuple[jax.Array, Any]:
+        value, aux = objective(position)
+        return jnp.asarray(value, position.dtype), aux
+
+    (value, aux), grad = jax.value_and_grad(typed, has_aux=True)(position)
     return Point(position, value, grad, aux)

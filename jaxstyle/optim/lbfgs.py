@@ -130,7 +130,8 @@ def lbfgs(
             f"max_shrinks={max_shrinks}): needs history_size, window and max_shrinks of at least "
             "1, first_move above 0 and 0 < sufficient_decrease < curvature < 1"
         )
-    scaled = preconditioner or (lambda x: x)
+    # A copy: state buffers that are one cannot be donated.
+    scaled = preconditioner or jnp.copy
 
     def init(objective: Objective, position: jax.Array) -> LbfgsState:
         point = evaluate(objective, position)
@@ -217,7 +218,8 @@ def carry_history(
     preconditioner: Callable[[jax.Array], jax.Array] | None = None,
 ) -> LbfgsState:
     """Return a fresh state the pairs of one on an image of another size."""
-    scaled = preconditioner or (lambda x: x)
+    # A copy: state buffers that are one cannot be donated.
+    scaled = preconditioner or jnp.copy
     grad, scaled_grad = new.point.grad, new.scaled_grad
     pairs = resize_pairs(old.pairs, old.point.grad.shape, grad.shape, scaled)
     projected = project(pairs, grad, scaled_grad)

@@ -45,9 +45,12 @@ class Projected(NamedTuple):
 
 def empty_history(history_size: int, position: jax.Array) -> CurvatureHistory:
     """Make empty buffers for positions of this size."""
-    history = jnp.zeros((history_size, position.size), position.dtype)
-    products = jnp.zeros((history_size, history_size), position.dtype)
-    return CurvatureHistory(history, history, products, products, jnp.zeros((), jnp.int32))
+    # A buffer each: one that two fields share cannot be donated.
+    s_history, y_history = (
+        jnp.zeros((history_size, position.size), position.dtype) for _ in range(2)
+    )
+    sy, yy = (jnp.zeros((history_size, history_size), position.dtype) for _ in range(2))
+    return CurvatureHistory(s_history, y_history, sy, yy, jnp.zeros((), jnp.int32))
 
 
 def store(

@@ -179,7 +179,7 @@ def problem_of_places(
 
 def problem_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:
     """Prepare one cell; targets are taken from `shared`, or computed and put there."""
-    known = (_of_targets(cell), cell.recipe.size, cell.recipe.upscale)
+    known = _of_targets(cell)
     problem = prepare(
         cell.inputs.content.pixels,
         [style.pixels for style in cell.inputs.styles],
@@ -202,4 +202,6 @@ def _of_targets(cell: Cell) -> tuple[Any, ...]:
     """What the targets of a group's cells may differ by."""
     recipe = cell.recipe
     files = tuple(f and f["sha256"] for name, f in named(cell.inputs.report()) if name != "init")
-    return (files, recipe.style_blend, recipe.style_scale, recipe.preserve_color)
+    # The size of the styles follows from `size`, also where that of the output does not.
+    sizes = (recipe.size, recipe.upscale, recipe.style_scale)
+    return (files, recipe.style_blend, sizes, recipe.preserve_color)
