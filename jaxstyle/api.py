@@ -181,7 +181,7 @@ def stylize(
 
 
 def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str, Any]) -> Recipe:
-    """Lay settings over a recipe or a preset."""
+    """Build a recipe from a recipe or a preset and settings."""
     if recipe is not None and preset is not None:
         raise JaxstyleError(
             f"recipe and preset {preset!r} both give all settings; give one of them"

@@ -1,4 +1,4 @@
-"""The one exception that means «the person asked for something impossible»."""
+"""The exception for what a user can correct: its message is one line."""
 
 import contextlib
 from collections.abc import Iterator

@@ -166,7 +166,7 @@ def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
 
 
 def sha256_of(path: StrPath) -> str:
-    """Digest a file's bytes: SHA-256 as 64 lower-case hexadecimal digits.
+    """Compute the SHA-256 of a file, as 64 lower-case hexadecimal digits.
 
     Reads in pieces, so a file larger than memory is fine.
 
@@ -189,18 +189,18 @@ def numbered(path: StrPath, suffix: str) -> Path:
 
 
 def shown(path: StrPath) -> str:
-    """A path as messages print it: quoted, on one line whatever characters it holds."""
+    """Return a path as messages print it: quoted, on one line."""
     return repr(os.fspath(path))
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without the path that `str(error)` repeats."""
+    """Return what went wrong, without the path that `str(error)` repeats."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())
 
 
 def _target(path: StrPath, argument: str) -> Path:
-    """Follow links to the file itself; refuse what `os.replace` must never replace."""
+    """Return the file that a link leads to; raise for what `os.replace` must not replace."""
     named = f"{argument} {shown(path)}"
     if os.fspath(path) == "":
         raise JaxstyleError(f"{argument} is empty; name a file")

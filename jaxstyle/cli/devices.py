@@ -19,7 +19,7 @@ _TROUBLE = re.compile(
 
 
 def backend_problem() -> str | None:
-    """Say why JAX has no device to run on; None where it has one."""
+    """Return why JAX has no device to run on, or None where it has one."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

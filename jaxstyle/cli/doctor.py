@@ -47,7 +47,7 @@ def doctor(as_json: bool) -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at one thing after the other."""
+    """Check one part of the installation after the other."""
     yield from versions()
     yield from devices()
     yield from caches()
@@ -55,7 +55,7 @@ def examine() -> Iterator[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    """The packages that numbers and speed depend on."""
+    """Check the packages that numbers and speed depend on."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     found = {name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")}
     for name, installed in found.items():
@@ -69,7 +69,7 @@ def versions() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """Where programs would run, and with how much memory."""
+    """Check where programs run, and with how much memory."""
     import jax
 
     from jaxstyle.cli.devices import backend_problem
@@ -96,7 +96,7 @@ def devices() -> Iterator[Finding]:
 
 
 def caches() -> Iterator[Finding]:
-    """The folders that fetched weights and compiled programs lie in."""
+    """Check the folders of fetched weights and compiled programs."""
     from jaxstyle.weights import cache_folder
 
     folder = cache_folder()
@@ -116,7 +116,7 @@ def caches() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """The networks that are here, each checked against its digest."""
+    """Check each network on this machine against its digest."""
     from jaxstyle.cli.devices import backend_problem
 
     if backend_problem():
@@ -141,7 +141,7 @@ def weights() -> Iterator[Finding]:
 
 
 def _available_memory() -> int | None:
-    """Bytes that programs may still take; None where the system does not say."""
+    """Return the bytes that programs may still take, or None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

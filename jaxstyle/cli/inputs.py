@@ -17,7 +17,7 @@ _ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
 
 
 def tell_weights(weights: str) -> None:
-    """Say on standard error where `"auto"` means the embedded network, and how to get better."""
+    """Write to standard error that `"auto"` means the embedded network, and how to get another."""
     if weights == "auto" and (notice := auto_notice()):
         tell(notice)
 

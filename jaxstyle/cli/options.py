@@ -45,7 +45,7 @@ MAX_IMAGES = 10_000
 
 
 def _completes(words: Iterable[str]) -> Callable[[Any, Any, str], list[str]]:
-    """Offer the words that begin as the word on the command line does."""
+    """Return the words that complete the one on the command line."""
     return lambda context, parameter, begun: [w for w in words if w.startswith(begun)]
 
 
@@ -155,7 +155,7 @@ def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Co
 
 
 def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
-    """Lay the flags that were given over a recipe or a preset (`default` if None).
+    """Build a recipe from a recipe or a preset (`default` if None) and the flags that were given.
 
     Raises:
       JaxstyleError: a value out of range, named by its flag.
@@ -169,7 +169,7 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
 
 
 def as_flags(message: str) -> str:
-    """Name the flag where a message names the recipe's field first."""
+    """Return a message with the flag in the place of the recipe's field that it begins with."""
     name, colon, rest = message.partition(":")
     fields = {field.name for field in dataclasses.fields(Recipe)}
     if name in {"preset", "start", "devices", *fields}:

@@ -70,7 +70,7 @@ def check_outputs(
 
 
 def element_paths(output: Path, batch: int) -> list[Path]:
-    """Name one file a batch element: `output` itself, or with -000 … before its ending."""
+    """Return one path for each batch element: `output`, or with -000 … before its ending."""
     return [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
 
 

@@ -82,5 +82,5 @@ def rescue(write: Callable[[Path], None], path: Path) -> None:
 
 
 def warn(message: str) -> None:
-    """Say what went wrong but does not stop the run."""
+    """Write a warning to standard error."""
     tell(message, "warning")

@@ -28,7 +28,7 @@ class Forgiving:
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop."""
+        """Flush the stream, or drop what it cannot write."""
         with self._given_up():
             self._stream.flush()
 
@@ -55,7 +55,7 @@ class Forgiving:
 
 @contextlib.contextmanager
 def forgiving_stderr(*, as_json: bool = False) -> Iterator[None]:
-    """Let nothing that is said on standard error end a command.
+    """Make standard error drop what it cannot write.
 
     Where a standard stream is closed from the start (`2>&-`), the null device takes its number:
     otherwise the next file that is opened would, and get what is meant for the stream.
@@ -87,7 +87,7 @@ def tell(message: str, kind: str = "notice") -> None:
 
 
 def tell_from_signal(message: str) -> None:
-    """Do as `tell`, but from a signal handler, which may have struck in the middle of a print."""
+    """Write a line like `tell`, from a signal handler that may have interrupted a print."""
     # After ^C, which the terminal itself has written.
     line = "\n" * sys.stderr.isatty() + _line(message, "notice")
     with contextlib.suppress(OSError, ValueError):

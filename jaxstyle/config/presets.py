@@ -205,7 +205,7 @@ EXPECTED_WEIGHTS: Mapping[str, str] = {
 
 
 def preset(name: str) -> Recipe:
-    """Look up a named recipe.
+    """Return the recipe of a name.
 
     Raises:
       JaxstyleError: no recipe of that name; the message lists them.
@@ -216,7 +216,7 @@ def preset(name: str) -> Recipe:
 
 
 def weights_notice(name: str | None, weights_name: str) -> str | None:
-    """The line to show when a preset is used with other weights than its program's."""
+    """Return the line to show when a preset is used with other weights than its program's."""
     expected = EXPECTED_WEIGHTS.get(name or "")
     if expected is None or weights_name == expected:
         return None

@@ -320,7 +320,7 @@ class Recipe:
 
     @property
     def in_parts(self) -> bool:
-        """Whether the objective can be computed on parts of an image, by summing up theirs."""
+        """Whether the objective of an image is a sum over parts of it."""
         return self.style_loss in LOSSES_OF_MEANS and self.pooling != "max-ceil"
 
     def resolved(self, network: "Network") -> "Recipe":
@@ -409,7 +409,7 @@ class Recipe:
         return dataclasses.replace(network, convention=convention, precision=self.precision)
 
     def for_program(self) -> "Recipe":
-        """Strip what does not shape the programs of a run, so that it does not key them either."""
+        """Return the recipe without what does not shape a compiled program."""
         colors = "luminance" if self.preserve_color == "luminance" else "none"
         return dataclasses.replace(
             self,

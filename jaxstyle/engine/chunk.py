@@ -41,7 +41,7 @@ class Mean(NamedTuple):
     weight: jax.Array
 
     def add(self, image: jax.Array, decay: Any) -> "Mean":
-        """Count one more image."""
+        """Return the mean with one more image."""
         return Mean(decay * self.total + (1 - decay) * image, decay * self.weight + (1 - decay))
 
 
@@ -153,7 +153,7 @@ def init_carry(
     axes: Axes | None,
     layout: Layout | None,
 ) -> Carry:
-    """Begin the optimizer at the initial image of `shape`, or at a batch of them.
+    """Build the state of a run at the initial image of `shape`, or at a batch of them.
 
     A start of another size is resized. Where the optimizer is flat nothing is evaluated: the first
     of `advance`'s steps does.
@@ -167,7 +167,9 @@ def init_carry(
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
         optimizer = make_optimizer(recipe, rows=rows)
         if is_flat(recipe):
-            state = blank(optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields)))
+            state = blank(
+                optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields))
+            )
         else:
             state = optimizer.init(_objective(network, targets, recipe, rows), position)
         # Typed as steps will leave it, or the second chunk would be compiled anew (optax's search).
@@ -306,7 +308,7 @@ def started(
     layout: Layout | None,
     most: int,
 ) -> tuple[Carry, jax.Array, Terms]:
-    """Begin at an image and evaluate it, in the program that `advance` is."""
+    """Build the state of a run at an image and evaluate it, in the program of `run_chunk`."""
     carry = init_carry(*arguments, start, shape=shape, axes=axes, layout=layout)
     if is_flat(arguments[2]):
         made: tuple[Carry, jax.Array, Terms] = run_chunk(

@@ -1,4 +1,4 @@
-"""Memory that compiling leaves behind, given back to the system."""
+"""Return to the system the memory that compiling leaves behind."""
 
 import ctypes
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 
 @cache
 def _libc() -> Any:
-    """The C library, where it is glibc; else None."""
+    """Return the C library where it is glibc, else None."""
     try:
         library = ctypes.CDLL("libc.so.6")
         return library if hasattr(library, "malloc_trim") else None

@@ -1,4 +1,4 @@
-"""The descent: from an initial image to a stylized one, in compiled chunks of steps.
+"""The optimization loop: from an initial image to a stylized one, in compiled chunks of steps.
 
 `iterates` is a generator that runs the optimizer on the device and yields an image and its
 numbers between chunks, one scale after another. Bars, snapshots, early stopping and files live in
@@ -62,7 +62,7 @@ class Iterate(NamedTuple):
     run_seconds: float
     """Spent on running since the last iterate."""
     carry: Any = None
-    """Everything on the device; valid until the generator goes on (`run_state` keeps it)."""
+    """State on the device; valid until the generator goes on (`run_state` copies it)."""
 
 
 class RunState(NamedTuple):
@@ -219,7 +219,7 @@ class _Clock:
         self._since = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Return the seconds since the last call."""
         elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
         return elapsed
 
@@ -265,8 +265,7 @@ def _iterate(
 
 
 def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
-    """Leave the batch elements that have diverged as they were: alone they would have ended
-    there."""
+    """Return an iterate in which diverged batch elements stay as they were before it."""
 
     def kept(old: Any, new: Any) -> Any:
         elements = np.reshape(gone, np.shape(gone) + (1,) * (np.ndim(new) - np.ndim(gone)))

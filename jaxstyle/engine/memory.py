@@ -1,4 +1,4 @@
-"""What a run needs in memory, told by its compiled program, against what is free."""
+"""The memory that a run needs, from its compiled program, and the memory that is free."""
 
 import dataclasses
 import math
@@ -187,7 +187,7 @@ def _fit_share(
 
 
 def advice(plan: Plan, recipe: Recipe) -> str:
-    """Say in a line why a plan does not fit, and the ways out."""
+    """Return one line that says why a plan does not fit, and what to change."""
     assert plan.free is not None
     many = f"{plan.batch} images" if plan.batch > 1 else "an image"
     ways = []
@@ -244,7 +244,8 @@ def program_bytes(problem: Problem, *, chunk_size: int = 1) -> int:
 def upper_bound(
     height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
 ) -> int:
-    """Bound the bytes from above without compiling: every activation kept, and its derivative."""
+    """Compute an upper bound of the bytes without compiling: every activation and its
+    derivative."""
     pixels = height * width
     names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
     cell = smallest_side(names)

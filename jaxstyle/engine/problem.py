@@ -82,7 +82,7 @@ def prepare(
     targets: Targets | Sequence[Targets] | None = None,
     devices: Devices = None,
 ) -> Problem:
-    """Size the images, compute the targets and paint the initial image or images.
+    """Build a problem: resize the images, compute the targets and make the initial images.
 
     Args:
       content: RGB `[h, w, 3]` in [0, 1]; brought to `recipe.size` (0: left as it is).
@@ -218,8 +218,7 @@ def _detailed(recipe: Recipe, starts: Sequence[ArrayLike | str | None]) -> tuple
 
 
 def spread(problem: Problem, devices: Sequence[jax.Device]) -> Problem:
-    """Share out the batch elements of a batched problem over devices, one of them or as many as
-    divide them.
+    """Return a batched problem with its batch elements distributed over devices.
 
     Raises:
       JaxstyleError: the batch elements do not divide evenly.
@@ -242,7 +241,7 @@ def spread(problem: Problem, devices: Sequence[jax.Device]) -> Problem:
 
 
 def rows_over(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> SpatialSharding:
-    """Share out the rows of an image over devices.
+    """Return how the rows of an image are distributed over devices.
 
     Raises:
       JaxstyleError: the recipe's objective needs the whole of a map in one place.
@@ -309,7 +308,7 @@ def initial_image(
     noise_std: float,
     seed: int,
 ) -> jax.Array:
-    """Paint the image that the optimizer starts from, RGB of the content's shape.
+    """Return the image that the optimizer starts from, RGB of the content's shape.
 
     Args:
       init: `"content"` and `"style"` are those images (the style resized); `"noise"` is
@@ -333,7 +332,9 @@ def initial_image(
         mean = np.asarray(convention.mean, np.float32) / np.float32(convention.scale)
         if convention.channel_order == "bgr":
             mean = mean[::-1]
-        noise = jax.random.normal(jax.random.key(seed, impl="threefry2x32"), content.shape, jnp.float32)
+        noise = jax.random.normal(
+            jax.random.key(seed, impl="threefry2x32"), content.shape, jnp.float32
+        )
         return noise * (noise_std / 255) + mean
     raise JaxstyleError(
         f"init: {init!r} is none of {', '.join(INITS)}; to start from an image, load it "

@@ -21,7 +21,7 @@ from jaxstyle.nn.sharding import readable
 
 
 class Result(NamedTuple):
-    """A finished image and how it came about."""
+    """The result of a run: image, loss and history."""
 
     image: np.ndarray
     """RGB `[h, w, 3]`, float32, in [0, 1]."""
@@ -112,9 +112,7 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     return results
 
 
-def until_divergence(
-    parts: Sequence[History], first: int, *, bound: float
-) -> tuple[History, bool]:
+def until_divergence(parts: Sequence[History], first: int, *, bound: float) -> tuple[History, bool]:
     """Join a batch element's history up to the chunk of its last scale in which it diverges.
 
     However long the others of its batch go on.
@@ -137,7 +135,7 @@ def until_divergence(
 
 
 def seen(run: Iterator[Iterate]) -> list[Iterate]:
-    """Exhaust a run, keeping of each iterate but the last only the numbers."""
+    """Run to the end and return the iterates, all but the last without their images."""
     seen: list[Iterate] = []
     for iterate in run:
         if seen:

@@ -76,7 +76,7 @@ def as_image(image: ImageLike, argument: str) -> np.ndarray:
 
 
 def _layout_advice(shape: tuple[int, ...]) -> str:
-    """Say how an array of a usual other layout becomes `[h, w, 3]`."""
+    """Return how an array of another usual layout becomes `[h, w, 3]`."""
     if len(shape) == 4 and shape[0] == 1:
         return ", x[0] of a batch of one"
     if len(shape) == 3 and shape[0] == 3:
@@ -87,7 +87,7 @@ def _layout_advice(shape: tuple[int, ...]) -> str:
 
 
 def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe) -> str | None:
-    """The line to show when a content image is smaller than the size that was asked for.
+    """Return the line to show when a content image is smaller than the size asked for.
 
     Args:
       shape: of the content image, height first.
@@ -218,7 +218,7 @@ def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tu
 def small_style_notice(
     sizes: Sequence[tuple[int, int]], recipe: Recipe, network: Network, *, shortest: int
 ) -> str | None:
-    """The line to show when a style is smaller than what a position of its layers sees.
+    """Return the line to show when a style is smaller than a receptive field of its layers.
 
     Nothing is said where the output is no larger: its statistics are then of the same kind.
 
@@ -244,5 +244,5 @@ def small_style_notice(
 
 
 def _field(network: Network, layer: str) -> int:
-    """Pixels a side that one position of a layer depends on."""
+    """Return the side of a layer's receptive field in pixels."""
     return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])

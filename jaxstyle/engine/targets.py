@@ -1,4 +1,4 @@
-"""What the objective compares with, computed once for a run: content features and styles."""
+"""The targets of the objective, computed once for a run: content features and style statistics."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -29,7 +29,7 @@ def is_srgb(profile: bytes | None) -> bool:
 
 
 def srgb_bytes() -> bytes:
-    """The sRGB profile, without the date at which it was made."""
+    """Return the sRGB profile without its date, so that equal images are equal files."""
     return _undated(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
 
 

@@ -22,7 +22,7 @@ _EXACT = lax.Precision.HIGHEST
 
 
 def luminance(image: Any) -> Any:
-    """Weigh the channels to Y, `[h, w]`, of the kind of array that `picture` is."""
+    """Compute the luminance Y of YIQ, `[h, w]`, from RGB `[h, w, 3]`."""
     red, green, blue = (image[..., k] * share for k, share in enumerate(LUMA))
     return red + green + blue
 

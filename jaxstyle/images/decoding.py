@@ -20,7 +20,7 @@ class Unsupported(ValueError):
 
 
 def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[Array, Array | None]:
-    """Decode to sRGB [h, w, 3] and, where the file has one, alpha [h, w], in [0, 1].
+    """Return sRGB `[h, w, 3]` and, where the file has one, alpha `[h, w]`, both in [0, 1].
 
     Args:
       image: opened, not decoded.
@@ -116,7 +116,7 @@ def _scale_key(image: Image.Image) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Decode, and turn as EXIF says."""
+    """Return the decoded image, rotated as its EXIF orientation says."""
     image.load()
     # Orientation is a hint in metadata that is often broken; the image is what counts.
     with contextlib.suppress(SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError):
@@ -137,7 +137,7 @@ def _joined(high: Image.Image, low: Image.Image) -> tuple[Array, Array | None]:
 
 
 def _gray(image: Image.Image, tags: Mapping[int, Any], profile: bytes | None) -> Array:
-    """Grayscale of more than 8 bit, [h, w, 3] in [0, 1]."""
+    """Return gray of more than 8 bits as `[h, w, 3]` in [0, 1]."""
     # float32 holds 16 bit exactly.
     values = np.asarray(image).astype(np.float32)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
@@ -168,7 +168,7 @@ def _in_srgb(gray: Array, profile: bytes | None) -> Array:
 
 
 def _unit(image: Image.Image) -> Array:
-    """8-bit pixels as float32 in [0, 1]."""
+    """Return 8-bit pixels as float32 in [0, 1]."""
     values = np.asarray(image).astype(np.float32)
     values /= 255
     return values

@@ -1,4 +1,4 @@
-"""How values are kept in [0, 1], what a file can hold, while they are optimized.
+"""Keep pixel values in [0, 1] during optimization, by a change of variables.
 
 Left to itself the objective is lowered by values outside, and what clipping then makes of the
 image was never optimized: its style term may be several times as large.

@@ -157,7 +157,7 @@ def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
 
 
 def _over_white(rgb: Array, alpha: Array | None) -> tuple[Array, Array | None]:
-    """Lay an image over white; alpha stays if it has anything to tell."""
+    """Return an image composited over white, with its alpha unless that is 1 everywhere."""
     if alpha is not None:
         # In place: a copy of 40 megapixels is half a gigabyte. rgb·a + 1 − a = (rgb − 1)·a + 1.
         rgb -= 1
@@ -188,7 +188,7 @@ def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | 
 
 
 def _without_text(file: io.BufferedReader) -> BinaryIO:
-    """Leave out a PNG's comments, of which Pillow refuses the image for large ones.
+    """Return a PNG without its text chunks, since Pillow refuses large ones.
 
     Not XMP, which may hold the orientation. What follows on a damaged chunk stays as it is.
     """
@@ -253,7 +253,7 @@ def _open(stream: BinaryIO, named: str) -> Image.Image:
 
 
 def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: bool) -> None:
-    """Refuse by size and number of frames, before any pixel is decoded."""
+    """Raise for too many pixels or frames, before any pixel is decoded."""
     width, height = image.size
     if width * height > max_pixels:
         raise JaxstyleError(
@@ -273,7 +273,7 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
 
 
 def _check_coding(stream: BinaryIO, named: str) -> None:
-    """Refuse a PNG whose cICP chunk (ITU-T H.273) says that its colors are not those of sRGB."""
+    """Raise for a PNG whose cICP chunk (ITU-T H.273) names other colors than sRGB's."""
     stream.seek(8)
     while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
         length = int.from_bytes(head[:4], "big")
@@ -290,7 +290,7 @@ def _check_coding(stream: BinaryIO, named: str) -> None:
 
 
 def _frames(image: Image.Image) -> str | None:
-    """Say how many frames a file holds if it is more than one."""
+    """Return the number of frames of a file, as text, if it has more than one."""
     # MPO is a JPEG with previews or depth maps behind the image.
     if image.format == "MPO":
         return None

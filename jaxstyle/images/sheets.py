@@ -11,7 +11,7 @@ from jaxstyle.images import Array
 def contact_sheet(
     images: Sequence[Array], *, columns: int, labels: Sequence[str] | None = None
 ) -> Array:
-    """Lay images out in rows on white, each centered in a cell as large as the largest.
+    """Return images in rows on white, each centered in a cell as large as the largest.
 
     Args:
       images: images [h, w, 3] in [0, 1], of any sizes; filled in row by row.
@@ -56,7 +56,7 @@ def contact_sheet(
 def table_sheet(
     images: Sequence[Sequence[Array | None]], *, rows: Sequence[str], columns: Sequence[str]
 ) -> Array:
-    """Lay images out as a table on white: rows' texts at the left, columns' texts on top.
+    """Return images as a table on white: rows' labels at the left, columns' labels on top.
 
     Args:
       images: images [h, w, 3] in [0, 1] by row and column, of any sizes; `None` leaves a gray
@@ -101,7 +101,7 @@ def table_sheet(
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, in a legible size where Pillow was built with FreeType."""
+    """Return Pillow's own font, in a legible size where Pillow has FreeType."""
     try:
         return ImageFont.load_default(14)
     except ImportError:
@@ -109,7 +109,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Break at spaces, and inside words too long for a line, so that no line exceeds `width` px."""
+    """Return text broken into lines of at most `width` pixels."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""

@@ -51,7 +51,7 @@ def encode_image(
     alpha: npt.ArrayLike | None = None,
     bit_depth: int = 8,
 ) -> bytes:
-    """Turn an array into the bytes of an image file; the same array gives the same bytes.
+    """Return an array as the bytes of an image file; equal arrays give equal bytes.
 
     Values are clipped to [0, 1] and rounded to 8 bit, or 16 in a PNG or TIFF. An sRGB profile is
     embedded except in BMP, which has no place for it. JPEG is written at quality 95 without
@@ -129,7 +129,7 @@ def save_image(
 
 
 def format_of(path: StrPath, *, argument: str = "output") -> str:
-    """Name the format that a path's ending stands for, as in `"PNG"`.
+    """Return the format of a path's ending, e.g. `"PNG"`.
 
     Raises:
       JaxstyleError: the ending is not in `WRITE_FORMATS`.

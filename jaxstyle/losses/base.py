@@ -11,7 +11,7 @@ EXACT = lax.Precision.HIGHEST
 
 
 def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
-    """Blend statistics that are means over positions."""
+    """Return the weighted mean of statistics that are means over positions."""
     if len(targets) == 1:
         # Its share is 1: nothing to compile, for every shape of a layer, at the start of a run.
         return targets[0]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def content_loss(
     features: jax.Array, target: jax.Array, *, weights: jax.Array | None = None
 ) -> jax.Array:
-    """Mean squared difference of two feature maps.
+    """Compute the mean squared difference of two feature maps.
 
     mean over (y, x, c) of (F − P)². Gatys et al. (2016, eq. 1) take half the sum
     instead of the mean.

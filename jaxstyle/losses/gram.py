@@ -6,7 +6,7 @@ from jax import lax
 
 
 def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
-    """Correlate the channels of a feature map over its positions.
+    """Compute the Gram matrix of a feature map: products of channels, averaged over positions.
 
     G[a, b] = Σ over (y, x) of F[y, x, a] · F[y, x, b] / (c · h · w): the product
     `F.T @ F / F.size` of the positions-by-channels matrix, so that images of
@@ -39,7 +39,7 @@ def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax
 
 
 def style_loss(gram: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean squared difference of two Gram matrices of one layer.
+    """Compute the mean squared difference of two Gram matrices of one layer.
 
     mean over (a, b) of (G − A)². With the division of `gram_matrix` this is 4/c²
     times the E_l of Gatys et al. (2016, eq. 4).

@@ -1,4 +1,4 @@
-"""Where the content is kept, and which part of the image takes which style.
+"""Masks: where the content is kept, and which region of the image takes which style.
 
 A mask is a gray image, white where it counts. Down to a layer it goes as the network's
 poolings do, by averages: a position counts as much as the pixels of its cell do on average. What

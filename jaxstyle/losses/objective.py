@@ -1,4 +1,4 @@
-"""The objective: what an image is asked to be, as a pure function of it.
+"""The style-transfer loss as a pure function of the image.
 
 loss = content_weight · Σ_l w_l · mean((F_l − P_l)²)
      + style_weight · Σ_l w_l · mean((G_l − A_l)²)
@@ -90,14 +90,14 @@ Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
 
 
 def seen(image: jax.Array, recipe: Recipe) -> jax.Array:
-    """Return what the network is shown of an image."""
+    """Return an image as the network takes it: gray where only luminance is stylized."""
     return color_transfer.gray(image) if recipe.preserve_color == "luminance" else image
 
 
 def gram_factor(
     normalization: str, gram: jax.Array, layer: str, shape: tuple[int, ...], pooling: str
 ) -> float:
-    """Lead from `gram_matrix`, divided by the elements of the map, to another divisor."""
+    """Return the factor from `gram_matrix`, divided by the map's elements, to another divisor."""
     if normalization == "elements":
         return 1.0
     channels = gram.shape[-1]
@@ -179,7 +179,7 @@ def statistic_of(
 def make_objective(
     network: Network, targets: Targets, recipe: Recipe, *, rows: SpatialSharding | None = None
 ) -> Objective:
-    """Bind weights, targets and recipe; return the pure function `image -> (loss, Terms)`.
+    """Build the style-transfer loss as a pure function `image -> (loss, Terms)`.
 
     The function takes one RGB image `[h, w, 3]` of the content image's size in
     [0, 1] (values outside are allowed) and may be jitted, vmapped and differentiated.

@@ -37,7 +37,7 @@ BLOCK = 1024
 
 
 def patches_distance(image: jax.Array, style: jax.Array) -> jax.Array:
-    """Mean squared difference of each patch and the style's patch that correlates best with it.
+    """Compute the mean squared difference of patches and their nearest style patches.
 
     Li & Wand, Combining Markov Random Fields and Convolutional Neural Networks for Image
     Synthesis, 2016 (equations 2 and 3: the best has the largest normalized

@@ -9,9 +9,11 @@ from jaxstyle.losses.base import EXACT, weighted_mean
 
 
 def sorted_projections(features: jax.Array) -> jax.Array:
-    """Project F on c fixed orthogonal directions and sort each projection: `[n, c]`."""
+    """Compute projections of F on c fixed orthogonal directions, each sorted, `[n, c]`."""
     channels = features.shape[-1]
-    normal = jax.random.normal(jax.random.key(channels, impl="threefry2x32"), (channels, channels), features.dtype)
+    normal = jax.random.normal(
+        jax.random.key(channels, impl="threefry2x32"), (channels, channels), features.dtype
+    )
     directions = jnp.linalg.qr(normal)[0]
     flat = features.reshape(-1, channels)
     return jnp.sort(jnp.matmul(flat, directions, precision=EXACT), axis=0)
@@ -29,7 +31,7 @@ def quantiles(ordered: jax.Array, count: int) -> jax.Array:
 
 
 def sliced_wasserstein_distance(image: jax.Array, style: jax.Array) -> jax.Array:
-    """Mean squared difference of sorted projections, over c directions.
+    """Compute the mean squared difference of sorted projections over c directions.
 
     Heitz, Vanhoey, Chambon & Belcour, A Sliced Wasserstein Loss for Neural Texture Synthesis,
     2021 (equation 2). The directions are the same in every step, so that the objective is one
@@ -40,6 +42,6 @@ def sliced_wasserstein_distance(image: jax.Array, style: jax.Array) -> jax.Array
 
 
 def barycenter(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
-    """Blend sorted projections: on a line the mean of quantiles is that of distributions."""
+    """Return the Wasserstein barycenter of sorted projections: the mean of their quantiles."""
     count = max(len(target) for target in targets)
     return weighted_mean([quantiles(target, count) for target in targets], shares)

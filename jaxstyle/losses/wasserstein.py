@@ -12,7 +12,7 @@ RIDGE = 1e-4
 
 
 def wasserstein_distance(image: Moments, style: Moments) -> jax.Array:
-    """Squared 2-Wasserstein distance of two normal distributions, over the channels' number.
+    """Compute the squared 2-Wasserstein distance of two normal distributions, divided by c.
 
     (|mu - mu_t|² + tr(Sigma + Sigma_t - 2 (Sigma_t^½ Sigma Sigma_t^½)^½)) / c, with 1e-4 added
     to the diagonals of both (Olkin & Pukelsheim, 1982, The distance between two random vectors
@@ -28,7 +28,7 @@ def wasserstein_distance(image: Moments, style: Moments) -> jax.Array:
 
 @jax.custom_vjp
 def root_trace(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Trace of (b^½ a b^½)^½ of two covariance matrices.
+    """Compute the trace of (b^½ a b^½)^½ of two covariance matrices.
 
     It is the sum of the singular values of b^½ a^½. Float32 holds these better than
     the eigenvalues of b^½ a b^½, which are their squares: its derivative, ½ b^½ (b^½ a b^½)^-½ b^½,

@@ -1,4 +1,4 @@
-"""What a person watches of a run under way: the images so far, curves, speed and time left."""
+"""The state of a run for those who watch it: images so far, curves, speed and time left."""
 
 import threading
 from collections.abc import Sequence

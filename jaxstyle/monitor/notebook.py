@@ -177,7 +177,7 @@ def describe_devices() -> None:
 
 
 def in_notebook() -> bool:
-    """Tell whether output goes to a notebook rather than to a terminal or a file."""
+    """Return whether output goes to a notebook rather than to a terminal or a file."""
     # Nobody has a notebook without having imported IPython.
     if "IPython" not in sys.modules:
         return False
@@ -194,7 +194,7 @@ class _Place:
         self.notebook = in_notebook()
 
     def put(self, page: str) -> None:
-        """Replace what is there."""
+        """Replace the output that is shown."""
         if self._handle is None:
             self._handle = _display(page)
         else:

@@ -102,7 +102,7 @@ def log_line(iterate: Iterate, pace: Pace, seconds: float) -> dict[str, Any]:
 
 
 def on_a_terminal() -> bool:
-    """Whether standard error is a terminal that can redraw a line."""
+    """Return whether standard error is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 

@@ -20,7 +20,7 @@ of float32 everywhere, of bfloat16 numbers. Sums are float32's. CPUs have no TF3
 
 
 def use_winograd(height: int, width: int, channels: int, width_out: int) -> bool:
-    """Whether `winograd` is faster than the direct convolution of a map.
+    """Return whether `winograd` is faster than the direct convolution of a map.
 
     Measured on two x86 CPUs, forward and gradient (`experiments/bench/convolutions.py`): 0.34 to
     0.84 of the time from 128 channels on, even at 32 pixels; with 64 the same on small maps, but on
@@ -36,7 +36,8 @@ def use_winograd(height: int, width: int, channels: int, width_out: int) -> bool
 def convolve(
     x: jax.Array, kernel: jax.Array, transformed: jax.Array | None = None, precision: str = "tf32"
 ) -> jax.Array:
-    """Cross-correlate a map with 3x3 kernels, zeros outside: `[h, w, i]` to `[h, w, o]`.
+    """Compute the cross-correlation of a map with 3x3 kernels, zero-padded: `[h, w, i]` to `[h,
+    w, o]`.
 
     Args:
       x: `[h, w, i]`.

@@ -24,7 +24,7 @@ def check_side(network: Network, height: int, width: int, layers: Sequence[str])
 
 
 def receptive_margin(topology: str, layers: Sequence[str]) -> int:
-    """Pixels around a cell of the deepest of `layers` that its activations depend on."""
+    """Return the pixels around a cell of the deepest of `layers` that its activations depend on."""
     deepest = max(split_layer(layer)[0] for layer in layers)
     margin, block = 0, deepest[4]
     for name in reversed(convolutions(topology)):
@@ -37,7 +37,7 @@ def receptive_margin(topology: str, layers: Sequence[str]) -> int:
 
 
 def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int, int]:
-    """Rows and columns of a layer's map for an image of `height` x `width`."""
+    """Return the rows and columns of a layer's map for an image of `height` x `width`."""
     more = 1 if pooling == "max-ceil" else 0
     for _ in range(int(split_layer(layer)[0][4]) - 1):
         height, width = (height + more) // 2, (width + more) // 2

@@ -32,7 +32,7 @@ CONVENTIONS: dict[str, Preprocessing] = {
 
 
 def preprocess(convention: Preprocessing, image: jax.Array) -> jax.Array:
-    """Turn an RGB image `[h, w, 3]` in [0, 1] into the network's input of the same shape."""
+    """Return the network's input for an RGB image `[h, w, 3]` in [0, 1], of the same shape."""
     if convention.channel_order == "bgr":
         image = image[..., ::-1]
     mean = jnp.asarray(convention.mean, image.dtype)

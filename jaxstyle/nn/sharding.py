@@ -70,7 +70,7 @@ def shared_by(devices: Devices, elements: int) -> list[jax.Device]:
 
 
 def _divisor(elements: int, devices: int) -> int:
-    """The most of some devices that take equally many batch elements each."""
+    """Return the largest number of devices that divides the batch elements evenly."""
     return max(n for n in range(1, devices + 1) if elements % n == 0)
 
 
@@ -139,7 +139,7 @@ class BatchSharding:
         return put(state, self.by_element)
 
     def form(self, form: Any, width: int) -> Any:
-        """Say of a state's shapes where its parts lie."""
+        """Return a state's shapes with their shardings."""
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.by_element),
             form,
@@ -195,7 +195,7 @@ class SpatialSharding:
         return NamedSharding(self.mesh, PartitionSpec("rows"))
 
     def of(self, height: int) -> "SpatialSharding":
-        """Share out another image likewise."""
+        """Return the sharding of another image over the same devices."""
         return dataclasses.replace(self, height=height)
 
     def place(self, image: ArrayLike) -> jax.Array:
@@ -219,7 +219,7 @@ class SpatialSharding:
         return np.asarray(jax.device_get(readable(image)))[: self.height]
 
     def keep(self, state: Any, width: int) -> Any:
-        """Constrain an optimizer's state to be shared out as its position is.
+        """Return an optimizer's state constrained to the sharding of its position.
 
         Args:
           state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]`, or
@@ -243,7 +243,7 @@ class SpatialSharding:
         return jax.tree.map(shorter, state)
 
     def form(self, form: Any, width: int) -> Any:
-        """Say of a state's shapes where its parts lie."""
+        """Return a state's shapes with their shardings."""
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=self._sharding(leaf.shape, width)

@@ -208,7 +208,7 @@ class _Axis:
         return cls(size, padded, padded, padded, padded, 0)
 
     def starts(self) -> list[tuple[int, int, int]]:
-        """The numbers of `_Tile` along this axis."""
+        """Return the numbers of `_Tile` along this axis."""
         found = []
         for counted in range(0, self.padded, self.core):
             core = min(counted, self.padded - self.core)
@@ -239,7 +239,7 @@ class _Grid:
         return cls((rows, columns))
 
     def tiles(self) -> _Tile:
-        """All tiles, row by row: arrays `[tiles, 2]`."""
+        """Return all tiles, row by row, as arrays `[tiles, 2]`."""
         rows, columns = (axis.starts() for axis in self.axes)
         pairs = jnp.array([(row, column) for row in rows for column in columns], jnp.int32)
         return _Tile(pairs[..., 0], pairs[..., 1], pairs[..., 2])
@@ -249,7 +249,7 @@ class _Grid:
         return jnp.pad(x, (*ends, (0, 0))) if any(after for _, after in ends) else x
 
     def window(self, x: jax.Array, at: _Tile) -> tuple[jax.Array, Window | None]:
-        """Cut a tile with its margin out of the padded image."""
+        """Return a tile with its margin, cut from the padded image."""
         rows, columns = self.axes
         part = _slice(x, tuple(at.window), (rows.window, columns.window))
         whole = rows.padded == rows.size and columns.padded == columns.size
@@ -299,7 +299,7 @@ class _Place(NamedTuple):
 
 
 def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.Array:
-    """Cut a part out of `[h, w, c]`; an axis that is not cut may be shared out over devices."""
+    """Return a part of `[h, w, c]`; an axis that is not cut may be sharded over devices."""
     at = [
         start if size < whole else _ZERO
         for start, size, whole in zip(start, sizes, x.shape, strict=False)
@@ -308,5 +308,5 @@ def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.
 
 
 def _cell(layer: str) -> int:
-    """Pixels along the side of one position of a layer."""
+    """Return the side in pixels of one position of a layer."""
     return 2 ** (int(split_layer(layer)[0][4]) - 1)

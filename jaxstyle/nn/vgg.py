@@ -75,7 +75,7 @@ class Block(nn.Module):
         return POOLINGS[self.pooling](x) if self.pooling else x, kept
 
     def _mode(self, name: str) -> str:
-        """What surrounds the map that a convolution sees: zeros, its reflection or its edge."""
+        """Return the padding mode of a convolution: `"zeros"`, `"reflect"` or `"edge"`."""
         if self.padding == "edge-first":
             return "edge" if name == "conv1_1" else "zeros"
         return self.padding
@@ -176,7 +176,7 @@ def activations(
     pooling: str,
     window: Window | None = None,
 ) -> dict[str, jax.Array]:
-    """Like `features`, from the network's input instead of an image and without its checks.
+    """Compute `features` from the network's input instead of an image, without the checks.
 
     Args:
       network: weights.
@@ -246,7 +246,7 @@ def by_block(
 
 
 def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
-    """Let a function's gradient keep nothing but the arguments and compute the rest again.
+    """Return a function whose gradient keeps only its arguments and computes the rest again.
 
     What `jax.checkpoint` is for; but the CPU's compiler drops its barrier and then merges what is
     computed twice.

@@ -59,7 +59,7 @@ def transform(kernel: jax.Array) -> jax.Array:
 # Traced once for each shape, however many layers, programs and directions have it.
 @partial(jax.jit, static_argnames=("turned",))
 def convolve(x: jax.Array, transformed: jax.Array, *, turned: bool = False) -> jax.Array:
-    """Cross-correlate a map with 3x3 kernels, zeros outside.
+    """Compute the cross-correlation of a map with 3x3 kernels, zero-padded.
 
     Args:
       x: `[h, w, i]`.
@@ -90,7 +90,7 @@ def convolve(x: jax.Array, transformed: jax.Array, *, turned: bool = False) -> j
 
 
 def _windows(x: jax.Array, count: int, *, axis: int) -> jax.Array:
-    """Turn an axis of 4 (count + 1) positions into two: windows, 4 apart, of 6 positions."""
+    """Return an axis of 4 (count + 1) positions as two: windows, 4 apart, of 6 positions."""
     x = x.reshape(*x.shape[:axis], count + 1, 4, *x.shape[axis + 1 :])
     mine, following = (lax.slice_in_dim(x, k, k + count, axis=axis) for k in (0, 1))
     return jnp.concatenate([mine, lax.slice_in_dim(following, 0, 2, axis=axis + 1)], axis + 1)

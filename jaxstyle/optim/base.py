@@ -38,7 +38,7 @@ class State(Protocol):
 
 
 class StepInfo(NamedTuple):
-    """What a person may want to see of a step; nothing here is carried on."""
+    """Numbers of one step for display; no later step uses them."""
 
     value: jax.Array
     """Of the point reached."""
@@ -67,7 +67,7 @@ def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def blank(optimizer: Optimizer, position: jax.Array, aux: Any) -> Any:
-    """Begin an optimizer where nothing has been evaluated yet.
+    """Build the state of an optimizer before any evaluation.
 
     A flat optimizer's first step from there evaluates the position and gives the state of `init`.
     So a program that steps can start too, and the objective, which is most of what there is to

@@ -21,7 +21,7 @@ class FirstOrderState(NamedTuple):
 def first_order(
     transform: optax.GradientTransformation, learning_rate: optax.Schedule
 ) -> Optimizer:
-    """Wrap an optax transformation of unit step size; each step is one evaluation.
+    """Build an optimizer from an optax transformation of unit step size.
 
     Args:
       transform: gradient to direction, such as `optax.scale_by_adam()`.
@@ -85,7 +85,7 @@ def schedule(recipe: Recipe) -> optax.Schedule:
 
 
 def transformation(recipe: Recipe) -> optax.GradientTransformation:
-    """The direction of each first-order method, for a step size of 1."""
+    """Return the optax transformation of a first-order method, for a step size of 1."""
     return {
         "sgd": lambda: optax.identity(),
         "momentum": lambda: optax.trace(decay=recipe.momentum),

@@ -1,4 +1,4 @@
-"""L-BFGS that takes every step in whole, as `torch.optim.LBFGS` does without a line search.
+"""L-BFGS with full steps and no line search, as `torch.optim.LBFGS` does by default.
 
 What most style transfer programs descend with, kept for comparison with them: no trial is ever
 refused, so the value may rise and a run may diverge. `lbfgs` is the better one.

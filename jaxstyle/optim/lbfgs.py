@@ -235,14 +235,14 @@ def carry_history(
 
 
 def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array:
-    """Scale the step along the gradient so that its largest entry becomes `move`."""
+    """Return the step size at which the largest entry of a gradient step is `move`."""
     largest = jnp.max(jnp.abs(scaled_grad))
     # At a stationary point any step will do, as it goes nowhere.
     return move / jnp.where(largest > 0, largest, 1)
 
 
 def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array) -> jax.Array:
-    """Minimize the parabola with the point's value and slope that meets the trial's value."""
+    """Return the step size at the minimum of the parabola through the point and the trial."""
     t = state.step_size
     curvature = 2 * (value - state.point.value - t * state.slope)
     minimum = -state.slope * t * t / jnp.where(curvature > 0, curvature, 1)

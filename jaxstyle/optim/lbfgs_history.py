@@ -1,4 +1,4 @@
-"""What L-BFGS remembers: pairs in a ring buffer, and the inverse Hessian that they make.
+"""The history of L-BFGS: pairs in a ring buffer, and the inverse Hessian they define.
 
 Reference:
   Byrd, Nocedal & Schnabel, Representations of quasi-Newton matrices and their use in limited
@@ -120,19 +120,19 @@ def carried(
 
 
 def project(pairs: CurvatureHistory, grad: jax.Array, scaled_grad: jax.Array) -> Projected:
-    """Multiply a gradient with all pairs."""
+    """Compute the products of a gradient with all pairs."""
     return Projected(
         _dots(pairs.s_history, grad, grad)[0], _dots(pairs.y_history, scaled_grad, scaled_grad)[0]
     )
 
 
 def forget(pairs: CurvatureHistory, when: jax.Array) -> CurvatureHistory:
-    """Empty all slots where `when` says so: a slot without products is empty."""
+    """Return the history without its pairs where `when` is true."""
     return pairs._replace(sy=jnp.where(when, 0, pairs.sy), yy=jnp.where(when, 0, pairs.yy))
 
 
 def any_held(pairs: CurvatureHistory) -> jax.Array:
-    """Whether there is a pair; bool scalar."""
+    """Return whether the history has a pair; bool scalar."""
     return jnp.any(jnp.diag(pairs.sy) > 0)
 
 
@@ -142,7 +142,7 @@ def inverse_hessian_product(
     scaled_grad: jax.Array,
     scaled: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
-    """Multiply the gradient by the L-BFGS inverse Hessian.
+    """Compute the product of the L-BFGS inverse Hessian and a gradient.
 
     With S, Y the pairs from oldest to newest, R the upper triangle of SᵀY, D its diagonal, M the
     preconditioner:
@@ -187,7 +187,7 @@ def where(condition: jax.Array, new: Any, old: Any) -> Any:
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Multiply two arrays of one shape to a scalar, in exact float32."""
+    """Compute the scalar product of two arrays of one shape at full precision."""
     return jnp.sum(a * b)
 
 
@@ -195,7 +195,7 @@ _EXACT = lax.Precision.HIGHEST
 
 
 def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Multiply every pair with two vectors, `[2, history_size]`."""
+    """Compute the products of all pairs with two vectors, `[2, history_size]`."""
     return jnp.stack([jnp.matmul(history, v.reshape(-1), precision=_EXACT) for v in (a, b)])
 
 

@@ -24,7 +24,7 @@ class LineSearchState(NamedTuple):
 
 
 def jaxopt_lbfgs(*, history_size: int) -> Optimizer:
-    """jaxopt's L-BFGS with zoom line search (Nocedal & Wright, algorithms 3.5 and 3.6)."""
+    """Build jaxopt's L-BFGS with zoom line search (Nocedal & Wright, algorithms 3.5 and 3.6)."""
 
     # Here because it warns, when imported, that it is no longer maintained.
     import jaxopt
@@ -58,7 +58,7 @@ def jaxopt_lbfgs(*, history_size: int) -> Optimizer:
 
 
 def optax_lbfgs(*, history_size: int) -> Optimizer:
-    """optax's L-BFGS with its zoom line search."""
+    """Build optax's L-BFGS with its zoom line search."""
     solver = optax.lbfgs(memory_size=history_size)
 
     def init(objective: Objective, position: jax.Array) -> LineSearchState:

@@ -1,4 +1,4 @@
-"""What L-BFGS may know of images before it has seen a pair: their spectrum."""
+"""A preconditioner for L-BFGS from the spectrum of images."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ Preconditioner = Callable[[jax.Array], jax.Array]
 
 
 def spectrum(x: jax.Array) -> jax.Array:
-    """Weigh the frequencies of an image `[h, w, c]` as images have them: by f**-0.6.
+    """Return an image `[h, w, c]` whose frequencies f are multiplied by f**-0.6.
 
     Images, and so the steps between two of them, have amplitudes that fall with the
     frequency f (Field, Relations between the statistics of natural images and the response
@@ -30,7 +30,7 @@ def spectrum(x: jax.Array) -> jax.Array:
 
 
 def _gain(h: int, w: int) -> jax.Array:
-    """Of each coefficient that `rfft2` gives, `[h, w // 2 + 1]`."""
+    """Return the gain of each coefficient of `rfft2`, `[h, w // 2 + 1]`."""
     frequency = jnp.hypot(jnp.fft.fftfreq(h)[:, None], jnp.fft.rfftfreq(w))
     frequency = jnp.maximum(frequency, 1 / max(h, w))
     # 1 at the highest frequency of a row or column.

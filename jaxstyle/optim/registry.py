@@ -24,7 +24,7 @@ _SEARCHES = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
 
 
 def is_flat(recipe: Recipe) -> bool:
-    """Whether each step of the optimizer is one evaluation, so that it may begin `blank`."""
+    """Return whether each step of the optimizer is exactly one evaluation."""
     return recipe.optimizer not in _SEARCHES
 
 

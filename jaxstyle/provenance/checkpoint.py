@@ -167,7 +167,7 @@ def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--r
 
 
 def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> None:
-    """Refuse to go on with another recipe, other weights or another number of batch elements.
+    """Raise for another recipe, other weights or another number of batch elements.
 
     More `steps` are fine as long as nothing else depends on them.
 
@@ -204,7 +204,7 @@ def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = 
 def check_same_images(
     checkpoint: Checkpoint, inputs: Mapping[str, Any], *, argument: str = "--resume"
 ) -> None:
-    """Refuse to go on with other images than those of the checkpoint, whatever their names.
+    """Raise for other images than those of the checkpoint, whatever their names.
 
     Raises:
       JaxstyleError: the image that differs.

@@ -21,7 +21,7 @@ class InputImage(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, pixels: Array) -> "InputImage":
-        """Identify an image that has just been read from `path`."""
+        """Return the identity of an image that was read from `path`."""
         return cls(pixels, image_report(path, pixels))
 
 
@@ -68,7 +68,7 @@ class Inputs(NamedTuple):
         )
 
     def report(self) -> dict[str, Any]:
-        """Identify the files, as `report.record` wants it; of masks only where there are any."""
+        """Return the files' paths, digests and sizes, as `report.record` takes them."""
         found: dict[str, Any] = {
             "content": self.content.report,
             "styles": [style.report for style in self.styles],

@@ -79,7 +79,7 @@ def read_record(path: Path, *, argument: str = "picture") -> Record:
 
 
 def size_notice(path: Path, size: int | None) -> str | None:
-    """The line to show when an image that is scored was made with another size than the default.
+    """Return the line to show when a scored image was made with another size than the default.
 
     Args:
       path: of the image.

@@ -73,12 +73,12 @@ def terms_report(terms: Terms) -> dict[str, float]:
 
 
 def weights_report(network: Network) -> dict[str, str]:
-    """Identify the weights."""
+    """Return the name, digest and source of the weights."""
     return {"name": network.name, "sha256": network.digest, "source": network.source}
 
 
 def environment_report() -> dict[str, str]:
-    """Name the versions and the device that the numbers depend on."""
+    """Return the versions and the device that the numbers depend on."""
     return {
         "jaxstyle": version("jaxstyle"),
         "jax": version("jax"),
@@ -100,7 +100,7 @@ def write_report(path: Path, report: Any) -> None:
 
 
 def image_report(path: Path, image: np.ndarray) -> dict[str, Any]:
-    """Identify an image `[h, w, 3]` and the file that holds it now; the size is as seen."""
+    """Return path, digest and size of an image `[h, w, 3]`."""
     height, width = image.shape[:2]
     return {"path": str(path), "sha256": sha256_of(path), "size": [width, height]}
 

@@ -37,8 +37,8 @@ class Group(NamedTuple):
 
     @property
     def own_targets(self) -> bool:
-        """Whether contents, styles or their blend differ, so that each batch element needs its
-        own."""
+        """Whether each batch element needs its own targets, as contents, styles or blends
+        differ."""
         return len({_of_targets(cell) for cell in self.cells}) > 1
 
 
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 
 
 def grouped(cells: Sequence[Cell]) -> list[Group]:
-    """Sort cells into groups, in order of first appearance."""
+    """Return cells in groups that share a program, in order of first appearance."""
     shapes: dict[Any, tuple[int, ...]] = {}
     members: dict[Any, list[Cell]] = {}
     for cell in cells:
@@ -162,7 +162,7 @@ def elements_of(group: Group, *, devices: int = 1) -> int:
 
 
 def _even(cells: int, most: int) -> int:
-    """At most `most` batch elements, as few as give equally many batches."""
+    """Return the smallest batch of at most `most` that gives equally many batches."""
     return -(-cells // -(-cells // most))
 
 
@@ -199,7 +199,7 @@ def _style_shapes(cell: Cell, *, level: int = 0) -> tuple[tuple[int, ...], ...]:
 
 
 def _of_targets(cell: Cell) -> tuple[Any, ...]:
-    """What the targets of a group's cells may differ by."""
+    """Return what the targets of a group's cells may differ by."""
     recipe = cell.recipe
     files = tuple(f and f["sha256"] for name, f in named(cell.inputs.report()) if name != "init")
     # The size of the styles follows from `size`, also where that of the output does not.

@@ -156,13 +156,13 @@ def cells(
 
 
 def _located(text: str, folder: Path) -> Path:
-    """A path in the grid file is relative to it, or else to the current folder."""
+    """Return a path of the grid file: relative to it, or else to the current folder."""
     beside = folder / text
     return beside if beside.exists() or not Path(text).exists() else Path(text)
 
 
 def _placed(error: JaxstyleError, where: Callable[[str], str], grid: GridFile) -> JaxstyleError:
-    """Name the table where a message names a setting first."""
+    """Return an error whose message names the table of the setting that it begins with."""
     message = str(error)
     if message.startswith(str(grid.path)):
         return error

@@ -238,7 +238,7 @@ def outcome_of(
 
 
 def _apart(batch: Batch) -> tuple[Network, tuple[Cell | None, ...]]:
-    """Part a batch's cells from their network, which is large and travels once for all batches."""
+    """Return a batch's cells without their network, which is sent once for all batches."""
     networks = [cell.network for cell in batch.places if cell]
     bare: Any = None
     return networks[0], tuple(

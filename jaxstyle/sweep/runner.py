@@ -126,8 +126,7 @@ def _saved(done: Finished, store: Store) -> dict[str, Report]:
 
 
 def _as_before(group: Group, reports: Mapping[str, Report]) -> int | None:
-    """The batch elements that finished cells of the group ran in, so that all cells keep their
-    places."""
+    """Return the batch size of the group's finished cells, so that all cells keep their places."""
     for cell in group.cells:
         ran = reports[cell.key]["cell"] if cell.key in reports else {}
         if ran.get("of") == len(group.cells):

@@ -114,6 +114,6 @@ def _read(path: Path) -> Report | None:
 
 
 def _digest(report: Report) -> str:
-    """Digest a report as JSON has it, where a number that is not finite has become null."""
+    """Compute the digest of a report as JSON has it, with null for numbers that are not finite."""
     plain = json.dumps(json.loads(to_json(report)), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()

@@ -32,7 +32,7 @@ def write_table(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Repor
 
 
 def row(cell: Cell, report: Report) -> dict[str, Any]:
-    """A cell's settings and numbers; what there is no value for is left empty.
+    """Return a cell's settings and numbers as a row; without a value the entry is empty.
 
     `loss_content`, `loss_style` and `loss_tv` are the weighted terms; `seconds` is the cell's
     share of the running time of the batch of `lanes` that it was in.
@@ -61,7 +61,7 @@ def row(cell: Cell, report: Report) -> dict[str, Any]:
 
 
 def image_of(report: Report) -> str:
-    """The cell's image, from the grid's folder."""
+    """Return the path of the cell's image in the grid's folder."""
     return f"cells/{report['cell']['name']}.png"
 
 

@@ -125,7 +125,8 @@ def _to_flax(
 def _choose_convention(
     kind: str, asked: str | None, known: Source | None, params: Arrays, where: str
 ) -> tuple[Arrays, Preprocessing]:
-    """Settle what the network takes, by what was asked for, the manifest and the kind."""
+    """Return the network's input convention: as asked for, as the manifest says, or by the
+    format."""
     if kind == "matconvnet":
         if asked == "torchvision":
             raise JaxstyleError(

@@ -145,7 +145,7 @@ class _BoundedWriter:
         self.received = 0
 
     def flush(self) -> None:
-        """Nothing: the downloader flushes after every chunk, which only costs time."""
+        """Do nothing: flushing after every chunk only costs time."""
 
 
 def _is_loopback(host: str) -> bool:
@@ -156,7 +156,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause of one of requests' errors, without its wrappers."""
+    """Return the innermost cause of an error of requests."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner

@@ -86,7 +86,7 @@ def read_manifest() -> Manifest:
 
 
 def is_test_manifest() -> bool:
-    """Whether `JAXSTYLE_MANIFEST` is set."""
+    """Return whether `JAXSTYLE_MANIFEST` is set."""
     return bool(os.environ.get(ENVIRONMENT))
 
 
@@ -98,7 +98,7 @@ def file_digest(path: Path, like: str) -> str:
 
 
 def agrees(pinned: str, found: str) -> bool:
-    """Compare a manifest's digest with what `file_digest` found."""
+    """Return whether a manifest's digest is that of a file."""
     if pinned.startswith("sha256-prefix:"):
         return found.startswith(pinned.replace("-prefix", ""))
     return found == pinned

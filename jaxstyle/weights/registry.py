@@ -40,7 +40,7 @@ def names() -> tuple[str, ...]:
 
 
 def cache_folder() -> Path:
-    """The folder of fetched networks: `JAXSTYLE_CACHE`, else the platform's cache folder."""
+    """Return the folder of fetched networks: `JAXSTYLE_CACHE`, else the platform's cache folder."""
     chosen = os.environ.get(CACHE_ENVIRONMENT)
     if chosen:
         return Path(chosen)
@@ -50,7 +50,7 @@ def cache_folder() -> Path:
 
 
 def describe() -> tuple[Row, ...]:
-    """Say of every name what it is and whether it is here; reads no weights and no network."""
+    """Return for every name what it is and whether it is on this machine."""
     manifest = read_manifest()
     rows = []
     for entry in manifest.embedded.values():
@@ -107,14 +107,14 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed downloads have left; one that goes on is not as old."""
+    """Remove the remains of killed downloads."""
     for left in folder.glob(".fetch-*"):
         if time.time() - left.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def path(name: str) -> Path:
-    """The file of an embedded or fetched network.
+    """Return the file of an embedded or fetched network.
 
     Raises:
       JaxstyleError: the name is unknown, or its network is not here.
@@ -184,7 +184,7 @@ def load_network(name_or_path: str | os.PathLike = "auto") -> Network:
 
 
 def auto_notice() -> str | None:
-    """The line to show when `"auto"` means the embedded network, or None when it does not."""
+    """Return the line to show when `"auto"` means the embedded network, else None."""
     if _automatic() != _FALLBACK:
         return None
     entry = read_manifest().embedded.get(_FALLBACK)

@@ -17,7 +17,7 @@ def unfit(message: str) -> JaxstyleError:
 
 
 def find_topology(layers: Collection[str], *, where: str) -> str:
-    """Tell VGG-16 from VGG-19 by the convolutions that are there, never by their widths.
+    """Return `"vgg16"` or `"vgg19"` by the convolutions that are there.
 
     Args:
       layers: names such as `"conv3_4"`, in any order.

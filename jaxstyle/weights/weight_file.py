@@ -161,7 +161,7 @@ def _convention(metadata: Mapping[str, str], where: str) -> Preprocessing:
 
 
 def _encode(network: Network, *, where: str) -> bytes:
-    """Lay out the file by hand: safetensors' own writer shuffles the metadata."""
+    """Return the bytes of the file; safetensors' own writer would shuffle the metadata."""
     convention = network.convention
     metadata = {
         "format": FORMAT,

@@ -31,11 +31,11 @@ class Page(Generic[Shown]):
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody pressed the button."""
+        """Whether the stop button was pressed."""
         return self.view.stop.is_set()
 
     def finish(self, message: str, *, wait: float = WATCHED_WITHIN) -> None:
-        """Tell the page what became of the run; wait, if somebody looks, until it is told."""
+        """Send the outcome to the page, and wait until an open page has it."""
         self.view.message = message
         if time.monotonic() - self.view.last_asked < WATCHED_WITHIN and self.view.told.wait(wait):
             # The page asks for the last images after that.

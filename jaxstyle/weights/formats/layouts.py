@@ -167,7 +167,7 @@ def swap_channels(params: Arrays) -> Arrays:
 
 
 def _fold(weight: np.ndarray, bias: np.ndarray, first: dict[str, np.ndarray]) -> dict:
-    """Fold a 1x1 layer from RGB 0-1 into the convolution after it, for the `"caffe"` input."""
+    """Return the first convolution with a 1x1 layer from RGB 0-1 folded into it."""
     caffe = CONVENTIONS["caffe"]
     if weight.shape != (3, 3, 1, 1) or bias.shape != (3,) or first["kernel"].shape[2:3] != (3,):
         raise unfit("its conv0 is not a 1x1 layer from 3 channels to 3 before conv11")
@@ -187,7 +187,7 @@ def _fold(weight: np.ndarray, bias: np.ndarray, first: dict[str, np.ndarray]) ->
 
 
 def _positions(topology: str) -> dict[int, str]:
-    """Where torchvision's `features` have each convolution: `{0: "conv1_1", 2: "conv1_2", ...}`."""
+    """Return torchvision's index of each convolution: `{0: "conv1_1", 2: "conv1_2", ...}`."""
     table, position = {}, 0
     for block, count in enumerate(TOPOLOGIES[topology], start=1):
         for i in range(1, count + 1):

@@ -244,7 +244,7 @@ def _check_bounds(tensor: Tensor) -> None:
 def _storage(
     kind: str, dtype: _Global, key: str, place: str, numel: int, view: Any = None
 ) -> Storage:
-    """A storage from its persistent id; `place` (cpu or which GPU) does not matter here."""
+    """Return a storage from its persistent id."""
     if kind != "storage" or _expect(dtype, _Global).name not in _DTYPES:
         raise Malformed("its pickle refers to something that is not a storage")
     if view is not None:

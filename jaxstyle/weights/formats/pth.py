@@ -143,7 +143,7 @@ def _read_legacy(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np
 
 
 def _tensors(root: Any, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The tensors of a state dict, or of one that a checkpoint holds as `state_dict`."""
+    """Return the tensors of a state dict, or of a checkpoint's `state_dict`."""
     if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
         root = root["state_dict"]
     if not isinstance(root, dict):

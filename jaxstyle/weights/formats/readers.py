@@ -62,7 +62,7 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def find_format(path: Path) -> str:
-    """Tell `"pth"`, `"npz"`, `"h5"`, `"mat"` or `"safetensors"` from a file's first bytes.
+    """Return `"pth"`, `"npz"`, `"h5"`, `"mat"` or `"safetensors"` by a file's first bytes.
 
     Raises:
       JaxstyleError: the file is missing or of none of these formats.
@@ -124,7 +124,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npy(content: bytes) -> np.ndarray:
-    """Like `np.load(allow_pickle=False)`, which believes the shape before it reads."""
+    """Read an array like `np.load(allow_pickle=False)`, with its shape checked first."""
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     read_header = (
@@ -194,7 +194,7 @@ def _read_mat(path: Path) -> dict[str, Any]:
 
 
 def _check_mat(path: Path) -> None:
-    """Unpack a file's compressed elements piece by piece: SciPy would all at once."""
+    """Check a file's compressed elements piece by piece, before SciPy unpacks them at once."""
     unpacked = 0
     with open(path, "rb") as file:
         swapped = file.read(128)[126:128] == b"MI"
@@ -217,7 +217,7 @@ def _check_mat(path: Path) -> None:
 
 
 def _check_unpacked(unpacked: int, on_disk: int, path: Path) -> None:
-    """Refuse decompression bombs."""
+    """Raise for a file that unpacks to far more than a network has."""
     if unpacked > min(MAX_BYTES, MAX_RATIO * max(on_disk, _SMALL)):
         raise JaxstyleError(
             f"source {path} unpacks to more than {unpacked - 1} bytes, as no file of weights does; "
