@@ -34,7 +34,7 @@ IMAGES = {
     "ground.png": (40, 48),
     "blue.png": (36, 36),
 }
-TINY = {"--size": "32", "--steps": "3", "--tile": "32", "--save-every": "2"}
+TINY = {"--size": "40", "--steps": "3", "--tile": "32", "--save-every": "2"}
 
 
 def blocks(page):

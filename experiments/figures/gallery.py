@@ -69,7 +69,7 @@ SECTIONS: dict[str, list[Shown]] = {
         Shown("style_region", "--mask - hills.png", "Only the style's lower half, the hills.",
               masks=(None, ((None, "hills"),))),
     ],
-    "Colours": [
+    "Colors": [
         Shown("luminance", "--preserve-color luminance", "The luminance alone is painted.",
               {"preserve_color": "luminance"}),
         Shown("histogram", "--preserve-color histogram", "The style has its histograms.",
