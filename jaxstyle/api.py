@@ -195,7 +195,7 @@ def texture_problem(
       size: height and width of the result.
     """
     blank = np.full((*size, 3), 0.5, np.float32)
-    recipe = dataclasses.replace(recipe, size=max(size))
+    recipe = dataclasses.replace(recipe, size=max(size), content_layers=())
     return prepare(blank, as_images(list(styles)), recipe=recipe, network=network)
 
 
