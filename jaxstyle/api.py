@@ -16,7 +16,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import values
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import prepare
-from jaxstyle.engine.results import Result, finish, seen
+from jaxstyle.engine.results import Result, collect_iterates, finish
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
@@ -67,7 +67,7 @@ def stylize_batch(
         masks=masks,
         devices=devices,
     )
-    return finish(problem, seen(iterates(problem)))
+    return finish(problem, collect_iterates(iterates(problem)))
 
 
 def evaluate(
@@ -91,7 +91,7 @@ def evaluate(
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
     loss, terms = jax.device_get(
-        values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None, layout=None)
+        values(network, targets, recipe.device_part(), jnp.asarray(image), axes=None, layout=None)
     )
     return float(loss), Terms(*map(float, terms))
 
