@@ -17,7 +17,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import values
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, finish, seen
+from jaxstyle.engine.results import Result, collect_iterates, finish
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
@@ -68,7 +68,7 @@ def stylize_batch(
         masks=masks,
         devices=devices,
     )
-    return finish(problem, seen(iterates(problem)))
+    return finish(problem, collect_iterates(iterates(problem)))
 
 
 def evaluate(
@@ -92,7 +92,7 @@ def evaluate(
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
     loss, terms = jax.device_get(
-        values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None, layout=None)
+        values(network, targets, recipe.device_part(), jnp.asarray(image), axes=None, layout=None)
     )
     return float(loss), Terms(*map(float, terms))
 
@@ -233,7 +233,7 @@ def texture(
     problem = texture_problem(
         as_images(style), recipe=recipe, network=network or load_network(weights), size=size
     )
-    return finish(problem, seen(iterates(problem)))[0]
+    return finish(problem, collect_iterates(iterates(problem)))[0]
 
 
 def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str, Any]) -> Recipe:

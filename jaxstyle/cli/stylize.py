@@ -185,7 +185,7 @@ def stylize(
     from jaxstyle.files import shown
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.monitor.progress import progress
-    from jaxstyle.nn.sharding import shared_by
+    from jaxstyle.nn.sharding import sharing_devices
     from jaxstyle.provenance.checkpoint import (
         check_same_images,
         check_same_run,
@@ -238,7 +238,7 @@ def stylize(
         )
         height, width = sources.content.shape[:2]
         height, width = output_size(height, width, recipe)
-        sharing = shared_by(devices, batch)
+        sharing = sharing_devices(devices, batch)
         asked = recipe
         recipe = memory.fit(
             height, width, recipe=asked, network=network, batch=batch, devices=len(sharing)

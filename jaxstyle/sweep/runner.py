@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxstyle.engine.loop import Iterate
-from jaxstyle.nn.sharding import Devices, chosen
+from jaxstyle.nn.sharding import Devices, select_devices
 from jaxstyle.sweep.batches import Batch, Group, batches, elements_of
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.sweep.executors import Executor, Finished, Step, Waiting, local
@@ -55,7 +55,7 @@ def run(
       groups: from `grouped`.
       finished: reports of cells that are done, by key.
       store: where images and reports go, batch by batch.
-      elements: cells at a time, at most; chosen from the memory if not given. With several devices
+      elements: cells at a time, at most; select_devices from the memory if not given. With several devices
         the next multiple of their number.
       devices: see `prepare`; they share the batch elements.
       executor: where batches run; in this process, on `devices`, if not given.
@@ -72,7 +72,7 @@ def run(
     reports = dict(finished)
     cells = {cell.key: cell for group in groups for cell in group.cells}
     clock = _Clock(groups, reports)
-    sharing = chosen(devices)
+    sharing = select_devices(devices)
     execute = executor or local(sharing)
 
     def planned() -> Iterator[Batch]:
