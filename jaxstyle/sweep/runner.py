@@ -55,7 +55,7 @@ def run(
       groups: from `grouped`.
       finished: reports of cells that are done, by key.
       store: where images and reports go, batch by batch.
-      elements: cells at a time, at most; select_devices from the memory if not given. With several devices
+      elements: cells at a time, at most; chosen from the memory if not given. With several devices
         the next multiple of their number.
       devices: see `prepare`; they share the batch elements.
       executor: where batches run; in this process, on `devices`, if not given.
