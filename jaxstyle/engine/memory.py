@@ -15,6 +15,7 @@ from jaxstyle.config.layers import smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import lower
 from jaxstyle.engine.problem import Problem, shard_rows
+from jaxstyle.engine.sizes import pyramid_levels
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.geometry import receptive_margin
@@ -72,7 +73,9 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
         if value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     is_chosen = _chooses_history_size(recipe)
-    recipe = recipe.resolved(network)
+    # One number of resolutions for all sizes, or the bytes would not lie on a line.
+    pyramid = pyramid_levels(recipe, [(height, width)])
+    recipe = dataclasses.replace(recipe.resolved(network), pyramid=pyramid)
     needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
     free = free_bytes()
     largest = None

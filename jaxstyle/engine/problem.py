@@ -202,7 +202,7 @@ def _at_scale(
             chroma=chroma, detailed=_detailed(recipe, [start]), layout=rows,
         )  # fmt: skip
     if not elements:
-        raise JaxstyleError("batch elements: no initial image was given; give at least one")
+        raise JaxstyleError("elements: no initial image was given; give at least one")
     if recipe.seed + len(elements) > 2**31:
         raise JaxstyleError(
             f"seed: {recipe.seed} leaves too few seeds for {len(elements)} images; "
