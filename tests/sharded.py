@@ -33,6 +33,7 @@ COLLECTIVE = re.compile(
 )
 FOLDER = Path(sys.argv[1])
 SMALL = Recipe(
+    scales=1,
     steps=4,
     history_size=3,
     tv_weight=1e-3,

@@ -47,7 +47,7 @@ TERM_DEFAULTS: dict[bool, TermDefaults] = {
     # Chosen at 512 pixels on several pairs (`experiments/quality`). The layers' weights make up for
     # the division of Gram matrices by the number of channels. The total variation is the mean of
     # squares: a sum would weigh more in larger images, and paint their skies gray.
-    True: TermDefaults(1.0, 1e4, 1e-4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
+    True: TermDefaults(1.0, 5e3, 1e-4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
     # Those of neural-style, whose terms are divided as ours are, without its total variation.
     False: TermDefaults(5.0, 100.0, 0.0, first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)),
 }
