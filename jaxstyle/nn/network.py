@@ -28,8 +28,8 @@ class Network:
     """Where the numbers come from, in words or as an address."""
     license: str = flax.struct.field(pytree_node=False, default="")
     normalized: bool = flax.struct.field(pytree_node=False, default=False)
-    """Whether every channel's mean activation is about 1, as Gatys scales VGG-19; the default
-    weights of the objective's terms depend on it."""
+    """Whether the mean activation is about 1, of each channel, as Gatys scales VGG-19, or of each
+    layer; the default weights of the objective's terms depend on it."""
     digest: str = flax.struct.field(pytree_node=False, default="")
     """SHA-256 over the arrays, as `jaxstyle.weights.digest` computes it."""
     transformed: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
