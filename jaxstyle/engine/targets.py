@@ -135,7 +135,7 @@ def _style_level(
       recipe: resolved.
       blend: a weight for each style.
       masks: checked.
-      level: how often the images are halved.
+      level: how often the images are halve.
       rows: as in `compute_targets`.
     """
     found = []
