@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from jaxstyle.api import evaluate as evaluate
     from jaxstyle.api import stylize as stylize
     from jaxstyle.api import stylize_batch as stylize_batch
+    from jaxstyle.api import texture as texture
     from jaxstyle.config.presets import presets as presets
     from jaxstyle.config.recipe import Recipe as Recipe
     from jaxstyle.engine.loop import Iterate as Iterate
@@ -67,6 +68,7 @@ _EXPORTS = {
     "style_loss": "jaxstyle.losses.gram",
     "stylize": "jaxstyle.api",
     "stylize_batch": "jaxstyle.api",
+    "texture": "jaxstyle.api",
     "total_variation": "jaxstyle.losses.total_variation",
 }
 _SUBMODULES = ("images", "weights")

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
@@ -15,8 +16,8 @@ from jaxstyle.config.presets import preset as named_recipe
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import values
 from jaxstyle.engine.loop import Iterate, iterates
-from jaxstyle.engine.problem import prepare
-from jaxstyle.engine.results import Result, finish, seen
+from jaxstyle.engine.problem import Problem, prepare
+from jaxstyle.engine.results import Result, collect_iterates, finish
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
@@ -67,7 +68,7 @@ def stylize_batch(
         masks=masks,
         devices=devices,
     )
-    return finish(problem, seen(iterates(problem)))
+    return finish(problem, collect_iterates(iterates(problem)))
 
 
 def evaluate(
@@ -91,7 +92,7 @@ def evaluate(
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
     loss, terms = jax.device_get(
-        values(network, targets, recipe.for_program(), jnp.asarray(image), axes=None, layout=None)
+        values(network, targets, recipe.device_part(), jnp.asarray(image), axes=None, layout=None)
     )
     return float(loss), Terms(*map(float, terms))
 
@@ -178,6 +179,61 @@ def stylize(
                 seen.append(iterate._replace(carry=None))
                 show(iterate)
         return finish(problem, seen)[0]
+
+
+def texture_problem(
+    styles: Sequence[ImageLike], *, recipe: Recipe, network: Network, size: tuple[int, int]
+) -> Problem:
+    """Build the problem of an image with the texture of styles alone.
+
+    The content image is a constant one that only says the size, as its weight is 0.
+
+    Args:
+      styles: one image or several.
+      recipe: settings; its `content_weight` has to be 0.
+      network: weights.
+      size: height and width of the result.
+    """
+    blank = np.full((*size, 3), 0.5, np.float32)
+    recipe = dataclasses.replace(recipe, size=max(size), content_layers=())
+    return prepare(blank, as_images(list(styles)), recipe=recipe, network=network)
+
+
+def texture(
+    style: ImageLike | Sequence[ImageLike],
+    *,
+    size: tuple[int, int] = (512, 512),
+    network: Network | None = None,
+    weights: str = "auto",
+    **settings: Any,
+) -> Result:
+    """Make an image with the texture of a style alone, from noise.
+
+    The texture model of Gatys et al., Texture Synthesis Using Convolutional Neural Networks, 2015:
+    the style term without content.
+
+    Args:
+      style: one image or several, as in `stylize`.
+      size: height and width of the result in pixels.
+      network: weights; those of `weights` if not given.
+      weights: what `load_network` is given.
+      settings: fields of `Recipe`.
+
+    Raises:
+      JaxstyleError: what does not fit, by name.
+
+    Example:
+      >>> import numpy as np
+      >>> import jaxstyle
+      >>> style = np.random.default_rng(0).random((32, 32, 3), np.float32)
+      >>> jaxstyle.texture(style, size=(32, 48), weights="compact", steps=2).image.shape
+      (32, 48, 3)
+    """
+    recipe = _recipe(None, None, {"init": "noise", **settings, "content_weight": 0.0})
+    problem = texture_problem(
+        as_images(style), recipe=recipe, network=network or load_network(weights), size=size
+    )
+    return finish(problem, collect_iterates(iterates(problem)))[0]
 
 
 def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str, Any]) -> Recipe:

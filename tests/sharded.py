@@ -23,7 +23,7 @@ from jaxstyle import Masks, Recipe, finish, iterates, prepare
 from jaxstyle.cli import main
 from jaxstyle.engine import chunk
 from jaxstyle.engine.loop import default_chunk_size, run_state
-from jaxstyle.engine.problem import spread, stack
+from jaxstyle.engine.problem import shard_batch, stack
 from jaxstyle.provenance.checkpoint import load_state, read_checkpoint, save_checkpoint
 from jaxstyle.weights import save_network
 
@@ -50,7 +50,7 @@ def specs(tree):
 
 def collectives(problem):
     """Kinds and shapes of what the compiled chunk exchanges: the program that `iterates` runs."""
-    text = chunk.lowered(problem, chunk_size=default_chunk_size(problem.start)).compile().as_text()
+    text = chunk.lower(problem, chunk_size=default_chunk_size(problem.start)).compile().as_text()
     found = COLLECTIVE.findall(text)
     return [[kind, re.sub(r"\{.*?\}|/\*.*?\*/", "", shapes)] for shapes, kind, _ in found]
 
@@ -136,7 +136,7 @@ def elements():
         )
         for k in range(4)
     ]  # fmt: skip
-    shared = spread(stack(problems), jax.devices()[:4])
+    shared = shard_batch(stack(problems), jax.devices()[:4])
     seen = list(iterates(shared))
     keep("lanes-shared", finish(shared, seen))
     # What each device runs: its own batch element, alone in a batch.

@@ -66,6 +66,8 @@ def place(tmp_path, monkeypatch, make_image, make_network, cache_folder, compila
     for seed, (name, size) in enumerate(IMAGES.items()):
         pixels = (make_image(*size, seed=seed) * 255).round().astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "photo.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes())
     cache = tmp_path / "cache"
     cache.mkdir()
     save_network(make_network(), cache / "vgg19.safetensors")

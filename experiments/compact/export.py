@@ -1,15 +1,18 @@
-"""Turn a trained student into a weights file whose channels all have mean activation 1.
+"""Turn a trained student into a weights file whose layers all have mean activation 1.
 
     python experiments/compact/export.py --run RUN --photos PHOTOS -o medium.safetensors
 
-As Gatys et al. did with VGG-19, every channel is scaled so that its activation after the ReLU,
-averaged over images and positions, is 1; the next layer's kernels are divided by the same
-scales, so that no layer computes anything else than before. Otherwise the layers' Gram
-matrices would weigh in the objective by accidents of training. The heads are left out.
+Every channel is scaled by the factor that training found for it (`scale`, with which the products
+of activations at two positions are as the teacher's), and every layer so that its activation
+after the ReLU, averaged over channels, images and positions, is 1, as Gatys et al. have it in each
+channel of VGG-19. The next layer's kernels are divided by the same scales, so that no layer
+computes anything else than before. Otherwise the layers' Gram matrices would weigh in the
+objective by accidents of training. The heads are left out.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -43,7 +46,7 @@ SOURCE = (
     "network compact: targets at relu1_1 "
     "to relu3_4 from VGG-19 (Simonyan & Zisserman, Oxford; CC BY 4.0) as normalized in "
     "ColorfulSoft/StyleTransfer-Colorization-SuperResolution @ 4004a611 (MIT), at relu4_1 to "
-    "relu5_1 from MingSun-Tse/Collaborative-Distillation @ 4a269dc9 (MIT). Channels have mean "
+    "relu5_1 from MingSun-Tse/Collaborative-Distillation @ 4a269dc9 (MIT). Layers have mean "
     "activation 1."
 )
 LICENSE = (
@@ -52,7 +55,7 @@ LICENSE = (
 )
 
 
-def read_student(path: Path) -> Arrays:
+def read_student(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Read `student.npz` of a run."""
     trained: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as arrays:
@@ -97,26 +100,41 @@ def activation_moments(
 
 
 def normalize(network: Network, images: list[np.ndarray]) -> tuple[Network, dict[str, int]]:
-    """Scale every channel to mean activation 1; also count the channels held back, by layer.
+    """Scale every channel to mean activation 1; also count the channels held back, by layer."""
+    means = mean_activations(network, images)
+    squares = activation_moments(network, images, 2)
+    scales, held_back = {}, {}
+    for name, mean in means.items():
+        largest = np.sqrt(squares[name].max(0)) / LARGEST_RMS
+        least = np.maximum(LEAST_MEAN * mean.mean(), largest)
+        held_back[name] = int((mean < least).sum())
+        scales[name] = 1.0 / np.maximum(mean, least)
+    return rescale(network, scales), held_back
+
+
+def normalize_layers(
+    network: Network, scales: Mapping[str, np.ndarray], images: list[np.ndarray]
+) -> Network:
+    """Scale every channel as `scales` say, and every layer to mean activation 1."""
+    means = mean_activations(network, images)
+    return rescale(network, {k: s / (s * means[k]).mean() for k, s in scales.items()})
+
+
+def rescale(network: Network, scales: Mapping[str, np.ndarray]) -> Network:
+    """Multiply channels by positive numbers.
 
     Max pooling and the ReLU commute with positive scales, so scaling a channel and dividing
     the next layer's kernels by the same number changes nothing else.
     """
-    means = mean_activations(network, images)
-    squares = activation_moments(network, images, 2)
-    params, held_back, before = {}, {}, np.ones(3, np.float32)
+    params, before = {}, np.ones(3, np.float32)
     for name in network.layers:
-        largest = np.sqrt(squares[name].max(0)) / LARGEST_RMS
-        least = np.maximum(LEAST_MEAN * means[name].mean(), largest)
-        held_back[name] = int((means[name] < least).sum())
-        scale = (1.0 / np.maximum(means[name], least)).astype(np.float32)
-        layer = network.params[name]
+        scale, layer = scales[name].astype(np.float32), network.params[name]
         params[name] = {
             "kernel": layer["kernel"] / before[:, None] * scale,
             "bias": layer["bias"] * scale,
         }
         before = scale
-    return network.replace(params=params, normalized=True), held_back
+    return network.replace(params=params, normalized=True)
 
 
 def error(trained: Arrays, network: Network, image: np.ndarray) -> float:
@@ -156,7 +174,7 @@ def main() -> None:
     add("--photos", type=Path, required=True, help="the photographs of the training")
     add("-o", "--output", type=Path, required=True, help="the .safetensors to write")
     add("--name", default="medium", help="of the network (%(default)s)")
-    add("--pictures", type=int, default=60, help="photographs to average over (%(default)s)")
+    add("--images", type=int, default=60, help="photographs to average over (%(default)s)")
     arguments = parser.parse_args()
     held_in, _ = split(load_photos(arguments.photos))
     pool = np.load(arguments.run / "pool.npy", mmap_mode="r")
@@ -164,7 +182,8 @@ def main() -> None:
     generated = pool[: arguments.images // 2]
     images = [center(p, EVALUATION_SIDE) for p in (*photos, *generated)]
     trained = read_student(arguments.run / "student.npz")
-    exact, held_back = normalize(as_network(trained, arguments.name), images)
+    scales = {layer: p.pop("scale") for layer, p in trained.items()}
+    exact = normalize_layers(as_network(trained, arguments.name), scales, images)
     wrong = error(trained, exact, images[0])
     if not wrong < 1e-3:
         raise SystemExit(f"the export differs from the student by {wrong:.1e}")
@@ -175,8 +194,10 @@ def main() -> None:
     report = {
         "bytes": arguments.output.stat().st_size,
         "digest": read_network(arguments.output).digest,
-        "held_back": held_back,
         "dead": {k: int((v == 0).sum()) for k, v in after.items()},
+        "largest_rms": {
+            k: float(np.sqrt(v.max())) for k, v in activation_moments(network, images, 2).items()
+        },
         "error_by_float16": error(trained, network, images[0]),
         "mean_activation": {
             k: [float(v.min()), float(v.mean()), float(v.max())] for k, v in after.items()

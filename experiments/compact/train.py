@@ -45,7 +45,7 @@ from student import (
     to_arrays,
     uncentered,
 )
-from teachers import DENSE, SPARSE, TARGETS, Teachers, thin
+from teachers import DENSE, HIDDEN, SPARSE, TARGETS, Teachers, thin
 from widen import Batch, fit_heads, standardized, widen, without_dead
 
 from jaxstyle.nn.preprocessing import CONVENTIONS
@@ -55,6 +55,8 @@ EVALUATION_SIDE = 192
 ADAM = 0.3
 """Adam's rate as a part of Muon's. Adam moves all of a head's weights by one size: their changes
 add up, where those of Muon have all directions."""
+POSITIONS = 256
+"""Compared at a layer in a step."""
 AVERAGE = 0.998
 """Of the running mean of the weights, which is what is evaluated and exported."""
 
@@ -93,6 +95,7 @@ class Config:
     memory: int
     pool: int
     seed: int
+    products: float
 
 
 def squared_errors(
@@ -107,14 +110,48 @@ def squared_errors(
 ) -> dict[str, torch.Tensor]:
     """Sum (head(student) - teacher)**2 for each layer."""
     found = features(student, x, TARGETS, dtype=dtype, padding=padding)
-    sums = {}
-    for layer, target in targets.items():
-        rows = thin(layer, found[layer], spacing).permute(0, 2, 3, 1).flatten(0, 2)
-        wanted = target.permute(0, 2, 3, 1).flatten(0, 2)
-        head = heads[layer]
-        given = torch.addmm(head["bias"].to(dtype), rows, head["kernel"].to(dtype))
-        sums[layer] = (given - wanted).float().square().sum()
-    return sums
+    rows = {k: rows_of(thin(k, found[k], spacing)) for k in targets}
+    return {k: head_error(heads[k], rows[k], rows_of(t)) for k, t in targets.items()}
+
+
+def rows_of(x: torch.Tensor) -> torch.Tensor:
+    """Turn `[n, c, h, w]` into rows `[n * h * w, c]`."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def head_error(
+    head: dict[str, torch.Tensor], rows: torch.Tensor, wanted: torch.Tensor
+) -> torch.Tensor:
+    """Sum (head(student) - teacher)**2 over rows and channels."""
+    kernel, bias = head["kernel"].to(rows.dtype), head["bias"].to(rows.dtype)
+    return (torch.addmm(bias, rows, kernel) - wanted).float().square().sum()
+
+
+def product_error(
+    scale: torch.Tensor, rows: torch.Tensor, wanted: torch.Tensor, some: torch.Tensor
+) -> torch.Tensor:
+    """Compare the products of activations at two positions, plain and about the channels' means.
+
+    Losses of Gram matrices and of content see activations through these products alone (Li et al.,
+    Demystifying Neural Style Transfer, arXiv:1701.01036, equation 5): where they agree, so do the
+    losses, whatever the channels are.
+
+    Args:
+      scale: logarithms of the factors that channels have in use, `[c]`.
+      rows: the student's activations, `[n, c]`.
+      wanted: the teacher's, `[n, c']`.
+      some: indices of the positions to compare.
+
+    Returns:
+      Squared differences over the teacher's squares, averaged over both kinds.
+    """
+    ours, theirs = rows[some].float() * scale.exp(), wanted[some].float()
+    total = torch.zeros(())
+    for _ in range(2):
+        p, q = ours @ ours.T, theirs @ theirs.T
+        total = total + (p - q).square().sum() / q.square().sum()
+        ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
+    return total / 2
 
 
 class Optimizer:
@@ -125,7 +162,7 @@ class Optimizer:
     everywhere: so a kernel's step is scaled likewise, 1 for 64 input channels.
     """
 
-    def __init__(self, student: Tree, heads: Tree, weight_decay: float):
+    def __init__(self, student: Tree, heads: Tree, scales: Tree, weight_decay: float):
         kernels = [p["kernel"] for p in student.values()]
         others = [p["bias"] for p in student.values()] + [
             a for h in heads.values() for a in h.values()
@@ -136,13 +173,18 @@ class Optimizer:
             weight_decay=weight_decay,
             adjust_lr_fn="match_rms_adamw",
         )
-        self._adam = torch.optim.Adam(others, lr=1.0, betas=(0.9, 0.99))
+        groups = [
+            {"params": others, "scale": ADAM},
+            # Logarithms: at once the part of the whole by which factors change.
+            {"params": parameters(scales), "scale": 4.0},
+        ]
+        self._adam = torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99))
 
     def step(self, rate: float) -> None:
         for group in self._muon.param_groups:
             group["lr"] = rate * group["scale"]
         for group in self._adam.param_groups:
-            group["lr"] = ADAM * rate
+            group["lr"] = group["scale"] * rate
         self._muon.step()
         self._adam.step()
         self._muon.zero_grad()
@@ -319,6 +361,25 @@ def start_of(config: Config, batches: list[Batch]) -> Tree:
     return widen(student, widths, batches, config.seed)
 
 
+@torch.no_grad()
+def start_scales(student: Tree, heads: Tree, batches: list[Batch]) -> Tree:
+    """Give each channel the factor by which the head uses it, and layers the products' size.
+
+    Returns:
+      `{layer: {"scale": logarithms [c]}}` of the layers that a teacher taught.
+    """
+    scales = {}
+    x, targets = batches[0]
+    found = features(student, x, TARGETS)
+    for layer in targets:
+        norms = heads[layer]["kernel"].norm(dim=1).clamp_min(1e-3)
+        some = rows_of(thin(layer, found[layer], SPARSE))[::17].float() * norms
+        wanted = rows_of(targets[layer])[::17].float()
+        p, q = some @ some.T, wanted @ wanted.T
+        scales[layer] = {"scale": (norms * ((p * q).sum() / (p * p).sum()).sqrt()).log()}
+    return scales
+
+
 def train(config: Config, *, resume: bool) -> None:
     """Run to the end of the schedule, writing checkpoints, `history.json` and `loss.png`."""
     torch.set_num_threads(1)
@@ -340,21 +401,22 @@ def train(config: Config, *, resume: bool) -> None:
         loaded = torch.load(previous)
         student, heads, numbers = loaded["student"], loaded["heads"], loaded["numbers"]
         mean_student, mean_heads = loaded["mean_student"], loaded["mean_heads"]
-        means = loaded["means"]
+        means, scales = loaded["means"], loaded["scales"]
     else:
         batches = [replay.fresh() for _ in range(min(config.memory, 32))]
         numbers["variances"] = variances_of(batches)
         student, means = standardized(start_of(config, batches), batches)
         heads = fit_heads(student, batches)
+        scales = start_scales(student, heads, batches)
         negative = {name: -mean for name, mean in means.items()}
         student, heads = uncentered(student, negative), uncentered_heads(heads, negative)
         mean_student, mean_heads = (
             {n: {k: a.clone() for k, a in p.items()} for n, p in tree.items()}
             for tree in (student, heads)
         )
-    for a in parameters(student, heads):
+    for a in parameters(student, heads, scales):
         a.requires_grad_(True)
-    optimizer = Optimizer(student, heads, config.weight_decay)
+    optimizer = Optimizer(student, heads, scales, config.weight_decay)
     if resume:
         optimizer.load_state_dict(loaded["optimizer"])
     variances = numbers["variances"]
@@ -370,14 +432,14 @@ def train(config: Config, *, resume: bool) -> None:
         numbers["cpu_seconds"] = before["cpu_seconds"] + time.process_time() - cpu
         state = {"student": student, "heads": heads, "numbers": numbers}
         state |= {"mean_student": mean_student, "mean_heads": mean_heads, "means": means}
+        state |= {"scales": scales}
         save(config.out, "checkpoint.pt", state | {"optimizer": optimizer.state_dict()})
+        arrays = to_arrays(uncentered(mean_student, means))
+        for layer, p in scales.items():
+            arrays[layer.replace("relu", "conv")]["scale"] = p["scale"].detach().exp().numpy()
         np.savez(
             config.out / "student.partial.npz",
-            **{
-                f"{n}.{k}": v
-                for n, p in to_arrays(uncentered(mean_student, means)).items()
-                for k, v in p.items()
-            },
+            **{f"{n}.{k}": v for n, p in arrays.items() for k, v in p.items()},
         )
         os.replace(config.out / "student.partial.npz", config.out / "student.npz")
         (config.out / "history.json").write_text(json.dumps(history))
@@ -402,9 +464,16 @@ def train(config: Config, *, resume: bool) -> None:
             break
         x, targets = replay.draw()
         both = uncentered(student, means), uncentered_heads(heads, means)
-        errors = squared_errors(*both, x, targets)
-        ratios = {k: e / targets[k].numel() / variances[k] for k, e in errors.items()}
-        sum(LAYER_WEIGHTS[k] * r for k, r in ratios.items()).backward()
+        found = features(both[0], x, TARGETS)
+        ratios, products = {}, {}
+        for k, target in targets.items():
+            rows, wanted = rows_of(thin(k, found[k], SPARSE)), rows_of(target)
+            ratios[k] = head_error(both[1][k], rows, wanted) / wanted.numel() / variances[k]
+            if k not in HIDDEN:
+                some = torch.randperm(len(rows))[:POSITIONS]
+                products[k] = product_error(scales[k]["scale"], rows, wanted, some)
+        loss = sum(LAYER_WEIGHTS[k] * r for k, r in ratios.items())
+        (loss + config.products * sum(products.values())).backward()
         optimizer.step(learning_rate(config.learning_rate, progress))
         numbers["step"] += 1
         with torch.no_grad():
@@ -415,12 +484,15 @@ def train(config: Config, *, resume: bool) -> None:
                 [a.detach() for a in parameters(student, heads)],
                 weight,
             )
-        window.append({k: float(r.detach()) for k, r in ratios.items()})
+        window.append(
+            {k: float(r.detach()) for k, r in ratios.items()}
+            | {f"products {k}": float(e.detach()) for k, e in products.items()}
+        )
         if numbers["step"] % 100 == 0:
-            train_ratios = {k: float(np.mean([w[k] for w in window])) for k in TARGETS}
+            train_ratios = {k: float(np.mean([w[k] for w in window])) for k in window[0]}
             window.clear()
             history.append({"step": numbers["step"], "train": train_ratios})
-            words = " ".join(f"{k[4:]} {v:.3f}" for k, v in train_ratios.items())
+            words = " ".join(f"{k.replace('relu', '')} {v:.3f}" for k, v in train_ratios.items())
             used = time.process_time() - cpu
             print(
                 f"{now - begun:7.0f} s {used:7.0f} cpu s  step {numbers['step']}  "
@@ -462,6 +534,7 @@ def main() -> None:
     add("--memory", type=int, default=96, help="batches kept for reuse (%(default)s: 2.5 GB)")
     add("--pool", type=int, default=400, help="generated images (%(default)s)")
     add("--seed", type=int, default=0)
+    add("--products", type=float, default=0.3, help="weight of products of positions (%(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     arguments = vars(parser.parse_args())
     resume = arguments.pop("resume")

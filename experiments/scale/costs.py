@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 import jaxstyle
 from jaxstyle.config.layers import convolutions
-from jaxstyle.engine.chunk import lowered
-from jaxstyle.engine.problem import Problem, rows_over
+from jaxstyle.engine.chunk import lower
+from jaxstyle.engine.problem import Problem, shard_rows
 from jaxstyle.nn import convolution
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import CONVENTIONS
@@ -53,7 +53,7 @@ def problem_of(size: int, batch: int, devices: int, tile: int) -> Problem:
     network = vgg19()
     recipe = jaxstyle.Recipe(tile=tile).resolved(network)
     several = jax.devices()[:devices]
-    rows = rows_over(several, size, recipe) if devices > 1 and batch == 1 else None
+    rows = shard_rows(several, size, recipe) if devices > 1 and batch == 1 else None
 
     def compute(network: Network, content: jax.Array, style: jax.Array) -> jaxstyle.Targets:
         return jaxstyle.compute_targets(network, content, [style], recipe, rows=rows)
@@ -66,17 +66,18 @@ def problem_of(size: int, batch: int, devices: int, tile: int) -> Problem:
 
     if rows is not None:
         targets = targets._replace(
-            content=placed(targets.content, rows.by_row), style=placed(targets.style, rows.on_all)
+            content=placed(targets.content, rows.by_row),
+            style=placed(targets.style, rows.replicated),
         )
         start = shape(rows.padded, size, 3, sharding=rows.by_row)
-        return Problem(placed(network, rows.on_all), targets, recipe, start, layout=rows)
+        return Problem(placed(network, rows.replicated), targets, recipe, start, layout=rows)
     start = shape(batch, size, size, 3) if batch > 1 else image
     if devices == 1:
         return Problem(network, targets, recipe, start)
     layout = BatchSharding.over(several, batch)
-    targets = placed(targets, layout.on_all)
+    targets = placed(targets, layout.replicated)
     start = placed(start, layout.by_element)
-    return Problem(placed(network, layout.on_all), targets, recipe, start, layout=layout)
+    return Problem(placed(network, layout.replicated), targets, recipe, start, layout=layout)
 
 
 def exchanged(text: str) -> dict[str, tuple[int, int]]:
@@ -95,7 +96,7 @@ def exchanged(text: str) -> dict[str, tuple[int, int]]:
 
 def row(size: int, batch: int, devices: int, tile: int) -> str:
     start = time.perf_counter()
-    program = lowered(problem_of(size, batch, devices, tile)).compile()
+    program = lower(problem_of(size, batch, devices, tile)).compile()
     seconds = time.perf_counter() - start
     cost, memory = program.cost_analysis(), program.memory_analysis()
     sent = exchanged(program.as_text())

@@ -14,7 +14,7 @@ import numpy as np
 from costs import vgg19
 
 import jaxstyle
-from jaxstyle.engine.chunk import lowered
+from jaxstyle.engine.chunk import lower
 
 
 def peak() -> float:
@@ -46,7 +46,7 @@ def main() -> None:
     problem = jaxstyle.prepare(
         content, style, recipe=recipe, network=network, devices=given.devices
     )
-    program = lowered(problem).compile()
+    program = lower(problem).compile()
     memory, flops = program.memory_analysis(), program.cost_analysis()["flops"]
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     seconds = []

@@ -83,7 +83,7 @@ def grid(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.monitor.grid_progress import grid_progress
-    from jaxstyle.nn.sharding import chosen
+    from jaxstyle.nn.sharding import select_devices
     from jaxstyle.sweep.executors import executor_option, on_ray, on_slurm
     from jaxstyle.sweep.summary import write_overview, write_table
     from jaxstyle.weights import load_network
@@ -110,7 +110,7 @@ def grid(
         check_port(port)
     enable_compilation_cache()
     try:
-        sharing = chosen(devices)
+        sharing = select_devices(devices)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     cells = grids.cells(plan, load_network, **bounds(max_pixels, first_frame))

@@ -116,9 +116,26 @@ def stylize(
 ) -> int:
     """Paint CONTENT in the style of STYLE (several styles are blended).
 
+    With a folder as CONTENT and as OUTPUT, paint every image of it; images that are there already
+    are kept.
+
     Ctrl-C stops the run after the steps under way and keeps the best image so far; so do SIGTERM
     and the button of the page that --serve shows.
     """
+    if content is not None and content.is_dir():
+        from jaxstyle.cli.folder import ONE_IMAGE, stylize_folder
+
+        context = click.get_current_context()
+        one_image = {name: context.params[name] for name in ONE_IMAGE}
+        return stylize_folder(
+            content,
+            output,
+            lambda file, target: context.invoke(
+                stylize, **context.params | {"content": file, "output": target}
+            ),
+            **one_image,
+        )
+
     from jaxstyle.cli.repeat import find_earlier
 
     repeated, resumed = find_earlier(
@@ -168,7 +185,7 @@ def stylize(
     from jaxstyle.files import shown
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.monitor.progress import progress
-    from jaxstyle.nn.sharding import shared_by
+    from jaxstyle.nn.sharding import sharing_devices
     from jaxstyle.provenance.checkpoint import (
         check_same_images,
         check_same_run,
@@ -221,7 +238,7 @@ def stylize(
         )
         height, width = sources.content.shape[:2]
         height, width = output_size(height, width, recipe)
-        sharing = shared_by(devices, batch)
+        sharing = sharing_devices(devices, batch)
         asked = recipe
         recipe = memory.fit(
             height, width, recipe=asked, network=network, batch=batch, devices=len(sharing)
@@ -352,6 +369,8 @@ def stylize(
             f"{way}"
         )
     names = ", ".join(map(str, outputs.paths))
+    if not quiet and not code and not stopped:
+        tell(f"wrote {names}")
     if page is not None:
         page.finish(f"{'stopped' if code or stopped else 'done'}; the image is in {names}")
     if code or stopped:

@@ -25,9 +25,9 @@ INPUTS: dict[str, dict[str, Any]] = {
 }
 """What known programs change of the convention that a network was trained with."""
 
-LOSSES_OF_MEANS = ("gram", "covariance", "moments", "wasserstein")
+POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein")
 """Style losses whose statistics are means over positions: for tiles, regions and devices."""
-STYLE_LOSSES = (*LOSSES_OF_MEANS, "sliced-wasserstein", "patches")
+STYLE_LOSSES = (*POSITION_MEAN_LOSSES, "sliced-wasserstein", "patches")
 VARIATIONS = ("absolute", "squared", "mean-squared", "power", "nine-point")
 POOLINGS = ("max", "avg", "max-ceil")
 PRECISIONS = ("tf32", "float32", "bfloat16")

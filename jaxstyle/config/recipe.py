@@ -17,9 +17,9 @@ from jaxstyle.config.choices import (
     COLOR_MATCHES,
     GRAM_NORMALIZATIONS,
     INPUTS,
-    LOSSES_OF_MEANS,
     OPTIMIZERS,
     POOLINGS,
+    POSITION_MEAN_LOSSES,
     PRECISIONS,
     PRECONDITIONERS,
     REDUCTIONS,
@@ -43,7 +43,7 @@ from jaxstyle.config.defaults import (
 )
 from jaxstyle.config.layers import LayerWeights, check_layers, format_layers, layer_weights
 from jaxstyle.config.validation import LARGEST_INTEGER as _LARGEST_INTEGER
-from jaxstyle.config.validation import WHOLE, blend_weights, is_file_name, mask_pairs
+from jaxstyle.config.validation import WHOLE, is_file_name, parse_blend_weights, parse_mask_pairs
 from jaxstyle.config.validation import check_integer as _check_integer
 from jaxstyle.config.validation import check_number as _check_number
 from jaxstyle.config.validation import is_traced as _is_traced
@@ -241,7 +241,7 @@ class Recipe:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, layer_weights(getattr(self, name), name))
         for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
-            self._number(name, low=0, open=name == "learning_rate")
+            self._number(name, low=0, exclusive=name == "learning_rate")
         if self.strength is not None:
             self._number("strength", low=0, high=1)
             for name in ("content_weight", "style_weight"):
@@ -252,15 +252,15 @@ class Recipe:
                     )
         self._number("average", low=0, high=0.9999)
         if self.style_blend is not None:
-            object.__setattr__(self, "style_blend", blend_weights(self.style_blend))
-        self._number("style_scale", low=0, open=True, high=8)
-        self._number("scale_ratio", low=1, open=True, high=16)
+            object.__setattr__(self, "style_blend", parse_blend_weights(self.style_blend))
+        self._number("style_scale", low=0, exclusive=True, high=8)
+        self._number("scale_ratio", low=1, exclusive=True, high=16)
         self._number("noise_std", low=0)
         self._number("noise_blend", low=0, high=1)
         if self.content_mask is not None and not is_file_name(self.content_mask):
             raise JaxstyleError(f"content_mask: {self.content_mask!r} is not the name of a file")
-        object.__setattr__(self, "mask", mask_pairs(self.mask))
-        self._number("decay", low=0, open=True, high=1)
+        object.__setattr__(self, "mask", parse_mask_pairs(self.mask))
+        self._number("decay", low=0, exclusive=True, high=1)
         self._number("momentum", low=0, high=1)
         self._number("adam_b2", low=0, high=1)
         for name, low, high in (
@@ -273,7 +273,7 @@ class Recipe:
             ("pyramid", 1, MAX_SCALES),
             ("margin", 0, 256),
         ):
-            if getattr(self, name) is not None or name not in _CHOSEN:
+            if getattr(self, name) is not None or name not in _OPTIONAL_INTEGERS:
                 value = _check_integer(name, getattr(self, name), low=low, high=high)
                 object.__setattr__(self, name, value)
         for name in ("upscale", "remat", "scale_detail"):
@@ -295,13 +295,13 @@ class Recipe:
                 f"style_loss: {self.style_loss!r} has no Gram matrix; gram_normalization and "
                 "style_reduction belong to 'gram' and stay as they are"
             )
-        if self.tile and not self.in_parts:
+        if self.tile and not self.is_separable:
             raise JaxstyleError(
                 f"tile: {self.tile} does not work with style_loss {self.style_loss!r} and pooling "
                 f"{self.pooling!r}; tiles need a loss of means over positions and a pooling that "
                 "drops odd rows; use tile 0"
             )
-        if self.mask and self.style_loss not in LOSSES_OF_MEANS:
+        if self.mask and self.style_loss not in POSITION_MEAN_LOSSES:
             raise JaxstyleError(
                 f"mask: regions do not work with style_loss {self.style_loss!r}, which is no mean "
                 "over positions; choose another style loss"
@@ -319,9 +319,9 @@ class Recipe:
             object.__setattr__(self, name, _check_number(name, value, **bounds))
 
     @property
-    def in_parts(self) -> bool:
+    def is_separable(self) -> bool:
         """Whether the objective of an image is a sum over parts of it."""
-        return self.style_loss in LOSSES_OF_MEANS and self.pooling != "max-ceil"
+        return self.style_loss in POSITION_MEAN_LOSSES and self.pooling != "max-ceil"
 
     def resolved(self, network: "Network") -> "Recipe":
         """Fill in what depends on the optimizer and the network, and check the layers.
@@ -401,14 +401,14 @@ class Recipe:
         """Steps of all scales together; of one where the number of scales is still open."""
         return self.steps * (self.scales or 1)
 
-    def seen_by(self, network: "Network") -> "Network":
+    def configure_network(self, network: "Network") -> "Network":
         """Return the network with the input convention and the precision that the recipe asks
         for."""
         changes = INPUTS[self.convention] if self.convention else {}
         convention = dataclasses.replace(network.convention, **changes)
         return dataclasses.replace(network, convention=convention, precision=self.precision)
 
-    def for_program(self) -> "Recipe":
+    def device_part(self) -> "Recipe":
         """Return the recipe without what does not shape a compiled program."""
         colors = "luminance" if self.preserve_color == "luminance" else "none"
         return dataclasses.replace(
@@ -508,5 +508,5 @@ _NUMBERS = (
 _STRUCTURE = tuple(
     field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS
 )
-_CHOSEN = ("history_size", "scales", "pyramid", "margin")
+_OPTIONAL_INTEGERS = ("history_size", "scales", "pyramid", "margin")
 """Whole numbers that may be None: chosen for the network or the images of a run."""

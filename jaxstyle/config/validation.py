@@ -18,7 +18,7 @@ def is_file_name(name: Any) -> bool:
     return isinstance(name, str) and name != "" and "\0" not in name
 
 
-def mask_pairs(pairs: Any) -> tuple[tuple[str, str], ...]:
+def parse_mask_pairs(pairs: Any) -> tuple[tuple[str, str], ...]:
     found = pairs if isinstance(pairs, list | tuple) else [pairs]
     for pair in found:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_file_name, pair))):
@@ -29,7 +29,7 @@ def mask_pairs(pairs: Any) -> tuple[tuple[str, str], ...]:
     return tuple((region, of_style) for region, of_style in found)
 
 
-def blend_weights(weights: str | Sequence[float]) -> tuple[float, ...]:
+def parse_blend_weights(weights: str | Sequence[float]) -> tuple[float, ...]:
     """Read `"3,1"` or a sequence of numbers as weights of which only the ratios count."""
     try:
         numbers = tuple(map(float, weights.split(",") if isinstance(weights, str) else weights))
@@ -57,7 +57,7 @@ def is_traced(value: Any) -> bool:
 
 
 def check_number(
-    name: str, value: Any, *, low: float, high: float = math.inf, open: bool = False
+    name: str, value: Any, *, low: float, high: float = math.inf, exclusive: bool = False
 ) -> Any:
     """Return a number as a float, whatever it was written as; a traced one as it is.
 
@@ -74,9 +74,9 @@ def check_number(
     except (TypeError, ValueError):
         raise JaxstyleError(f"{name}: {shortened(value)} is not a number; give one") from None
     # Beyond float32 a number would be infinite on the device.
-    inside = (low < number if open else low <= number) and number <= min(high, LARGEST)
+    inside = (low < number if exclusive else low <= number) and number <= min(high, LARGEST)
     if not (inside and math.isfinite(number)):
-        bound = "above" if open else "at least"
+        bound = "above" if exclusive else "at least"
         raise JaxstyleError(
             f"{name}: {shortened(value)} is out of range; give a finite number {bound} {low:g} and "
             f"at most {min(high, LARGEST):g}"

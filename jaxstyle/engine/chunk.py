@@ -20,8 +20,8 @@ from jaxstyle.images.pixel_range import BOUNDS
 from jaxstyle.losses.objective import Objective, Targets, Terms, make_objective
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import BatchSharding, Layout, SpatialSharding
-from jaxstyle.nn.tiling import part
-from jaxstyle.nn.vgg import accelerated
+from jaxstyle.nn.tiling import window_size
+from jaxstyle.nn.vgg import add_winograd_kernels
 from jaxstyle.optim.base import blank
 from jaxstyle.optim.registry import carried, is_flat, make_optimizer
 
@@ -73,20 +73,20 @@ Arguments = tuple[Network, Targets, Recipe]
 
 def common_arguments(problem: Problem) -> tuple[Arguments, Axes | None]:
     """Return the programs' common arguments and, for a batch, their batch axes."""
-    network = problem.recipe.seen_by(problem.network)
+    network = problem.recipe.configure_network(problem.network)
     # Devices that share rows exchange single rows; windows would want more of them.
     if not isinstance(problem.layout, SpatialSharding):
         layers = tuple({**problem.targets.content, **problem.targets.style})
-        parts = part(network, layers, *problem.size, tile=problem.recipe.tile)
-        network = accelerated(network, layers, *parts)
+        parts = window_size(network, layers, *problem.size, tile=problem.recipe.tile)
+        network = add_winograd_kernels(network, layers, *parts)
     if len(problem.start.shape) == 3:
-        return (network, problem.targets, problem.recipe.for_program()), None
-    recipe = problem.recipe.for_program()
+        return (network, problem.targets, problem.recipe.device_part()), None
+    recipe = problem.recipe.device_part()
     if problem.elements:
         # On the host: a number a batch element is no work for the device.
         recipe = jax.tree.map(
             lambda *numbers: np.stack([_number(n) for n in numbers]),
-            *(element.for_program() for element in problem.elements),
+            *(element.device_part() for element in problem.elements),
         )
     axes = Axes(0 if problem.own_targets else None, 0 if problem.elements else None)
     return (network, problem.targets, recipe), axes
@@ -101,7 +101,11 @@ def _elements(function: Any, axes: Axes | None, layout: Layout | None) -> Any:
     if axes is None:
         return function
     mapped = jax.vmap(function, in_axes=(None, *axes, 0))
-    return layout.mapped(mapped, (None, *axes, 0)) if isinstance(layout, BatchSharding) else mapped
+    return (
+        layout.map_elements(mapped, (None, *axes, 0))
+        if isinstance(layout, BatchSharding)
+        else mapped
+    )
 
 
 def _objective(
@@ -136,7 +140,7 @@ def values(
 def _kept(carry: Carry, layout: Layout | None) -> Carry:
     """Keep the state where its image is: nothing else says so of what starts as zeros."""
     return (
-        layout.keep(carry, carry.best.position.shape[1])
+        layout.constrain(carry, carry.best.position.shape[1])
         if isinstance(layout, SpatialSharding)
         else carry
     )
@@ -186,7 +190,7 @@ def init_carry(
 
 
 @partial(jax.jit, static_argnames=("detailed", "shape"))
-def enlarged(
+def next_scale_start(
     image: jax.Array,
     before: jax.Array,
     start: jax.Array,
@@ -244,7 +248,7 @@ def transfer_state(
     return _elements(given, axes, layout)(None, None, recipe, (before, begun, spent))
 
 
-@partial(jax.jit, static_argnames=("axes", "layout", "most"), donate_argnums=(3,))
+@partial(jax.jit, static_argnames=("axes", "layout", "max_steps"), donate_argnums=(3,))
 def run_chunk(
     network: Network,
     targets: Targets,
@@ -254,7 +258,7 @@ def run_chunk(
     *,
     axes: Axes | None,
     layout: Layout | None,
-    most: int,
+    max_steps: int,
 ) -> tuple[Carry, jax.Array, Terms]:
     """Run `num_steps` steps, at most `most`: an argument, so that a last, shorter chunk compiles
     nothing. The numbers of each step are in the first `num_steps` of `most` places."""
@@ -282,7 +286,7 @@ def run_chunk(
             return _kept(Carry(state, best, carry.spent, mean), layout), numbers
 
         one = carry.best.loss, carry.best.terms
-        empty = jax.tree.map(lambda number: jnp.zeros(most, number.dtype), one)
+        empty = jax.tree.map(lambda number: jnp.zeros(max_steps, number.dtype), one)
         after, numbers = jax.lax.fori_loop(0, num_steps, step, (carry, empty))
         if after.mean is None:
             return after, numbers
@@ -299,20 +303,20 @@ def run_chunk(
     return carry, losses, terms
 
 
-def started(
+def start_run(
     arguments: Arguments,
     start: jax.Array,
     *,
     shape: tuple[int, ...],
     axes: Axes | None,
     layout: Layout | None,
-    most: int,
+    max_steps: int,
 ) -> tuple[Carry, jax.Array, Terms]:
     """Build the state of a run at an image and evaluate it, in the program of `run_chunk`."""
     carry = init_carry(*arguments, start, shape=shape, axes=axes, layout=layout)
     if is_flat(arguments[2]):
         made: tuple[Carry, jax.Array, Terms] = run_chunk(
-            *arguments, carry, 1, axes=axes, layout=layout, most=most
+            *arguments, carry, 1, axes=axes, layout=layout, max_steps=max_steps
         )
         return made
     best = carry.best
@@ -320,7 +324,7 @@ def started(
 
 
 @partial(jax.jit, static_argnames=("bounds",))
-def as_saved(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> jax.Array:
+def clipped_image(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> jax.Array:
     """Return the image that a position stands for, clipped as a file needs it.
 
     Args:
@@ -332,7 +336,7 @@ def as_saved(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> j
     return jnp.clip(image, 0, 1) if chroma is None else with_chroma(image, chroma)
 
 
-def carry_form(problem: Problem) -> Any:
+def carry_shapes(problem: Problem) -> Any:
     """Return the pytree of shapes and types that a `RunState.carry` of this problem's last scale
     has."""
     arguments, axes = common_arguments(problem)
@@ -340,7 +344,7 @@ def carry_form(problem: Problem) -> Any:
     return jax.eval_shape(make, *arguments, problem.start)
 
 
-def lowered(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
+def lower(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
     """Lower the program that runs a chunk of a problem's last scale, whose arrays may be mere
     shapes.
 
@@ -352,9 +356,9 @@ def lowered(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
       What `compile()` turns into a program that tells its memory.
     """
     arguments, axes = common_arguments(problem)
-    form = carry_form(problem)
+    form = carry_shapes(problem)
     if problem.layout is not None:
-        form = problem.layout.form(form, problem.size[1])
+        form = problem.layout.with_shardings(form, problem.size[1])
     return run_chunk.lower(
-        *arguments, form, chunk_size, axes=axes, layout=problem.layout, most=chunk_size
+        *arguments, form, chunk_size, axes=axes, layout=problem.layout, max_steps=chunk_size
     )

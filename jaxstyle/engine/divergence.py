@@ -10,7 +10,7 @@ OVERSHOOTING = ("lbfgs-fixed",)
 line search overshoot in the second step, by up to 6e8 times the first loss."""
 
 
-def bound_of(optimizer: str) -> float:
+def divergence_bound(optimizer: str) -> float:
     """Return the multiple of the initial loss at which a run is stopped."""
     return np.inf if optimizer in OVERSHOOTING else EXPLOSION
 
@@ -35,7 +35,7 @@ def diverged(initial: np.ndarray, losses: np.ndarray, *, bound: float = EXPLOSIO
     Args:
       initial: loss of the start, `[...]`; with 0 only what is not finite counts.
       losses: of some steps, `[..., steps]`.
-      bound: multiple of the initial loss (`bound_of`).
+      bound: multiple of the initial loss (`divergence_bound`).
 
     Returns:
       bool `[...]`.

@@ -18,18 +18,18 @@ from jax.typing import ArrayLike
 from jaxstyle.engine import heap
 from jaxstyle.engine.chunk import (
     Carry,
-    as_saved,
+    clipped_image,
     common_arguments,
-    enlarged,
+    next_scale_start,
     run_chunk,
-    started,
+    start_run,
     transfer_state,
 )
-from jaxstyle.engine.divergence import bound_of, diverged
+from jaxstyle.engine.divergence import diverged, divergence_bound
 from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.objective import Terms
-from jaxstyle.nn.sharding import SpatialSharding, readable
+from jaxstyle.nn.sharding import SpatialSharding, gather
 
 
 class History(NamedTuple):
@@ -70,7 +70,7 @@ class RunState(NamedTuple):
 
     step: int
     carry: Any
-    """State of the optimizer and best point, in a pytree of the form `carry_form` gives."""
+    """State of the optimizer and best point, in a pytree of the form `carry_shapes` gives."""
     history: History
     """From step 0 on."""
     compile_seconds: float
@@ -129,7 +129,7 @@ def scale_at(problem: Problem, step: int) -> int:
     return min(max(0, -(-step // problem.recipe.steps) - 1), len(problem.coarse_levels))
 
 
-def measured_from(problem: Problem, level: int) -> int:
+def reference_step(problem: Problem, level: int) -> int:
     """Return the step whose loss is what divergence at a scale is measured by.
 
     The start of a larger scale is no step, so its first step stands for it.
@@ -152,13 +152,13 @@ def _descend(
     usual = default_chunk_size(scale.start)
     chunk_size = chunk_size or usual
     # One program for all chunks that are no longer than usual.
-    most = max(chunk_size, usual)
+    max_steps = max(chunk_size, usual)
     arguments, axes = common_arguments(scale)
     layout = scale.layout
     clock = _Clock()
     begun = partial(
-        started, arguments,
-        shape=scale.start.shape[-3:], axes=axes, layout=layout, most=most,
+        start_run, arguments,
+        shape=scale.start.shape[-3:], axes=axes, layout=layout, max_steps=max_steps,
     )  # fmt: skip
 
     # A call returns when its program is traced, compiled and queued; waiting is running.
@@ -177,7 +177,7 @@ def _descend(
         clock.lap()
     else:
         assert not isinstance(layout, SpatialSharding), "refused by prepare"
-        larger = enlarged(
+        larger = next_scale_start(
             latest.image, problem.scales[level - 1].start, scale.start,
             detailed=scale.detailed, shape=scale.start.shape,
         )  # fmt: skip
@@ -189,13 +189,13 @@ def _descend(
         )
     done = latest.step
     known = latest.history
-    losses = known.loss[..., known.step >= measured_from(problem, level)]
+    losses = known.loss[..., known.step >= reference_step(problem, level)]
     gone = np.zeros(scale.start.shape[:-3], bool)
     initial = None
     while True:
         if losses.shape[-1]:
             initial = losses[..., 0] if initial is None else initial
-            gone = gone | diverged(initial, losses, bound=bound_of(scale.recipe.optimizer))
+            gone = gone | diverged(initial, losses, bound=divergence_bound(scale.recipe.optimizer))
         if done >= end or (level == len(problem.coarse_levels) and gone.all()):
             return
         # On multiples of `every`, also from a state that is not on one.
@@ -203,7 +203,7 @@ def _descend(
             chunk_size - done % chunk_size, end - done, chunk_size if done else first or chunk_size
         )
         carry, *numbers = run_chunk(
-            *arguments, carry, num_steps, axes=axes, layout=layout, most=most
+            *arguments, carry, num_steps, axes=axes, layout=layout, max_steps=max_steps
         )
         done += num_steps
         before, latest = latest, _iterate(scale, carry, done, (num_steps, *numbers), clock)
@@ -245,14 +245,14 @@ def _iterate(
     compile_seconds = clock.lap()
     if compile_seconds > 0.1:
         heap.trim()
-    image: Any = as_saved(carry.best.position, scale.chroma, bounds=scale.recipe.bounds)
+    image: Any = clipped_image(carry.best.position, scale.chroma, bounds=scale.recipe.bounds)
     image = (
-        scale.layout.fetch(image) if isinstance(scale.layout, SpatialSharding) else readable(image)
+        scale.layout.fetch(image) if isinstance(scale.layout, SpatialSharding) else gather(image)
     )
     best = carry.best
     numbers: Any = () if isinstance(past, History) else past[1:]
     loss, best_terms, evaluations, spent, numbers = jax.device_get(
-        readable((best.loss, best.terms, carry.state.evaluations, carry.spent, numbers))
+        gather((best.loss, best.terms, carry.state.evaluations, carry.spent, numbers))
     )
     if not isinstance(past, History):
         count, (losses, terms) = past[0], numbers

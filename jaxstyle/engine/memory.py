@@ -13,8 +13,8 @@ from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.defaults import DEFAULT_HISTORY_SIZE, MIN_HISTORY_SIZE
 from jaxstyle.config.layers import smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.chunk import lowered
-from jaxstyle.engine.problem import Problem, rows_over
+from jaxstyle.engine.chunk import lower
+from jaxstyle.engine.problem import Problem, shard_rows
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.geometry import receptive_margin
@@ -71,7 +71,7 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
     for name, value in (("height", height), ("width", width), ("batch", batch)):
         if value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
-    open = _is_open(recipe)
+    is_chosen = _chooses_history_size(recipe)
     recipe = recipe.resolved(network)
     needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
     free = free_bytes()
@@ -81,7 +81,7 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
     if free is not None:
         pixels = min(height * width, _COMPILED)
         line = _Line.through(pixels, height / width, recipe, network, batch)
-        if open:
+        if is_chosen:
             pairs = _pairs(needed, free, height * width * batch)
             saved = recipe.history_size - pairs, recipe.history_size - MIN_HISTORY_SIZE
             needed -= saved[0] * _PAIR * height * width * batch
@@ -92,7 +92,7 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
     return Plan(width, height, batch, needed, free, largest or None, pairs)
 
 
-def _is_open(recipe: Recipe) -> bool:
+def _chooses_history_size(recipe: Recipe) -> bool:
     return recipe.history_size is None and recipe.optimizer in LBFGS_OPTIMIZERS
 
 
@@ -131,7 +131,7 @@ def fit(
     """
     free = free_bytes()
     if devices > 1:
-        return _fit_share(height, width, recipe, network, batch, devices, free)
+        return _fit_on_devices(height, width, recipe, network, batch, devices, free)
     bound = upper_bound(
         height, width, recipe=recipe.resolved(network), network=network, batch=batch
     )
@@ -144,12 +144,12 @@ def fit(
 
 
 def _with_pairs(recipe: Recipe, pairs: int | None) -> Recipe:
-    if not _is_open(recipe) or pairs == DEFAULT_HISTORY_SIZE:
+    if not _chooses_history_size(recipe) or pairs == DEFAULT_HISTORY_SIZE:
         return recipe
     return dataclasses.replace(recipe, history_size=pairs)
 
 
-def _fit_share(
+def _fit_on_devices(
     height: int,
     width: int,
     recipe: Recipe,
@@ -167,14 +167,14 @@ def _fit_share(
         batch = -(-batch // devices)
     else:
         # A device needs what an image of its rows needs, up to the neighbors' few.
-        height = rows_over(jax.devices()[:devices], height, recipe).padded // devices
+        height = shard_rows(jax.devices()[:devices], height, recipe).padded // devices
     bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
     if bound < USABLE * free:
         return asked
     needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
     assert recipe.history_size is not None, "resolved above"
     pairs = recipe.history_size
-    if _is_open(asked):
+    if _chooses_history_size(asked):
         pairs = _pairs(needed, free, height * width * batch)
         needed -= (recipe.history_size - pairs) * _PAIR * height * width * batch
     if needed > USABLE * free:
@@ -216,7 +216,7 @@ def needed_bytes(
         line = _Line.through(_COMPILED, height / width, recipe, network, batch)
         return int(line.constant + line.slope * height * width)
     # Without what is only of this run's images: their number here is one style.
-    recipe = dataclasses.replace(recipe.for_program(), content_mask=None, mask=())
+    recipe = dataclasses.replace(recipe.device_part(), content_mask=None, mask=())
     image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
     targets = jax.eval_shape(
@@ -232,7 +232,7 @@ def needed_bytes(
 
 def program_bytes(problem: Problem, *, chunk_size: int = 1) -> int:
     """Compile a problem's program and add up its arguments, results and temporaries."""
-    found: Any = lowered(problem, chunk_size=chunk_size).compile().memory_analysis()
+    found: Any = lower(problem, chunk_size=chunk_size).compile().memory_analysis()
     return int(
         found.argument_size_in_bytes
         + found.output_size_in_bytes

@@ -30,7 +30,14 @@ from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.objective import Targets
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import Preprocessing
-from jaxstyle.nn.sharding import BatchSharding, Devices, Layout, SpatialSharding, put, shared_by
+from jaxstyle.nn.sharding import (
+    BatchSharding,
+    Devices,
+    Layout,
+    SpatialSharding,
+    put_on_devices,
+    sharing_devices,
+)
 
 
 class Problem(NamedTuple):
@@ -56,7 +63,7 @@ class Problem(NamedTuple):
     detailed: tuple[bool, ...] = ()
     """For each initial image, whether larger scales add its fine detail (`scale_detail`)."""
     layout: Layout | None = None
-    """How batch elements, or the image's rows, are shared out over several devices (`spread`)."""
+    """How batch elements, or the image's rows, are sharded over several devices."""
 
     @property
     def scales(self) -> tuple["Problem", ...]:
@@ -110,7 +117,7 @@ def prepare(
             f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
         )
     recipe = recipe.resolved(network)
-    devices = shared_by(devices, 1 if elements is None else len(elements))
+    devices = sharing_devices(devices, 1 if elements is None else len(elements))
     if len(devices) == 1 and devices[0] != jax.local_devices()[0]:
         # What is computed with the weights is computed where they are.
         network = jax.device_put(network, devices[0])
@@ -136,7 +143,7 @@ def prepare(
         for number, level in enumerate(reversed(range(recipe.scales)))
     ]  # fmt: skip
     problem = problems[-1]._replace(coarse_levels=tuple(problems[:-1]))
-    return problem if elements is None else spread(problem, devices)
+    return problem if elements is None else shard_batch(problem, devices)
 
 
 def _at_scale(
@@ -158,8 +165,8 @@ def _at_scale(
     shrunk = style_images(styles, recipe, level=level)
     rows = None
     if elements is None and len(devices) > 1:
-        rows = rows_over(devices, content.shape[0], recipe)
-        network = put(network, rows.on_all)
+        rows = shard_rows(devices, content.shape[0], recipe)
+        network = put_on_devices(network, rows.replicated)
     if targets is None:
         targets = compute_targets(
             network, jnp.asarray(content), shrunk, recipe, masks=masks, rows=rows,
@@ -172,7 +179,7 @@ def _at_scale(
             start,
             content=content,
             style=matched(shrunk[0], jnp.asarray(content)) if start == "style" else shrunk[0],
-            convention=recipe.seen_by(network).convention,
+            convention=recipe.configure_network(network).convention,
             noise_std=recipe.noise_std,
             seed=seed,
         )
@@ -217,7 +224,7 @@ def _detailed(recipe: Recipe, starts: Sequence[ArrayLike | str | None]) -> tuple
     return tuple(keep and not (isinstance(name, str) and name == "noise") for name in names)
 
 
-def spread(problem: Problem, devices: Sequence[jax.Device]) -> Problem:
+def shard_batch(problem: Problem, devices: Sequence[jax.Device]) -> Problem:
     """Return a batched problem with its batch elements distributed over devices.
 
     Raises:
@@ -226,27 +233,27 @@ def spread(problem: Problem, devices: Sequence[jax.Device]) -> Problem:
     if len(devices) == 1:
         return problem
     layout = BatchSharding.over(devices, len(problem.start))
-    targets, chroma = put(
+    targets, chroma = put_on_devices(
         (problem.targets, problem.chroma),
-        layout.by_element if problem.own_targets else layout.on_all,
+        layout.by_element if problem.own_targets else layout.replicated,
     )
     return problem._replace(
-        network=put(problem.network, layout.on_all),
+        network=put_on_devices(problem.network, layout.replicated),
         targets=targets,
         start=layout.place(problem.start),
         chroma=chroma,
-        coarse_levels=tuple(spread(scale, devices) for scale in problem.coarse_levels),
+        coarse_levels=tuple(shard_batch(scale, devices) for scale in problem.coarse_levels),
         layout=layout,
     )
 
 
-def rows_over(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> SpatialSharding:
+def shard_rows(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> SpatialSharding:
     """Return how the rows of an image are distributed over devices.
 
     Raises:
       JaxstyleError: the recipe's objective needs the whole of a map in one place.
     """
-    if not recipe.in_parts:
+    if not recipe.is_separable:
         raise JaxstyleError(
             f"devices: the rows of one image are not shared out with style_loss "
             f"{recipe.style_loss!r} and pooling {recipe.pooling!r}, which need whole maps in one "
@@ -272,7 +279,7 @@ def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
 
     def form(problem: Problem) -> tuple[Any, ...]:
         shapes = jax.tree.map(jnp.shape, problem.targets)
-        structure = jax.tree.structure(problem.recipe.for_program())
+        structure = jax.tree.structure(problem.recipe.device_part())
         return id(problem.network), problem.start.shape, problem.recipe.steps, structure, shapes
 
     if first.start.ndim != 3 or any(form(problem) != form(first) for problem in problems):

@@ -11,13 +11,13 @@ from PIL import Image
 from jaxstyle import images
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import common_arguments, values
-from jaxstyle.engine.divergence import bound_of, diverged, ended_above
-from jaxstyle.engine.loop import History, Iterate, measured_from, scale_at
+from jaxstyle.engine.divergence import diverged, divergence_bound, ended_above
+from jaxstyle.engine.loop import History, Iterate, reference_step, scale_at
 from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.losses.objective import Terms
-from jaxstyle.nn.sharding import readable
+from jaxstyle.nn.sharding import gather
 
 
 class Result(NamedTuple):
@@ -77,7 +77,7 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     arguments, axes = common_arguments(scale)
     image = scale.layout.place(last.image) if scale.layout else last.image
     losses, terms = jax.device_get(
-        readable(values(*arguments, image, axes=axes, layout=scale.layout))
+        gather(values(*arguments, image, axes=axes, layout=scale.layout))
     )
     images = np.asarray(last.image)
 
@@ -87,8 +87,8 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     results = []
     for k in range(len(start) if batched else 1):
         parts = [History(i.history.step, *(element(h, k) for h in i.history[1:])) for i in seen]
-        first = measured_from(problem, level)
-        past, gone = until_divergence(parts, first, bound=bound_of(recipe.optimizer))
+        first = reference_step(problem, level)
+        past, gone = truncate_at_divergence(parts, first, bound=divergence_bound(recipe.optimizer))
         if past.step[-1] == recipe.total_steps:
             gone = gone or ended_above(past.loss[past.step >= first])
         results.append(
@@ -112,7 +112,9 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     return results
 
 
-def until_divergence(parts: Sequence[History], first: int, *, bound: float) -> tuple[History, bool]:
+def truncate_at_divergence(
+    parts: Sequence[History], first: int, *, bound: float
+) -> tuple[History, bool]:
     """Join a batch element's history up to the chunk of its last scale in which it diverges.
 
     However long the others of its batch go on.
@@ -134,7 +136,7 @@ def until_divergence(parts: Sequence[History], first: int, *, bound: float) -> t
     return History(*map(np.concatenate, zip(*kept, strict=True))), gone
 
 
-def seen(run: Iterator[Iterate]) -> list[Iterate]:
+def collect_iterates(run: Iterator[Iterate]) -> list[Iterate]:
     """Run to the end and return the iterates, all but the last without their images."""
     seen: list[Iterate] = []
     for iterate in run:

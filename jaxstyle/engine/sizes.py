@@ -20,7 +20,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
 
-LEAST_PYRAMID_SIDE = 48
+MIN_PYRAMID_SIDE = 48
 """Pixels that the shorter side has at least at the coarsest resolution of an image pyramid."""
 ImageLike = ArrayLike | Image.Image | os.PathLike[str] | str
 """What is taken as an image: `[h, w, 3]` of uint8 or of floats in [0, 1], Pillow's, or a file."""
@@ -168,7 +168,7 @@ def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: 
         return 1
     longest = min(max(height, width) for height, width, *_ in shapes)
     shortest = min(min(height, width) for height, width, *_ in shapes)
-    halvings = min(math.log2(longest / PYRAMID_SIDE), math.log2(shortest / LEAST_PYRAMID_SIDE))
+    halvings = min(math.log2(longest / PYRAMID_SIDE), math.log2(shortest / MIN_PYRAMID_SIDE))
     return 1 + max(0, math.floor(halvings))
 
 

@@ -14,16 +14,16 @@ from jaxstyle.config.validation import WHOLE
 from jaxstyle.engine.sizes import pyramid_levels
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
-from jaxstyle.losses.masks import Masks, at_layers, fitted, halved_mask, normalized
+from jaxstyle.losses.masks import Masks, downsample_mask, halve_mask, normalize_weights, resize_mask
 from jaxstyle.losses.objective import (
     Maps,
     StyleTargets,
     Targets,
+    compared_image,
     gram_factor,
-    halved,
+    halve,
+    layer_statistics,
     mirrored,
-    seen,
-    statistic_of,
 )
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.network import Network
@@ -62,7 +62,7 @@ def compute_targets(
         a layer, an image too small for a layer.
     """
     recipe = recipe.resolved(network)
-    network = recipe.seen_by(network)
+    network = recipe.configure_network(network)
     if not styles:
         raise JaxstyleError("styles: no style image was given; give at least one")
     blend = recipe.style_blend or (1.0,) * len(styles)
@@ -76,10 +76,11 @@ def compute_targets(
     style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
     content_weights = None
     if masks.content is not None:
-        mask = fitted(masks.content, *content.shape[:2], argument="content_mask")
+        mask = resize_mask(masks.content, *content.shape[:2], argument="content_mask")
         mask = mirrored(mask, recipe.margin)
         content_weights = _on_devices(
-            at_layers(mask, content_layers, pooling=recipe.pooling, argument="content_mask"), rows
+            downsample_mask(mask, content_layers, pooling=recipe.pooling, argument="content_mask"),
+            rows,
         )
     if pyramid is None:
         pyramid = pyramid_levels(recipe, [content.shape, *(style.shape for style in styles)])
@@ -101,7 +102,7 @@ def compute_targets(
         for level in range(pyramid)
     ]
     region_weights = _region_weights(masks, content.shape, blend) if masks.regions else None
-    shown = seen(content, recipe)
+    shown = compared_image(content, recipe)
     maps = _content_features(
         network, rows.place(shown) if rows else shown, content_layers,
         pooling=recipe.pooling, tile=recipe.tile, height=rows and rows.height,
@@ -134,12 +135,12 @@ def _style_level(
       recipe: resolved.
       blend: a weight for each style.
       masks: checked.
-      level: how often the images are halved.
+      level: how often the images are halve.
       rows: as in `compute_targets`.
     """
     found = []
     for number, style in enumerate(styles):
-        of_style = rows.of(style.shape[0]) if rows else None
+        of_style = rows.with_height(style.shape[0]) if rows else None
         region = _on_devices(_style_region(masks, number, style.shape, recipe, level), of_style)
         found.append(
             _style_statistics(
@@ -178,7 +179,7 @@ def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
             f"mask: {len(masks.regions)} pairs of masks for {styles} style images; give one pair "
             f"a style, {WHOLE!r} for the whole image"
         )
-    if masks.regions and not STYLE_LOSSES[recipe.style_loss].of_means:
+    if masks.regions and not STYLE_LOSSES[recipe.style_loss].is_mean_over_positions:
         raise JaxstyleError(
             f"mask: regions do not work with style_loss {recipe.style_loss!r}, which is no mean "
             "over positions; choose another style loss"
@@ -193,9 +194,9 @@ def _regions(
     found = []
     for number, mask in enumerate(_region_masks(masks, shape), start=1):
         argument = f"mask: region {number}"
-        mask = mirrored(halved_mask(mask, level), recipe.margin)
-        levels = at_layers(mask, layers, pooling=recipe.pooling, argument=argument)
-        found.append(normalized(levels))
+        mask = mirrored(halve_mask(mask, level), recipe.margin)
+        levels = downsample_mask(mask, layers, pooling=recipe.pooling, argument=argument)
+        found.append(normalize_weights(levels))
     return {layer: np.concatenate([of[layer] for of in found], -1) for layer in layers}
 
 
@@ -210,7 +211,7 @@ def _region_masks(masks: Masks, shape: tuple[int, ...]) -> list[np.ndarray]:
     return [
         np.ones((height, width), np.float32)
         if region is None
-        else fitted(region, height, width, argument=f"mask: region {number}")
+        else resize_mask(region, height, width, argument=f"mask: region {number}")
         for number, (region, _) in enumerate(masks.regions, start=1)
     ]
 
@@ -224,9 +225,11 @@ def _style_region(
         return {}
     argument = f"mask: style region {number + 1}"
     layers = [layer for layer, _ in recipe.style_layers or ()]
-    mask = halved_mask(fitted(region, *shape[:2], argument=argument), level)
+    mask = halve_mask(resize_mask(region, *shape[:2], argument=argument), level)
     mask = mirrored(mask, recipe.margin)
-    return normalized(at_layers(mask, layers, pooling=recipe.pooling, argument=argument))
+    return normalize_weights(
+        downsample_mask(mask, layers, pooling=recipe.pooling, argument=argument)
+    )
 
 
 @partial(jax.jit, static_argnames=("layers", "pooling", "tile", "height", "margin"))
@@ -273,9 +276,9 @@ def _style_statistics(
 ) -> dict[str, Any]:
     x = preprocess(network.convention, image)
     for _ in range(level):
-        x = halved(x)
+        x = halve(x)
     x = mirrored(x, margin)
-    statistic = partial(statistic_of, STYLE_LOSSES[style_loss], frozenset(layers))
+    statistic = partial(layer_statistics, STYLE_LOSSES[style_loss], frozenset(layers))
     maps = {layer: Maps(None, None, weights) for layer, weights in region.items()}
     found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)
     shape = (height or x.shape[0], *x.shape[1:])

@@ -26,7 +26,7 @@ class StyleLoss(NamedTuple):
 
     statistics: Callable[..., Any]
     distance: Callable[[Any, Any], jax.Array]
-    of_means: bool = True
+    is_mean_over_positions: bool = True
     """Whether the statistics are means over positions."""
     blend: Callable[[Sequence[Any], Sequence[float]], Any] = weighted_mean
     """`(statistics of several styles, their shares, which sum to 1) -> statistics`."""

@@ -16,7 +16,7 @@ from jaxstyle.config.layers import split_layer
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images.color_transfer import luminance
 
-LEAST = 0.5
+MIN_POSITIONS = 0.5
 """Positions that a mask must leave at a layer, in all."""
 
 
@@ -33,7 +33,7 @@ class Masks(NamedTuple):
     of the style image that it is taken from; None is the whole. Empty: every style everywhere."""
 
 
-def fitted(mask: ArrayLike, height: int, width: int, *, argument: str) -> np.ndarray:
+def resize_mask(mask: ArrayLike, height: int, width: int, *, argument: str) -> np.ndarray:
     """Bring a mask to its image's size, `[height, width]` float32.
 
     Raises:
@@ -61,8 +61,8 @@ def fitted(mask: ArrayLike, height: int, width: int, *, argument: str) -> np.nda
     return images.resize(values[..., None], height, width)[..., 0]
 
 
-def halved_mask(mask: np.ndarray, level: int) -> np.ndarray:
-    """Return a mask `[h, w]` halved `level` times, as `objective.halved` does with images."""
+def halve_mask(mask: np.ndarray, level: int) -> np.ndarray:
+    """Return a mask `[h, w]` halved `level` times, as `objective.halve` does with images."""
     for _ in range(level):
         mask = np.pad(mask, [(0, side % 2) for side in mask.shape], mode="edge")
         rows, columns = (side // 2 for side in mask.shape)
@@ -70,7 +70,7 @@ def halved_mask(mask: np.ndarray, level: int) -> np.ndarray:
     return mask
 
 
-def at_layers(
+def downsample_mask(
     mask: np.ndarray, layers: Sequence[str], *, pooling: str, argument: str
 ) -> dict[str, np.ndarray]:
     """Average a mask `[h, w]` down to layers: `{layer: [h', w', 1]}`.
@@ -91,7 +91,7 @@ def at_layers(
             cells = above[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2, 1)
             level[deeper] = cells.mean((1, 3))
         found[layer] = level[block]
-        if (left := float(found[layer].sum())) < LEAST:
+        if (left := float(found[layer].sum())) < MIN_POSITIONS:
             height, width = found[layer].shape[:2]
             raise JaxstyleError(
                 f"{argument}: the mask shrinks to nothing at {layer}, where it covers {left:.2g} "
@@ -101,6 +101,6 @@ def at_layers(
     return found
 
 
-def normalized(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def normalize_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Scale weights of positions to a mean of 1."""
     return {layer: values / values.mean() for layer, values in weights.items()}

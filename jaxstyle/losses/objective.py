@@ -89,7 +89,7 @@ class Terms(NamedTuple):
 Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
 
 
-def seen(image: jax.Array, recipe: Recipe) -> jax.Array:
+def compared_image(image: jax.Array, recipe: Recipe) -> jax.Array:
     """Return an image as the network takes it: gray where only luminance is stylized."""
     return color_transfer.gray(image) if recipe.preserve_color == "luminance" else image
 
@@ -107,7 +107,7 @@ def gram_factor(
     return channels * height * width / (shape[0] * shape[1])
 
 
-def halved(x: jax.Array) -> jax.Array:
+def halve(x: jax.Array) -> jax.Array:
     """Return the image pyramid's next resolution: the mean of each 2x2 cell of `[h, w, c]`.
 
     An odd last row or column counts twice, so that sizes are rounded up.
@@ -155,7 +155,7 @@ class _Means(NamedTuple):
     """One a region; one if there are none."""
 
 
-def statistic_of(
+def layer_statistics(
     style_loss: StyleLoss,
     style_layers: frozenset[str],
     layer: str,
@@ -197,13 +197,13 @@ def make_objective(
         `[rows.padded, w, 3]`, of which the rows beyond the image count for nothing.
     """
     recipe = recipe.resolved(network)
-    network = recipe.seen_by(network)
+    network = recipe.configure_network(network)
     style_loss = STYLE_LOSSES[recipe.style_loss]
     alpha, beta, tv_weight = recipe.content_weight, recipe.style_weight, recipe.tv_weight
     style_weights = recipe.style_layers
     assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
     assert style_weights is not None, "resolved above"
-    statistic = partial(statistic_of, style_loss, frozenset(targets.style))
+    statistic = partial(layer_statistics, style_loss, frozenset(targets.style))
     variation = VARIATIONS[recipe.variation]
 
     def layer_means(
@@ -259,7 +259,7 @@ def make_objective(
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
         height = image.shape[0] if rows is None else rows.height
-        image = seen(image, recipe)
+        image = compared_image(image, recipe)
         x = preprocess(network.convention, image)
         padded = mirrored(x, recipe.margin)
         shape = (height if rows else padded.shape[0], *padded.shape[1:])
@@ -271,7 +271,7 @@ def make_objective(
         styles = [style_term(found, targets.style, shape)]
         coarse = x
         for level in targets.coarse:
-            coarse = halved(coarse)
+            coarse = halve(coarse)
             padded = mirrored(coarse, recipe.margin)
             found = layer_means(padded, tuple(level.style), {}, None, level.regions)
             styles.append(style_term(found, level.style, padded.shape))

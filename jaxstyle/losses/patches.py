@@ -10,7 +10,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.base import EXACT
 
 
-def all_patches(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
+def concatenate_patches(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
     """Put the patches of several images together, to choose from them all."""
     if any(share != shares[0] for share in shares):
         raise JaxstyleError(

@@ -4,7 +4,7 @@ from jaxstyle.losses.base import StyleLoss
 from jaxstyle.losses.covariance import covariance_distance
 from jaxstyle.losses.gram import gram_matrix, style_loss
 from jaxstyle.losses.moments import channel_moments, moments, moments_distance
-from jaxstyle.losses.patches import all_patches, patches, patches_distance
+from jaxstyle.losses.patches import concatenate_patches, patches, patches_distance
 from jaxstyle.losses.sliced_wasserstein import (
     barycenter,
     sliced_wasserstein_distance,
@@ -18,8 +18,13 @@ STYLE_LOSSES: dict[str, StyleLoss] = {
     "moments": StyleLoss(channel_moments, moments_distance),
     "wasserstein": StyleLoss(moments, wasserstein_distance),
     "sliced-wasserstein": StyleLoss(
-        sorted_projections, sliced_wasserstein_distance, of_means=False, blend=barycenter
+        sorted_projections,
+        sliced_wasserstein_distance,
+        is_mean_over_positions=False,
+        blend=barycenter,
     ),
-    "patches": StyleLoss(patches, patches_distance, of_means=False, blend=all_patches),
+    "patches": StyleLoss(
+        patches, patches_distance, is_mean_over_positions=False, blend=concatenate_patches
+    ),
 }
 """By the name that a recipe gives."""

@@ -10,14 +10,14 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network
 
 
-def check_side(network: Network, height: int, width: int, layers: Sequence[str]) -> None:
+def check_image_size(network: Network, height: int, width: int, layers: Sequence[str]) -> None:
     """Raise a `JaxstyleError` unless an image is large enough for every layer."""
     # Reflection needs a second pixel to reflect.
     least = smallest_side(layers) * (2 if network.convention.padding == "reflect" else 1)
     if min(height, width) < least:
         raise JaxstyleError(
             f"an image of {width}x{height} pixels is too small for layer "
-            f"{max(layers, key=convolution_of)!r}, which needs {least} pixels a side; use a "
+            f"{max(layers, key=convolution_name)!r}, which needs {least} pixels a side; use a "
             "larger image "
             "or shallower layers"
         )
@@ -44,7 +44,7 @@ def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int,
     return height, width
 
 
-def convolution_of(layer: str) -> str:
+def convolution_name(layer: str) -> str:
     return split_layer(layer)[0]
 
 

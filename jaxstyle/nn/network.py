@@ -33,7 +33,7 @@ class Network:
     digest: str = flax.struct.field(pytree_node=False, default="")
     """SHA-256 over the arrays, as `jaxstyle.weights.digest` computes it."""
     transformed: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
-    """Kernels by convolution as `winograd` wants them; none but in a run (`accelerated`)."""
+    """Winograd-transformed kernels by convolution; empty but in a run (`add_winograd_kernels`)."""
     precision: str = flax.struct.field(pytree_node=False, default="tf32")
     """Of the convolutions, one of `PRECISIONS`."""
 

@@ -32,7 +32,7 @@ Devices = int | str | Sequence[jax.Device] | None
 """How many of `jax.devices()`, `"all"` of them, or which; None for one."""
 
 
-def chosen(devices: Devices) -> list[jax.Device]:
+def select_devices(devices: Devices) -> list[jax.Device]:
     """Return the devices that an argument means, of all processes.
 
     Raises:
@@ -58,14 +58,14 @@ def chosen(devices: Devices) -> list[jax.Device]:
     return list(present[:devices])
 
 
-def shared_by(devices: Devices, elements: int) -> list[jax.Device]:
+def sharing_devices(devices: Devices, elements: int) -> list[jax.Device]:
     """Return the devices that share a batch, or the rows of one image: of all, as many as can.
 
     Raises:
       JaxstyleError: the number is not to be had; `BatchSharding.over` says whether batch elements
         divide by it.
     """
-    found = chosen(devices)
+    found = select_devices(devices)
     return found[: _divisor(elements, len(found))] if devices == "all" and elements > 1 else found
 
 
@@ -74,20 +74,20 @@ def _divisor(elements: int, devices: int) -> int:
     return max(n for n in range(1, devices + 1) if elements % n == 0)
 
 
-def line(devices: Sequence[jax.Device], axis: str) -> Mesh:
+def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
     """Put devices in a row."""
     # The partitioner's choice (Auto) is what rows are shared out by; see the module's words.
     return Mesh(np.array(devices), (axis,), axis_types=(AxisType.Auto,))
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
+def put_on_devices(tree: Any, sharding: NamedSharding) -> Any:
     """Put arrays on devices; where other processes have some of these, each gives its own parts."""
     if not sharding.is_fully_addressable:
         tree = jax.tree.map(np.asarray, tree)
     return jax.device_put(tree, sharding)
 
 
-def readable(tree: Any) -> Any:
+def gather(tree: Any) -> Any:
     """Return arrays that this process can read: as they are, unless other processes hold parts."""
     return jax.tree.map(
         lambda leaf: (
@@ -118,7 +118,7 @@ class BatchSharding:
                 f"devices: {elements} images do not share out over {len(devices)} devices; give "
                 f"{most} devices, or {-(-elements // len(devices)) * len(devices)} images"
             )
-        return cls(line(devices, "lanes"))
+        return cls(device_mesh(devices, "lanes"))
 
     @property
     def by_element(self) -> NamedSharding:
@@ -126,26 +126,26 @@ class BatchSharding:
         return NamedSharding(self.mesh, PartitionSpec("lanes"))
 
     @property
-    def on_all(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """Of arrays that every device has whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def place(self, images: ArrayLike) -> jax.Array:
         """Put a batch `[lanes, h, w, 3]` on the devices."""
-        return put(images, self.by_element)
+        return put_on_devices(images, self.by_element)
 
     def place_state(self, state: Any, width: int) -> Any:
         """Put an optimizer's state of the whole batch on the devices."""
-        return put(state, self.by_element)
+        return put_on_devices(state, self.by_element)
 
-    def form(self, form: Any, width: int) -> Any:
+    def with_shardings(self, shapes: Any, width: int) -> Any:
         """Return a state's shapes with their shardings."""
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.by_element),
-            form,
+            shapes,
         )
 
-    def mapped(self, function: Callable[..., Any], axes: Sequence[int | None]) -> Any:
+    def map_elements(self, function: Callable[..., Any], axes: Sequence[int | None]) -> Any:
         """Run a batched function on each device's batch elements.
 
         Args:
@@ -176,7 +176,7 @@ class SpatialSharding:
     @classmethod
     def over(cls, devices: Sequence[jax.Device], height: int, cell: int) -> "SpatialSharding":
         """Share out an image's rows in whole cells."""
-        return cls(line(devices, "rows"), height, cell)
+        return cls(device_mesh(devices, "rows"), height, cell)
 
     @property
     def padded(self) -> int:
@@ -185,7 +185,7 @@ class SpatialSharding:
         return -(-self.height // each) * each
 
     @property
-    def on_all(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """Of arrays that every device has whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
@@ -194,7 +194,7 @@ class SpatialSharding:
         """Of arrays with rows first."""
         return NamedSharding(self.mesh, PartitionSpec("rows"))
 
-    def of(self, height: int) -> "SpatialSharding":
+    def with_height(self, height: int) -> "SpatialSharding":
         """Return the sharding of another image over the same devices."""
         return dataclasses.replace(self, height=height)
 
@@ -216,9 +216,9 @@ class SpatialSharding:
 
     def fetch(self, image: jax.Array) -> np.ndarray:
         """Bring an image back to the host, without its padding."""
-        return np.asarray(jax.device_get(readable(image)))[: self.height]
+        return np.asarray(jax.device_get(gather(image)))[: self.height]
 
-    def keep(self, state: Any, width: int) -> Any:
+    def constrain(self, state: Any, width: int) -> Any:
         """Return an optimizer's state constrained to the sharding of its position.
 
         Args:
@@ -231,7 +231,7 @@ class SpatialSharding:
             state,
         )
 
-    def cut(self, state: Any, width: int) -> Any:
+    def unpad(self, state: Any, width: int) -> Any:
         """Take the added rows off a state, so that it is that of any number of devices."""
 
         def shorter(leaf: Any) -> Any:
@@ -242,13 +242,13 @@ class SpatialSharding:
 
         return jax.tree.map(shorter, state)
 
-    def form(self, form: Any, width: int) -> Any:
+    def with_shardings(self, shapes: Any, width: int) -> Any:
         """Return a state's shapes with their shardings."""
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=self._sharding(leaf.shape, width)
             ),
-            form,
+            shapes,
         )
 
     def place_state(self, state: Any, width: int) -> Any:

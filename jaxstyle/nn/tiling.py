@@ -17,9 +17,9 @@ import numpy as np
 from jax import lax
 
 from jaxstyle.config.layers import smallest_side, split_layer
-from jaxstyle.nn.geometry import Window, check_side, receptive_margin
+from jaxstyle.nn.geometry import Window, check_image_size, receptive_margin
 from jaxstyle.nn.network import Network
-from jaxstyle.nn.vgg import activations, by_block
+from jaxstyle.nn.vgg import activations, map_layers
 
 # Of the type of the tiles' numbers, as dynamic slices want it.
 _ZERO = np.int32(0)
@@ -53,7 +53,7 @@ def means(
         0, or an image no larger, computes the whole image at once.
       height: where `x` has rows added below, shared out over devices (`sharding.SpatialSharding`),
         the rows that count; tiles then are strips from top to bottom.
-      remat: as in `vgg.by_block`; tiles are computed again in any case.
+      remat: as in `vgg.map_layers`; tiles are computed again in any case.
 
     Returns:
       `{layer: what statistic gives}`.
@@ -66,7 +66,7 @@ def means(
         def of_layer(layer: str, act: jax.Array, maps: Mapping[str, Any]) -> Any:
             return statistic(layer, act, maps.get(layer))
 
-        return by_block(network, x, layers, of_layer, maps, pooling=pooling, remat=remat)
+        return map_layers(network, x, layers, of_layer, maps, pooling=pooling, remat=remat)
     grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
     x = grid.padded(x)
 
@@ -82,7 +82,7 @@ def means(
             return jax.tree.map(lambda mean: place.share * mean, statistic(layer, mine, theirs))
 
         part, window = grid.window(x, at)
-        return by_block(
+        return map_layers(
             network, part, layers, share, (maps, at),
             pooling=pooling, window=window, remat=remat and whole,
         )  # fmt: skip
@@ -101,7 +101,7 @@ def means(
     return lax.scan(add, start, tiles)[0]
 
 
-def part(
+def window_size(
     network: Network, layers: tuple[str, ...], height: int, width: int, *, tile: int
 ) -> tuple[int, int]:
     """Return the rows and columns that `means` computes at once: a tile with its margin.
@@ -231,7 +231,7 @@ class _Grid:
         side: int,
         counted: int | None,
     ) -> "_Grid":
-        check_side(network, counted or height, width, layers)
+        check_image_size(network, counted or height, width, layers)
         cell = smallest_side(layers)
         margin = receptive_margin(network.topology, layers)
         rows = _Axis.uncut(counted, height) if counted else _Axis.cut(height, side, cell, margin)

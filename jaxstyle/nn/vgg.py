@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxstyle.config.layers import check_layers, convolutions
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.convolution import convolve, use_winograd
-from jaxstyle.nn.geometry import Window, check_side, convolution_of
+from jaxstyle.nn.geometry import Window, check_image_size, convolution_name
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.pooling import POOLINGS
 from jaxstyle.nn.preprocessing import preprocess
@@ -109,7 +109,9 @@ class Convolution(nn.Module):
         return y.astype(jnp.bfloat16 if self.precision == "bfloat16" else x.dtype)
 
 
-def accelerated(network: Network, layers: Sequence[str], height: int, width: int) -> Network:
+def add_winograd_kernels(
+    network: Network, layers: Sequence[str], height: int, width: int
+) -> Network:
     """Transform the kernels of the convolutions that are then faster on images of a size.
 
     For runs of many evaluations: what is transformed takes four times the memory of the kernels.
@@ -122,7 +124,7 @@ def accelerated(network: Network, layers: Sequence[str], height: int, width: int
       height: pixels of the image, or of the parts that are computed at once.
       width: likewise.
     """
-    deepest = max(map(convolution_of, layers), default="")
+    deepest = max(map(convolution_name, layers), default="")
     kernels = {}
     for name in network.layers if network.precision != "bfloat16" else ():
         kernel, cell = network.params[name]["kernel"], 2 ** (int(name[4]) - 1)
@@ -186,10 +188,10 @@ def activations(
       window: says that `x` is only a part of the input; activations near its edges that are
         not the image's are then wrong (`receptive_margin`).
     """
-    return by_block(network, x, layers, lambda layer, act, _: act, pooling=pooling, window=window)
+    return map_layers(network, x, layers, lambda layer, act, _: act, pooling=pooling, window=window)
 
 
-def by_block(
+def map_layers(
     network: Network,
     x: jax.Array,
     layers: tuple[str, ...],
@@ -212,13 +214,13 @@ def by_block(
       window: likewise.
       remat: a gradient keeps only what goes from block to block, and computes each again.
     """
-    check_side(network, x.shape[0], x.shape[1], layers)
+    check_image_size(network, x.shape[0], x.shape[1], layers)
     widths = _FrozenWidths((name, int(p["bias"].shape[0])) for name, p in network.params.items())
     variables: dict[str, Any] = {
         "params": network.params,
         "transformed": {name: {"kernel": kept} for name, kept in network.transformed.items()},
     }
-    deepest = max(map(convolution_of, layers))
+    deepest = max(map(convolution_name, layers))
     needed = (name for name in convolutions(network.topology) if name <= deepest)
     given = variables, window, others
 

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from jaxstyle.engine.chunk import carry_form
+from jaxstyle.engine.chunk import carry_shapes
 from jaxstyle.engine.loop import History, RunState, scale_at
 from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
@@ -65,7 +65,7 @@ def save_checkpoint(
     if isinstance(problem.layout, SpatialSharding):
         # What is kept is the same on any number of devices.
         carry = jax.tree.map(
-            partial(np.array, order="C"), problem.layout.cut(carry, problem.size[1])
+            partial(np.array, order="C"), problem.layout.unpad(carry, problem.size[1])
         )
     arrays = _named(carry, state.history)
     described = {
@@ -118,17 +118,17 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
 
 
 def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> RunState:
-    """Read the arrays, once their names, types and shapes are known to be those of `job`.
+    """Read the arrays, once their names, types and shapes are known to be those of `problem`.
 
     Raises:
       JaxstyleError: they are not, or the file is damaged.
     """
     path, form = (
         checkpoint.path,
-        carry_form(problem.scales[scale_at(problem, checkpoint.record.steps)]),
+        carry_shapes(problem.scales[scale_at(problem, checkpoint.record.steps)]),
     )
     if isinstance(problem.layout, SpatialSharding):
-        form = jax.eval_shape(partial(problem.layout.cut, width=problem.size[1]), form)
+        form = jax.eval_shape(partial(problem.layout.unpad, width=problem.size[1]), form)
     steps = checkpoint.record.steps + 1
     batch = problem.start.shape[:1] if problem.start.ndim == 4 else ()
     # Shapes and types in the place of arrays.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import default_chunk_size
-from jaxstyle.engine.problem import Problem, prepare, spread, stack
+from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
 from jaxstyle.engine.sizes import output_size, pyramid_levels, style_size
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.losses.objective import Targets
@@ -74,10 +74,10 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
         if fitted not in shapes:
             height, width = cell.inputs.content.pixels.shape[:2]
             shapes[fitted] = (*output_size(height, width, recipe), 3)
-        structure = jax.tree.structure(recipe.for_program())
+        structure = jax.tree.structure(recipe.device_part())
         # The statistics of losses that are no means have a size that depends on the style's.
-        of_means = STYLE_LOSSES[recipe.style_loss].of_means
-        styles = None if of_means else _style_shapes(cell)
+        is_mean_over_positions = STYLE_LOSSES[recipe.style_loss].is_mean_over_positions
+        styles = None if is_mean_over_positions else _style_shapes(cell)
         form = (shapes[fitted], id(cell.network), structure, recipe.steps, styles)
         members.setdefault(form, []).append(cell)
     return [Group(tuple(elements), form[0]) for form, elements in members.items()]
@@ -174,7 +174,7 @@ def problem_of_places(
     stand_in = next(cell for cell in places if cell)
     problems = {cell.key: problem_of(cell, shared) for cell in places if cell}
     elements = [problems[(cell or stand_in).key] for cell in places]
-    return spread(stack(elements, own_targets=own_targets), devices)
+    return shard_batch(stack(elements, own_targets=own_targets), devices)
 
 
 def problem_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:

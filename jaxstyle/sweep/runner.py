@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxstyle.engine.loop import Iterate
-from jaxstyle.nn.sharding import Devices, chosen
+from jaxstyle.nn.sharding import Devices, select_devices
 from jaxstyle.sweep.batches import Batch, Group, batches, elements_of
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.sweep.executors import Executor, Finished, Step, Waiting, local
@@ -72,7 +72,7 @@ def run(
     reports = dict(finished)
     cells = {cell.key: cell for group in groups for cell in group.cells}
     clock = _Clock(groups, reports)
-    sharing = chosen(devices)
+    sharing = select_devices(devices)
     execute = executor or local(sharing)
 
     def planned() -> Iterator[Batch]:

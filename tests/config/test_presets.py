@@ -208,7 +208,7 @@ def test_a_preset_changes_of_the_input_only_what_its_program_changes(make_networ
         ("neural-style", {"scale": 256.0}),
         ("crowson", {"padding": "edge-first"}),
     ):
-        seen = presets[name].seen_by(make_network(padding="reflect")).convention
+        seen = presets[name].configure_network(make_network(padding="reflect")).convention
         assert seen == dataclasses.replace(own, **changes), name
 
 

@@ -209,6 +209,7 @@ NUMBERS = {
 STRUCTURE = {
     "scales": 2,
     "pyramid": 2,
+    "margin": 16,
     "scale_ratio": 1.5,
     "scale_detail": False,
     "average": 0.9,

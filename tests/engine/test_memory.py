@@ -11,7 +11,7 @@ import pytest
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images
 from jaxstyle.engine import memory
-from jaxstyle.engine.chunk import lowered
+from jaxstyle.engine.chunk import lower
 from jaxstyle.provenance.record import read_record
 
 SMALL = Recipe(size=0, content_layers="relu2_1", style_layers="relu1_1,relu2_1", history_size=3)
@@ -40,8 +40,8 @@ def test_the_programs_own_arrays_are_counted(small, found, make_image):
 def test_shapes_lower_to_the_program_that_runs(small, make_image):
     problem = jaxstyle.prepare(make_image(), make_image(), recipe=SMALL, network=small)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype), problem.start)
-    text = lowered(problem._replace(start=shapes), chunk_size=2).as_text()
-    assert text == lowered(problem, chunk_size=2).as_text()
+    text = lower(problem._replace(start=shapes), chunk_size=2).as_text()
+    assert text == lower(problem, chunk_size=2).as_text()
 
 
 def test_largest_is_where_needed_meets_free(small, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_history_left_open_is_as_long_as_memory_allows(small, monkeypatch, dev
     free = int((needed - 7.5 * pair) / memory.USABLE * devices)
     monkeypatch.setattr(memory, "free_bytes", lambda: free)
     if devices > 1:
-        monkeypatch.setattr(memory, "rows_over", lambda *_: Over(200))
+        monkeypatch.setattr(memory, "shard_rows", lambda *_: Over(200))
     fitted = memory.fit(200, 200, devices=devices, **settings)
     assert fitted == dataclasses.replace(OPEN, history_size=12)
     assert 0.99 * needed < memory.needed_bytes(

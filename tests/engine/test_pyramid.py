@@ -19,8 +19,8 @@ from jaxstyle import (
     stylize,
 )
 from jaxstyle.engine.sizes import pyramid_levels, resolve_scales
-from jaxstyle.losses.masks import Masks, halved_mask
-from jaxstyle.losses.objective import halved, mirrored
+from jaxstyle.losses.masks import Masks, halve_mask
+from jaxstyle.losses.objective import halve, mirrored
 
 LAYERS = ("relu1_1", "relu2_1")
 RECIPE = Recipe(
@@ -50,9 +50,9 @@ def mean_of_cells(image):
 
 
 def test_halving_averages_cells(images):
-    np.testing.assert_allclose(halved(jnp.asarray(images[0])), mean_of_cells(images[0]), atol=1e-6)
+    np.testing.assert_allclose(halve(jnp.asarray(images[0])), mean_of_cells(images[0]), atol=1e-6)
     mask = np.asarray(images[0])[..., 0]
-    np.testing.assert_allclose(halved_mask(mask, 2), mean_of_cells(mean_of_cells(mask)), atol=1e-6)
+    np.testing.assert_allclose(halve_mask(mask, 2), mean_of_cells(mean_of_cells(mask)), atol=1e-6)
 
 
 def test_style_term_is_the_mean_over_resolutions(network, images):

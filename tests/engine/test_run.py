@@ -202,7 +202,7 @@ class TestOptimizers:
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     def test_the_start_is_typed_as_steps_leave_it(self, pair, network, optimizer):
         recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
-        form = chunk.carry_form(prepare(*pair, recipe=recipe, network=network))
+        form = chunk.carry_shapes(prepare(*pair, recipe=recipe, network=network))
         # A weak type would compile the second chunk anew.
         assert not any(leaf.weak_type for leaf in jax.tree.leaves(form))
 

@@ -10,9 +10,9 @@ import pytest
 
 from jaxstyle import JaxstyleError, Recipe, evaluate, finish, images, iterates, lbfgs, prepare
 from jaxstyle.engine import loop
-from jaxstyle.engine.chunk import carry_form, enlarged
+from jaxstyle.engine.chunk import carry_shapes, next_scale_start
 from jaxstyle.engine.loop import History, run_state, scale_at
-from jaxstyle.engine.results import until_divergence
+from jaxstyle.engine.results import truncate_at_divergence
 from jaxstyle.engine.sizes import output_size
 from jaxstyle.images import MIN_SIDE
 from jaxstyle.optim.registry import carried, make_optimizer
@@ -69,7 +69,7 @@ def resumed(problem, stop, chunk_size):
     """The iterates of a run that goes on from the state after `stop` of them."""
     run = iterates(problem, chunk_size=chunk_size)
     state = run_state([next(run) for _ in range(stop)])
-    form = carry_form(problem.scales[scale_at(problem, state.step)])
+    form = carry_shapes(problem.scales[scale_at(problem, state.step)])
     for like, leaf in zip(*map(jax.tree.leaves, (form, state.carry)), strict=True):
         assert (like.shape, like.dtype) == (leaf.shape, leaf.dtype)
     return list(iterates(problem, chunk_size=chunk_size, state=state))
@@ -165,7 +165,7 @@ class TestScales:
         values = np.array(losses)
         whole = History(np.arange(len(losses)), values, values, values, values)
         parts = [History(*(v[a:b] for v in whole)) for a, b in ((0, 4), (4, 7), (7, 9))]
-        past, found = until_divergence(parts, 4, bound=1e4)
+        past, found = truncate_at_divergence(parts, 4, bound=1e4)
         assert found == gone and len(past.step) == steps
 
 
@@ -247,16 +247,16 @@ def test_what_a_larger_scales_start_compiles_is_counted(problem, monkeypatch):
 
 
 class TestDetail:
-    """What a larger scale adds to the enlarged result of the smaller one."""
+    """What a larger scale adds to the next_scale_start result of the smaller one."""
 
     def test_unchanged_initial_image_comes_back(self, image_pair):
         small, large = (images.resize(image_pair[0], *size) for size in (SMALL, LARGE))
-        found = enlarged(small, small, large, detailed=(True,), shape=large.shape)
+        found = next_scale_start(small, small, large, detailed=(True,), shape=large.shape)
         np.testing.assert_allclose(found, large, atol=1e-5)
 
     def test_without_it_the_image_is_resized(self, image_pair):
         small, large = (images.resize(image_pair[0], *size) for size in (SMALL, LARGE))
-        found = enlarged(small, small, large, detailed=(False,), shape=large.shape)
+        found = next_scale_start(small, small, large, detailed=(False,), shape=large.shape)
         np.testing.assert_allclose(
             found, jax.image.resize(small, large.shape, "lanczos3"), atol=1e-6
         )
@@ -264,9 +264,11 @@ class TestDetail:
     def test_each_image_of_a_batch_as_alone(self, image_pair):
         small = np.stack([images.resize(p, *SMALL) for p in (image_pair[0], image_pair[0][::-1])])
         large = np.stack([images.resize(p, *LARGE) for p in (image_pair[0], image_pair[0][::-1])])
-        found = enlarged(small, small, large, detailed=(True, False), shape=large.shape)
+        found = next_scale_start(small, small, large, detailed=(True, False), shape=large.shape)
         for k, flag in enumerate((True, False)):
-            alone = enlarged(small[k], small[k], large[k], detailed=(flag,), shape=large.shape[1:])
+            alone = next_scale_start(
+                small[k], small[k], large[k], detailed=(flag,), shape=large.shape[1:]
+            )
             np.testing.assert_allclose(found[k], alone, atol=1e-5)
 
     def test_not_for_noise(self, image_pair, network):

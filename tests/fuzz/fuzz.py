@@ -269,8 +269,8 @@ def main() -> None:
 
 
 # The form of a state is traced anew for every file that comes so far: once is enough here.
-FORM = chunk.carry_form(PROBLEM)
-chunk.carry_form = lambda problem: FORM
+FORM = chunk.carry_shapes(PROBLEM)
+chunk.carry_shapes = lambda problem: FORM
 ARRAYS = checkpoint._named(*run_state(list(iterates(PROBLEM)))[1:3])
 
 if __name__ == "__main__":

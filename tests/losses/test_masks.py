@@ -10,7 +10,7 @@ import pytest
 import jaxstyle
 from jaxstyle import JaxstyleError, Masks, Recipe, compute_targets, make_objective
 from jaxstyle.losses.gram import gram_matrix
-from jaxstyle.losses.masks import at_layers, fitted
+from jaxstyle.losses.masks import downsample_mask, resize_mask
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 
 RECIPE = Recipe(
@@ -104,7 +104,9 @@ def test_white_masks_change_nothing(network, images):
     np.testing.assert_allclose(other, grad, rtol=1e-3, atol=1e-5 * abs(grad).max())
 
 
-@pytest.mark.parametrize("name", [name for name, loss in STYLE_LOSSES.items() if loss.of_means])
+@pytest.mark.parametrize(
+    "name", [name for name, loss in STYLE_LOSSES.items() if loss.is_mean_over_positions]
+)
 def test_a_regions_statistics_are_those_of_its_positions(name):
     act = RNG.random((8, 6, 3), np.float32)
     weights = np.zeros((8, 6, 1), np.float32)
@@ -162,7 +164,7 @@ def test_a_black_part_of_the_content_has_no_pull(network, images):
 @pytest.mark.parametrize("pooling", ["max", "max-ceil"])
 def test_a_mask_goes_down_as_the_maps_do(network, pooling):
     mask = RNG.random((13, 18), np.float32)
-    found = at_layers(mask, ["relu3_1", "conv1_2"], pooling=pooling, argument="m")
+    found = downsample_mask(mask, ["relu3_1", "conv1_2"], pooling=pooling, argument="m")
     assert found["conv1_2"].shape == (13, 18, 1)
     if pooling == "max":
         np.testing.assert_allclose(found["relu3_1"][..., 0], down(mask, 3), rtol=1e-6)
@@ -176,8 +178,8 @@ def test_a_mask_goes_down_as_the_maps_do(network, pooling):
 def test_masks_are_resized_and_may_be_color():
     mask = np.zeros((10, 20), np.float32)
     mask[:, 10:] = 1
-    np.testing.assert_allclose(fitted(mask, 10, 20, argument="m"), mask)
-    half = fitted(np.repeat(mask[..., None], 3, -1), 30, 61, argument="m")
+    np.testing.assert_allclose(resize_mask(mask, 10, 20, argument="m"), mask)
+    half = resize_mask(np.repeat(mask[..., None], 3, -1), 30, 61, argument="m")
     assert half.shape == (30, 61) and half[:, :25].max() < 0.1 and half[:, 40:].min() > 0.9
 
 
@@ -194,7 +196,7 @@ def test_masks_are_resized_and_may_be_color():
 )
 def test_what_is_no_mask(mask, word):
     with pytest.raises(JaxstyleError, match=f"^content_mask: .*{word}"):
-        fitted(mask, 26, 52, argument="content_mask")
+        resize_mask(mask, 26, 52, argument="content_mask")
 
 
 def test_files_named_in_the_recipe_must_be_given(network, images):

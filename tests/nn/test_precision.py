@@ -62,7 +62,7 @@ def test_the_precision_reaches_every_convolution(problems):
     def text(precision):
         problem = problems[precision]
         arguments = (
-            problem.recipe.seen_by(problem.network),
+            problem.recipe.configure_network(problem.network),
             problem.targets,
             problem.recipe,
             problem.start,

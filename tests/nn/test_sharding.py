@@ -17,7 +17,7 @@ from PIL import Image
 
 from jaxstyle import JaxstyleError
 from jaxstyle.losses.total_variation import VARIATIONS
-from jaxstyle.nn.sharding import BatchSharding, SpatialSharding, chosen, shared_by
+from jaxstyle.nn.sharding import BatchSharding, SpatialSharding, select_devices, sharing_devices
 
 HERE = Path(__file__).parents[1]
 
@@ -167,7 +167,7 @@ def test_numbers_that_do_not_fit_are_refused(folder, facts):
 @pytest.mark.parametrize("devices", (0, -1, "some", []))
 def test_no_devices(devices):
     with pytest.raises(JaxstyleError, match="devices: "):
-        chosen(devices)
+        select_devices(devices)
 
 
 def test_a_number_that_is_none(run, files):
@@ -188,13 +188,13 @@ def test_a_state_is_cut_and_placed_again(height):
     assert placed["picture"].shape == (rows.padded, 5, 3)
     assert placed["flat"].shape == (2, rows.padded * 15)
     assert placed["flat"].sum() == height * 30
-    jax.tree.map(np.testing.assert_array_equal, rows.cut(placed, 5), state)
+    jax.tree.map(np.testing.assert_array_equal, rows.unpad(placed, 5), state)
 
 
 def test_all_devices_are_as_many_as_divide_the_elements(monkeypatch):
     eight = list(range(8))
     monkeypatch.setattr(jax, "devices", lambda: eight)
-    assert [len(shared_by("all", elements)) for elements in (1, 8, 16, 10, 7, 3)] == [
+    assert [len(sharing_devices("all", elements)) for elements in (1, 8, 16, 10, 7, 3)] == [
         8,
         8,
         8,
@@ -202,7 +202,7 @@ def test_all_devices_are_as_many_as_divide_the_elements(monkeypatch):
         7,
         3,
     ]
-    assert shared_by(2, 3) == [0, 1]
+    assert sharing_devices(2, 3) == [0, 1]
 
 
 @pytest.mark.parametrize("name", VARIATIONS)

@@ -12,7 +12,7 @@ import jaxstyle
 from jaxstyle.engine.chunk import common_arguments
 from jaxstyle.nn import convolution, winograd
 from jaxstyle.nn.convolution import convolve, use_winograd
-from jaxstyle.nn.vgg import accelerated
+from jaxstyle.nn.vgg import add_winograd_kernels
 
 
 def reference(x, kernel):
@@ -82,9 +82,9 @@ def test_a_run_uses_it_and_keeps_to_the_objective(make_network, make_image, monk
     images = make_image(38, 34), make_image(32, 32, seed=1)
     problem = jaxstyle.prepare(*images, recipe=recipe, network=network)
     assert not problem.network.transformed
-    fast = accelerated(network, ["relu2_2"], 38, 34)
+    fast = add_winograd_kernels(network, ["relu2_2"], 38, 34)
     assert set(fast.transformed) == {"conv1_2", "conv2_1", "conv2_2"}
-    assert set(accelerated(network, ["relu2_1"], 24, 24).transformed) == {"conv1_2"}
+    assert set(add_winograd_kernels(network, ["relu2_1"], 24, 24).transformed) == {"conv1_2"}
 
     def first(iterates):
         point = next(iterates).carry.state.point

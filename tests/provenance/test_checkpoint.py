@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.config.choices import OPTIMIZERS
 from jaxstyle.engine import divergence, loop, results
-from jaxstyle.engine.chunk import carry_form
+from jaxstyle.engine.chunk import carry_shapes
 from jaxstyle.engine.divergence import diverged, ended_above
 from jaxstyle.engine.loop import iterates, run_state
 from jaxstyle.engine.problem import prepare
@@ -241,7 +241,7 @@ class TestHostileCheckpoints:
         path = tmp_path / "a.ck"
         save_checkpoint(path, state, problem=problem, weights="w", inputs=inputs)
         good = load_state(read_checkpoint(path), problem)
-        assert jax.tree.structure(good.carry) == jax.tree.structure(carry_form(problem))
+        assert jax.tree.structure(good.carry) == jax.tree.structure(carry_shapes(problem))
         arrays = load_file(path)
         with safe_open(path, framework="np") as file:
             text = file.metadata()[KEYWORD]
@@ -463,9 +463,9 @@ class TestDivergence:
 
     def test_full_steps_may_pass_any_multiple_of_the_start(self):
         losses = np.array([[1, 6e8, 0.5], [1, np.nan, 1]])
-        bound = divergence.bound_of("lbfgs-fixed")
+        bound = divergence.divergence_bound("lbfgs-fixed")
         assert diverged(losses[:, 0], losses, bound=bound).tolist() == [False, True]
-        assert divergence.bound_of("adam") == divergence.EXPLOSION
+        assert divergence.divergence_bound("adam") == divergence.EXPLOSION
 
     def test_elements_fail_alone_and_the_run_goes_on(self, make_network, make_image):
         wild = np.full((16, 20, 3), 3e18, np.float32)  # its Gram matrices are beyond float32

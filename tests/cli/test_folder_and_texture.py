@@ -1,0 +1,102 @@
+"""`stylize` on a folder, and `texture`."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxstyle
+from jaxstyle.images import load_image
+
+
+@pytest.fixture
+def folder(files, tmp_path):
+    """A folder with two images and a file that is none."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(files["content"], photos / "one.png")
+    shutil.copy(files["style"], photos / "two.jpg")
+    (photos / "notes.txt").write_text("not an image")
+    return photos
+
+
+class TestFolder:
+    def paint(self, run, folder, files, objective, tmp_path, *flags):
+        return run(
+            "stylize", folder, files["style2"], "-o", tmp_path / "out", *objective,
+            "--steps", 2, "--quiet", *flags,
+        )  # fmt: skip
+
+    def test_every_image_as_alone(self, run, folder, files, objective, tmp_path):
+        code, _, err = self.paint(run, folder, files, objective, tmp_path)
+        assert code == 0, err
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["one.png", "two.png"]
+        run(
+            "stylize", folder / "two.jpg", files["style2"], "-o", tmp_path / "two.png",
+            *objective, "--steps", 2, "--quiet",
+        )  # fmt: skip
+        mine, alone = (load_image(tmp_path / name) for name in ("out/two.png", "two.png"))
+        np.testing.assert_array_equal(mine, alone)
+
+    def test_goes_on_where_it_stopped(self, run, folder, files, objective, tmp_path):
+        self.paint(run, folder, files, objective, tmp_path)
+        before = (tmp_path / "out" / "one.png").stat().st_mtime_ns
+        (tmp_path / "out" / "two.png").unlink()
+        code, _, err = self.paint(run, folder, files, objective, tmp_path)
+        assert code == 0 and "one.png is there already" in err
+        assert (tmp_path / "out" / "one.png").stat().st_mtime_ns == before
+        assert (tmp_path / "out" / "two.png").exists()
+
+    def test_a_failed_image_is_named_and_the_others_painted(
+        self, run, folder, files, objective, tmp_path
+    ):
+        (folder / "broken.png").write_text("no image")
+        code, _, err = self.paint(run, folder, files, objective, tmp_path)
+        assert code == 2 and "1 of 3 images failed: broken.png" in err.splitlines()[-1]
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["one.png", "two.png"]
+
+    @pytest.mark.parametrize("flags", [("--report", "r.json"), ("--batch", 2)])
+    def test_options_of_one_image_are_refused(self, flags, run, folder, files, objective, tmp_path):
+        code, _, err = self.paint(run, folder, files, objective, tmp_path, *flags)
+        assert code == 2 and f"{flags[0]}: works with one image" in err
+
+    def test_two_inputs_of_one_output(self, run, folder, files, objective, tmp_path):
+        shutil.copy(folder / "one.png", folder / "one.jpg")
+        code, _, err = self.paint(run, folder, files, objective, tmp_path)
+        assert code == 2 and "would both be written to one.png" in err
+
+    def test_an_empty_folder(self, run, files, objective, tmp_path):
+        (tmp_path / "empty").mkdir()
+        code, _, err = self.paint(run, tmp_path / "empty", files, objective, tmp_path)
+        assert code == 2 and "has no image" in err
+
+
+class TestTexture:
+    FLAGS = ("--style-layers", "relu1_1,relu2_1", "--steps", 3, "--size", 48, "--quiet")
+
+    def test_size_and_report(self, run, files, tmp_path):
+        code, _, err = run(
+            "texture", files["style"], "-o", tmp_path / "t.png", "--weights", files["weights"],
+            "--aspect", "3:2", *self.FLAGS,
+            "--report", tmp_path / "t.json",
+        )  # fmt: skip
+        assert code == 0 and err == "", err
+        with Image.open(tmp_path / "t.png") as image:
+            assert image.size == (48, 32)
+        report = json.loads((tmp_path / "t.json").read_text())
+        assert report["terms"]["content"] == 0 and report["images"]["content"] is None
+        assert report["loss"] < report["initial"]["loss"]
+
+    @pytest.mark.parametrize("aspect", ["3", "0:1", "a:b", "1:-2", "nan:1"])
+    def test_an_aspect_that_is_none(self, aspect, run, files, tmp_path):
+        code, _, err = run("texture", files["style"], "-o", tmp_path / "t.png", "--aspect", aspect)
+        assert code == 2 and f"--aspect: '{aspect}'" in err and err.count("\n") == 1
+
+    def test_the_function_ignores_what_content_would_say(self, make_network, make_image):
+        settings = {"style_layers": "relu1_1", "content_layers": "relu1_1", "steps": 2}
+        network = make_network(blocks=1)
+        result = jaxstyle.texture(make_image(seed=1), size=(20, 24), network=network, **settings)
+        assert result.image.shape == (20, 24, 3) and result.terms.content == 0
+        assert result.loss < result.initial_loss
