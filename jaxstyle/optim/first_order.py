@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, resized
+from jaxstyle.optim.base import (
+    Objective,
+    Optimizer,
+    Point,
+    StepInfo,
+    evaluate,
+    of_pytrees,
+    resized,
+)
 
 
 class FirstOrderState(NamedTuple):
@@ -44,7 +52,7 @@ def first_order(
             point.value, point.aux, evaluations, rate, jnp.ones((), bool)
         )
 
-    return Optimizer(init, step)
+    return of_pytrees(Optimizer(init, step))
 
 
 def carry_moments(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate
+from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
     any_held,
@@ -98,4 +98,4 @@ def fixed_lbfgs(
             pairs=pairs,
         ), StepInfo(point.value, point.aux, evaluations, jnp.asarray(learning_rate, s.dtype), moved)
 
-    return Optimizer(init, step)
+    return of_pytrees(Optimizer(init, step))

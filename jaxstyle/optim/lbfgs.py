@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate
+from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
     any_held,
@@ -63,7 +63,11 @@ class LbfgsState(NamedTuple):
     recent: jax.Array
     """Values of the last points accepted, newest first, `[window]`."""
     scaled_grad: jax.Array
-    """The preconditioner's product with the point's gradient."""
+    """The preconditioner's product with the point's gradient over `unit`."""
+    unit: jax.Array
+    """Power of two that gradients and values are divided by before they are multiplied, so that
+    products neither overflow nor vanish; 1 for gradients of usual size. `slope` and the pairs are
+    in this unit."""
 
 
 def lbfgs(
@@ -135,41 +139,47 @@ def lbfgs(
 
     def init(objective: Objective, position: jax.Array) -> LbfgsState:
         point = evaluate(objective, position)
-        scaled_grad = scaled(point.grad)
+        unit = _unit(point.grad)
+        grad = point.grad / unit
+        scaled_grad = scaled(grad)
         return LbfgsState(
             point=point,
             evaluations=jnp.ones((), jnp.int32),
             direction=-scaled_grad,
-            slope=-dot(point.grad, scaled_grad),
+            slope=-dot(grad, scaled_grad),
             step_size=_gradient_step(scaled_grad, first_move),
             shrinks=jnp.zeros((), jnp.int32),
             pairs=empty_history(history_size, position),
             move=jnp.asarray(first_move, position.dtype),
             recent=jnp.full(window, point.value),
             scaled_grad=scaled_grad,
+            unit=unit,
         )
 
     def step(objective: Objective, state: LbfgsState) -> tuple[LbfgsState, StepInfo]:
         old, t = state.point, state.step_size
         first = state.evaluations == 0
         trial = evaluate(objective, old.position + t * state.direction)
+        unit = jnp.where(first, _unit(trial.grad), state.unit)
+        trial_grad = trial.grad / unit
 
         # 1. Accept or refuse. Near a minimum the decrease drowns in the rounding of the
         # value itself; within that, a trial is as good as the point.
-        rounding = jnp.finfo(trial.value.dtype).eps * jnp.abs(old.value)
-        bound = jnp.max(state.recent) + sufficient_decrease * t * state.slope + rounding
+        rounding = jnp.finfo(trial.value.dtype).eps * jnp.abs(old.value) / unit
+        rise = (trial.value - jnp.max(state.recent)) / unit
         # Of a start anything is taken, a value that is not a number too.
         finite = first | (jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad)))
-        accepted = finite & ~(trial.value > bound)
+        accepted = finite & ~(rise > sufficient_decrease * t * state.slope + rounding)
         point = where(accepted, trial, old)
-        scaled_grad = jnp.where(accepted, scaled(trial.grad), state.scaled_grad)
+        grad = point.grad / unit
+        scaled_grad = jnp.where(accepted, scaled(trial_grad), state.scaled_grad)
         recent = jnp.where(accepted, jnp.roll(state.recent, 1).at[0].set(trial.value), state.recent)
 
         # 2. Store the pair where it is safe to.
-        s, y = trial.position - old.position, trial.grad - old.grad
-        keep = accepted & (dot(s, y) > 1e-8 * jnp.sqrt(dot(s, s) * dot(y, y)))
+        s, y = trial.position - old.position, trial_grad - old.grad / unit
+        keep = accepted & (dot(s, y) > 1e-8 * jnp.sqrt(dot(s, s)) * jnp.sqrt(dot(y, y)))
         pairs, projected = store(
-            state.pairs, s, y, scaled_grad - state.scaled_grad, point.grad, scaled_grad, keep
+            state.pairs, s, y, scaled_grad - state.scaled_grad, grad, scaled_grad, keep
         )
 
         # 3. Forget the pairs if the search is stuck.
@@ -182,19 +192,19 @@ def lbfgs(
         # 4. Direct the next trial: along a new direction from an accepted point, further along
         # the old one where the slope asks for it, nearer along it from a refused one.
         newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
-        slope = dot(newton, point.grad)
+        slope = dot(newton, grad)
         # Without pairs, or with pairs spoiled by rounding, the gradient is what is left.
         steepest = restart | ~any_held(pairs) | ~(slope < 0)
         new_direction = jnp.where(steepest, -scaled_grad, newton)
-        new_slope = jnp.where(steepest, -dot(point.grad, scaled_grad), slope)
+        new_slope = jnp.where(steepest, -dot(grad, scaled_grad), slope)
         move = jnp.where(
             restart | first, first_move, jnp.where(accepted & ~keep, 2 * state.move, state.move)
         )
         new_step_size = jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0)
-        slope_here = dot(state.direction, trial.grad)
+        slope_here = dot(state.direction, trial_grad)
         further = accepted & ~steepest & (slope_here < curvature * state.slope)
         turn = restart | (accepted & ~further)
-        along = jnp.where(further, 2 * t, _shrunk(state, trial.value, finite))
+        along = jnp.where(further, 2 * t, _shrunk(state, trial.value, finite, unit))
         return LbfgsState(
             point=point,
             evaluations=state.evaluations + 1,
@@ -206,9 +216,10 @@ def lbfgs(
             move=move,
             recent=recent,
             scaled_grad=scaled_grad,
+            unit=unit,
         ), StepInfo(point.value, point.aux, state.evaluations + 1, t, accepted)
 
-    return Optimizer(init, step)
+    return of_pytrees(Optimizer(init, step))
 
 
 def carry_history(
@@ -220,8 +231,9 @@ def carry_history(
     """Return a fresh state the pairs of one on an image of another size."""
     # A copy: state buffers that are one cannot be donated.
     scaled = preconditioner or jnp.copy
-    grad, scaled_grad = new.point.grad, new.scaled_grad
-    pairs = resize_pairs(old.pairs, old.point.grad.shape, grad.shape, scaled)
+    grad, scaled_grad = new.point.grad / new.unit, new.scaled_grad
+    pairs = old.pairs._replace(y_history=old.pairs.y_history * (old.unit / new.unit))
+    pairs = resize_pairs(pairs, old.point.grad.shape, grad.shape, scaled)
     projected = project(pairs, grad, scaled_grad)
     newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
     slope = dot(newton, grad)
@@ -241,10 +253,20 @@ def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array
     return move / jnp.where(largest > 0, largest, 1)
 
 
-def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array) -> jax.Array:
+def _unit(grad: jax.Array) -> jax.Array:
+    """Return the power of two that brings the largest entry between 2^-30 and 2^30; 1 within."""
+    largest = jnp.max(jnp.abs(grad))
+    usual = (largest >= 2.0**-30) & (largest <= 2.0**30)
+    mantissa, _ = jnp.frexp(largest)
+    power = largest / (2 * mantissa)
+    unit = power / jnp.clip(power, 2.0**-30, 2.0**30)
+    return jnp.where(usual | ~(largest > 0) | ~jnp.isfinite(largest), 1, unit)
+
+
+def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array, unit: jax.Array) -> jax.Array:
     """Return the step size at the minimum of the parabola through the point and the trial."""
     t = state.step_size
-    curvature = 2 * (value - state.point.value - t * state.slope)
+    curvature = 2 * ((value - state.point.value) / unit - t * state.slope)
     minimum = -state.slope * t * t / jnp.where(curvature > 0, curvature, 1)
     inside = finite & (curvature > 0)
     return jnp.where(inside, jnp.clip(minimum, t / 10, t / 2), t / 10)
