@@ -65,7 +65,7 @@ demo: $(VENV)/demo
 	$(BIN)/python experiments/demo/photo.py chelsea out/content.png
 	$(BIN)/python experiments/demo/paint.py out/style.png --size 512
 	$(BIN)/jaxstyle stylize out/content.png out/style.png -o out/demo.png \
-	  --weights compact --size 320 --report out/demo.json
+	  --size 512 --report out/demo.json
 	@echo "The image is out/demo.png; its numbers are in out/demo.json."
 
 test: $(VENV)/test
