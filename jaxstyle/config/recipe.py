@@ -168,7 +168,7 @@ class Recipe:
         "Pixels by which the image is mirrored beyond its edges for the network, so that edges "
         f"look like the inside; default: {DEFAULT_MARGIN}, or 0 where --scales 1 is given.",
     )
-    steps: int = _setting(180, "Optimizer steps; of each scale.")
+    steps: int = _setting(150, "Optimizer steps; of each scale.")
     scales: int | None = _setting(
         None,
         "Sizes at which the image is optimized one after the other, up to --size; default: as many "
