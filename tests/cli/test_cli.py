@@ -62,7 +62,7 @@ class TestStylize:
         path, report, _ = first
         assert set(report) == {
             "schema", "loss", "terms", "initial", "steps", "evaluations", "history", "seconds",
-            "recipe", "weights", "images", "environment",
+            "recipe", "weights", "images", "environment", "diverged",
         }  # fmt: skip
         assert report["schema"] == 1 and report["steps"] == 3 and report["evaluations"] == 4
         assert set(report["terms"]) == set(report["initial"]["terms"]) == {"content", "style", "tv"}
@@ -167,7 +167,8 @@ class TestStylize:
     def test_progress_goes_to_standard_error(self, stylize, tmp_path):
         err = stylize(tmp_path / "o.png")
         assert err.splitlines()[0].startswith("step 0/3  loss ")
-        assert err.splitlines()[-1].startswith("step 3/3  loss ") and "\r" not in err
+        assert err.splitlines()[-2].startswith("step 3/3  loss ") and "\r" not in err
+        assert err.splitlines()[-1] == f"jaxstyle: wrote {tmp_path / 'o.png'}"
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
     def test_a_full_standard_output_costs_one_line(self):
@@ -221,7 +222,7 @@ class TestStylize:
     def test_a_batch_of_equal_starts_is_pointed_out(self, stylize, tmp_path):
         err = stylize(tmp_path / "o.png", "--batch", 2)
         assert "--init noise" in err.splitlines()[0]
-        assert err.splitlines()[-1].startswith("step 3/3  best of 2: loss ")
+        assert err.splitlines()[-2].startswith("step 3/3  best of 2: loss ")
         # The files differ in their records, which name another seed.
         first, second = (np.asarray(Image.open(tmp_path / f"o-00{k}.png")) for k in range(2))
         assert (first == second).all()
@@ -347,7 +348,7 @@ BAD = {
     "unknown init": ([C, S, "--init", "contents"], ["--init", "contents"]),
     "not an image": (["{bad}/text.png", S], ["CONTENT", "text.png"]),
     "empty file": ([C, "{bad}/empty.png"], ["STYLE", "empty.png"]),
-    "folder": (["{bad}", S], ["CONTENT", "folder"]),
+    "folder": ([C, "{bad}"], ["STYLE", "folder"]),
     "truncated JPEG": ([C, "{bad}/truncated.jpg"], ["STYLE", "truncated.jpg"]),
     "1x1 image": (["{bad}/dot.png", S], ["CONTENT", "1x1"]),
     "1x1 style": ([C, "{bad}/dot.png"], ["STYLE", "1x1"]),
