@@ -79,7 +79,12 @@ def test_a_run_uses_it_and_keeps_to_the_objective(make_network, make_image, monk
     """Loss and gradient are those of the direct convolutions to float precision."""
     network = make_network(blocks=2, widths=(64, 72))
     recipe = jaxstyle.Recipe(
-        size=0, scales=1, content_layers="relu2_1", style_layers="relu1_1,relu2_2"
+        size=0,
+        scales=1,
+        content_layers="relu2_1",
+        style_layers="relu1_1,relu2_2",
+        variation="absolute",
+        tv_weight=1e-3,
     )
     images = make_image(38, 34), make_image(32, 32, seed=1)
     problem = jaxstyle.prepare(*images, recipe=recipe, network=network)
