@@ -13,7 +13,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import numpy as np
-from conftest import _make_image, _make_network
+from helpers import make_image as _make_image
+from helpers import make_network as _make_network
 
 import jaxstyle
 

@@ -17,7 +17,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import numpy as np
-from conftest import _make_image, _make_network
+from helpers import make_image as _make_image
+from helpers import make_network as _make_network
 
 from jaxstyle import Masks, Recipe, finish, iterates, prepare
 from jaxstyle.cli import main
@@ -32,6 +33,7 @@ COLLECTIVE = re.compile(
 )
 FOLDER = Path(sys.argv[1])
 SMALL = Recipe(
+    scales=1,
     steps=4,
     history_size=3,
     tv_weight=1e-3,

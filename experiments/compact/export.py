@@ -113,10 +113,18 @@ def normalize(network: Network, images: list[np.ndarray]) -> tuple[Network, dict
 
 
 def normalize_layers(
-    network: Network, scales: Mapping[str, np.ndarray], images: list[np.ndarray]
+    network: Network, scales: Mapping[str, np.ndarray], images: list[np.ndarray], largest: float
 ) -> Network:
-    """Scale every channel as `scales` say, and every layer to mean activation 1."""
+    """Scale every channel as `scales` say, and every layer to mean activation 1.
+
+    A channel's root mean square is then at most about `largest` on any of the images.
+    """
     means = mean_activations(network, images)
+    squares = activation_moments(network, images, 2)
+    scales = {
+        k: np.minimum(s, largest * (s * means[k]).mean() / np.sqrt(squares[k].max(0)))
+        for k, s in scales.items()
+    }
     return rescale(network, {k: s / (s * means[k]).mean() for k, s in scales.items()})
 
 
@@ -175,6 +183,7 @@ def main() -> None:
     add("-o", "--output", type=Path, required=True, help="the .safetensors to write")
     add("--name", default="medium", help="of the network (%(default)s)")
     add("--images", type=int, default=60, help="photographs to average over (%(default)s)")
+    add("--largest-rms", type=float, default=np.inf, help="of a channel on an image (none)")
     arguments = parser.parse_args()
     held_in, _ = split(load_photos(arguments.photos))
     pool = np.load(arguments.run / "pool.npy", mmap_mode="r")
@@ -183,7 +192,9 @@ def main() -> None:
     images = [center(p, EVALUATION_SIDE) for p in (*photos, *generated)]
     trained = read_student(arguments.run / "student.npz")
     scales = {layer: p.pop("scale") for layer, p in trained.items()}
-    exact = normalize_layers(as_network(trained, arguments.name), scales, images)
+    exact = normalize_layers(
+        as_network(trained, arguments.name), scales, images, arguments.largest_rms
+    )
     wrong = error(trained, exact, images[0])
     if not wrong < 1e-3:
         raise SystemExit(f"the export differs from the student by {wrong:.1e}")

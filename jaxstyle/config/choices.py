@@ -23,10 +23,10 @@ INPUTS: dict[str, dict[str, Any]] = {
     },
     "edge-first": {"padding": "edge-first"},
 }
-"""What known programs change of the convention that a network was trained with."""
+"""Changes to a network's preprocessing, by the value of `Recipe.convention`."""
 
 POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein")
-"""Style losses whose statistics are means over positions: for tiles, regions and devices."""
+"""Style losses whose statistics are means over positions, so that parts of an image suffice."""
 STYLE_LOSSES = (*POSITION_MEAN_LOSSES, "sliced-wasserstein", "patches")
 VARIATIONS = ("absolute", "squared", "mean-squared", "power", "nine-point")
 POOLINGS = ("max", "avg", "max-ceil")

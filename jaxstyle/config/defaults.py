@@ -21,19 +21,20 @@ evaluations is up to 5 % lower than with 20. More pairs gain less; narrow networ
 WIDE_NETWORK = 150
 """Activations a pixel, of all layers together, from which a network counts as wide."""
 MIN_HISTORY_SIZE = 5
-"""What memory alone may bring it down to: with fewer the descent is much slower."""
+"""Least history size that is chosen for want of memory; with fewer pairs L-BFGS is much slower."""
 MAX_HISTORY_SIZE = 1000
-"""Far more than helps; products of all pairs with all are kept."""
+"""Largest history size; the inner products of all pairs are stored, so memory is quadratic."""
 MAX_SCALES = 16
 SCALE_SIDE = 256
-"""Pixels of the longer side of an image at its smallest scale, at least."""
+"""Least longer side, in pixels, of the smallest scale."""
 DEFAULT_MARGIN = 8
-"""Pixels by which an image is mirrored beyond its edges, at least: sides become whole sixteens."""
+"""Least number of mirrored pixels beyond each edge; sides become multiples of 16."""
 PYRAMID_SIDE = 128
-"""Pixels of the longer side of an image at the coarsest resolution of its pyramid, at least."""
+"""Least longer side, in pixels, of the coarsest resolution of the image pyramid."""
 DEFAULT_STRENGTH = 0.5
 STRENGTH_EXPONENT = 4.0
-"""What makes equal steps of the strength look like equal steps (`experiments/quality`)."""
+"""Exponent of `style_factor`, with which equal steps of the strength look equal
+(`experiments/quality`)."""
 
 
 def default_history_size(network: "Network") -> int:
@@ -46,7 +47,7 @@ def default_history_size(network: "Network") -> int:
 
 
 class TermDefaults(NamedTuple):
-    """Weights of the objective's terms that suit a kind of network."""
+    """Default weights of the objective's terms for one kind of network."""
 
     content_weight: float
     style_weight: float
@@ -55,6 +56,7 @@ class TermDefaults(NamedTuple):
 
 
 def first_of_blocks(*weights: float) -> LayerWeights:
+    """Return the layers `relu1_1`, `relu2_1`, … with these weights."""
     return tuple((f"relu{block}_1", weight) for block, weight in enumerate(weights, start=1))
 
 
@@ -64,11 +66,11 @@ TERM_DEFAULTS: dict[bool, TermDefaults] = {
     # Chosen at 512 pixels on several pairs (`experiments/quality`). The layers' weights make up for
     # the division of Gram matrices by the number of channels. The total variation is the mean of
     # squares: a sum would weigh more in larger images, and paint their skies gray.
-    True: TermDefaults(1.0, 1e4, 1e-4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
+    True: TermDefaults(1.0, 5e3, 1e-4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
     # Those of neural-style, whose terms are divided as ours are, without its total variation.
     False: TermDefaults(5.0, 100.0, 0.0, first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)),
 }
-# What the other style losses have instead: the weight for networks normalized so and for others,
+# Defaults of the other style losses: the weight for networks normalized so and for others,
 # and the layers. The first were chosen by eye on the compact network at 128 pixels; their gradients
 # at the content image were 0.15 to 0.7 times as long as the Gram loss's, that of `patches`, which
 # begins near its optimum, less than a hundredth. Those for other networks were not tried.
@@ -83,5 +85,10 @@ STYLE_DEFAULTS: dict[str, tuple[dict[bool, float], LayerWeights]] = {
 
 
 def style_factor(strength: float) -> float:
-    """Return what the default style weight is multiplied with at a strength in [0, 1]."""
+    """Return the factor of the default style weight for a strength in [0, 1].
+
+    Example:
+      >>> style_factor(0.5)
+      1.0
+    """
     return (strength / DEFAULT_STRENGTH) ** STRENGTH_EXPONENT

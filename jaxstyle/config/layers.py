@@ -1,4 +1,4 @@
-"""Names of VGG layers, and layers with weights as users write them: `relu4_2:0.5`."""
+"""Names of VGG layers, and layers with weights in the notation of flags: `relu4_2:0.5`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,12 @@ _LAYER = re.compile(r"(conv|relu)([1-5]_[1-4])")
 
 
 def convolutions(topology: str) -> tuple[str, ...]:
-    """List a topology's convolutions in order: `("conv1_1", "conv1_2", "conv2_1", ...)`."""
+    """Return a topology's convolutions in order.
+
+    Example:
+      >>> convolutions("vgg16")[:3]
+      ('conv1_1', 'conv1_2', 'conv2_1')
+    """
     return tuple(
         f"conv{block}_{i}"
         for block, count in enumerate(TOPOLOGIES[topology], start=1)
@@ -30,12 +35,14 @@ def convolutions(topology: str) -> tuple[str, ...]:
 
 
 def split_layer(layer: str) -> tuple[str, bool]:
-    """Split a layer's name into its convolution and whether the ReLU follows.
-
-    `"relu4_2"` gives `("conv4_2", True)`, `"conv4_2"` gives `("conv4_2", False)`.
+    """Return the convolution of a layer, and whether its ReLU follows.
 
     Raises:
       JaxstyleError: the name is not of the form `convB_I` or `reluB_I`.
+
+    Example:
+      >>> split_layer("relu4_2")
+      ('conv4_2', True)
     """
     match = _LAYER.fullmatch(layer)
     if not match:
@@ -70,18 +77,27 @@ LayerWeights = tuple[tuple[str, float], ...]
 
 
 def format_layers(layers: LayerWeights) -> str:
-    """Write pairs of layer and weight as `parse_layers` reads them."""
+    """Return pairs of layer and weight as text that `parse_layers` reads.
+
+    Example:
+      >>> format_layers((("relu1_1", 0.5), ("relu2_1", 1.0)))
+      'relu1_1:0.5,relu2_1'
+    """
     return ",".join(l if weight == 1 else f"{l}:{weight:g}" for l, weight in layers)
 
 
 def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
-    """Read `"relu1_1:0.5,relu2_1"` (or `"all"`, `"all:2"`) as pairs of layer and weight.
+    """Return the pairs of layer and weight in a text such as `"relu1_1:0.5,relu2_1"` or `"all:2"`.
+
+    Args:
+      text: layers, comma-separated, each with a weight after a colon; 1 if not given.
+      argument: what errors call the text.
 
     Raises:
-      JaxstyleError: a name or weight that cannot be.
+      JaxstyleError: no layer, or a name or weight that is not valid.
     """
     if not text.strip(" ,"):
-        # More often a shell variable that is not set.
+        # Often a shell variable that is not set.
         raise JaxstyleError(
             f"{argument}: the list is empty; name layers, or give the term a weight of 0"
         )
@@ -101,6 +117,11 @@ def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
 def layer_weights(
     layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]], argument: str
 ) -> LayerWeights:
+    """Return layers in any accepted form, text, mapping or sequence, as pairs with weights.
+
+    Raises:
+      JaxstyleError: a name or weight that is not valid, or a layer that is named twice.
+    """
     if isinstance(layers, str):
         return parse_layers(layers, argument=argument)
     if isinstance(layers, Mapping):

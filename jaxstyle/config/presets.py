@@ -1,12 +1,12 @@
-"""Named recipes: our own, and the objectives and settings of the programs people compare with.
+"""Named recipes: the default, and the objectives and settings of published programs.
 
-A preset is only data. It reproduces what a program asks of an image, quirks included, where that
-program starts and how it descends. Notation: F, P and G, A as in `objective`, with G = FᵀF / (c·n)
+A preset is only data. It reproduces the objective of a program, quirks included, its initial image
+and its optimizer. Notation: F, P and G, A as in `objective`, with G = FᵀF / (c·n)
 for n = h·w positions and c channels; ms = mean over (a, b) of (G − A)²; mse = mean of (F − P)²;
 x the network's input, dx and dy its forward differences.
 
-Not part of a preset: how a program resizes its images (comparisons of numbers need images
-of the same size) and what surrounds its optimization, such as pyramids. Weights are chosen by
+Not part of a preset: how a program resizes its images (losses compare only for images of the same
+size) and what surrounds its optimization, such as pyramids. Weights are chosen by
 the user: `EXPECTED_WEIGHTS` names the program's own. Learning rates are per unit of the
 image's [0, 1].
 """
@@ -202,7 +202,7 @@ EXPECTED_WEIGHTS: Mapping[str, str] = {
     "keras": "vgg19",
     "anishathalye": "vgg19",
 }
-"""The weights that a preset's program uses; with others its numbers are not comparable."""
+"""Weights of each preset's program; with others its losses are not comparable."""
 
 
 OTHER_OPTIMIZERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""Make `Recipe` a pytree: imported by what passes one through a transformation of JAX."""
+"""Register `Recipe` as a pytree; modules that transform functions of recipes import this."""
 
 import jax
 

@@ -1,7 +1,7 @@
-"""`Recipe`: every setting of a run, its default, its range and the words that explain it.
+"""`Recipe`: every setting of a run with its default, its range and its help text.
 
-This is the one place where a default is decided: the command line builds its flags from
-these fields, Python callers and grid files use the same names.
+The command line builds its flags from these fields; Python callers and grid files use the same
+names.
 """
 
 import dataclasses
@@ -56,10 +56,12 @@ if TYPE_CHECKING:
 
 
 def _setting(default: Any, help: str, **metadata: Any) -> Any:
+    """Return a dataclass field with a help text, and perhaps `choices` or a `metavar`."""
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
 def _term_weight(name: str, what: str) -> Any:
+    """Return the field of a term's weight, with its defaults in the help text."""
     normalized, other = (getattr(TERM_DEFAULTS[kind], name) for kind in (True, False))
     return _setting(None, f"{what}; default: {normalized:g}, or {other:g} likewise.")
 
@@ -68,9 +70,9 @@ def _term_weight(name: str, what: str) -> Any:
 class Recipe:
     """The settings of one stylization; immutable, hashable, compared by value.
 
-    Also a pytree: numbers that only scale the objective or the steps are its leaves,
-    so changing them never recompiles and grids may `vmap` over them; what shapes the
-    program (layers, pooling, optimizer, history size) is static.
+    A pytree whose leaves are the numbers that scale the objective or the steps: changing them
+    does not recompile, and grids `vmap` over them. Settings that shape the program (layers,
+    pooling, optimizer, history size) are static.
 
     Raises:
       JaxstyleError: a value outside its range; the message names field, value and range.
@@ -316,7 +318,7 @@ class Recipe:
             )
 
     def _number(self, name: str, **bounds: Any) -> None:
-        """Check a number, and keep it as Python's; None stays where it is the default."""
+        """Convert a setting to a float and check its range; None stays where it is the default."""
         value = getattr(self, name)
         if value is not None or getattr(type(self), name) is not None:
             object.__setattr__(self, name, _check_number(name, value, **bounds))
@@ -327,13 +329,13 @@ class Recipe:
         return self.style_loss in POSITION_MEAN_LOSSES and self.pooling != "max-ceil"
 
     def resolved(self, network: "Network") -> "Recipe":
-        """Fill in what depends on the optimizer and the network, and check the layers.
+        """Return the recipe with every default that depends on network and optimizer filled in.
 
-        `all` becomes the ReLUs of every convolution that `network` holds; weights of the terms,
-        a learning rate and a history size of `None` become those of the network and the optimizer.
+        `all` becomes the ReLUs of every convolution of `network`; weights, learning rate and
+        history size of None become the defaults for this network and optimizer.
 
         Raises:
-          JaxstyleError: a layer that the network does not have.
+          JaxstyleError: a layer that the network does not have, or all weights 0.
         """
         if not hasattr(network, "params"):
             raise JaxstyleError(
@@ -374,12 +376,11 @@ class Recipe:
     def updated(self, settings: Mapping[str, Any]) -> "Recipe":
         """Return the recipe with some settings changed.
 
-        A strength takes the place of the weights; where the recipe has weights of its own, as
-        presets have, it scales that of the style. A learning rate belongs to its optimizer: another
-        optimizer has its own default.
+        A strength replaces the weights; where the recipe has weights, as presets have, it scales
+        the style weight. Another optimizer has its own default learning rate.
 
         Raises:
-          JaxstyleError: a value out of range, or a strength beside a weight.
+          JaxstyleError: a value out of range, or both a strength and a weight.
         """
         strength = settings.get("strength")
         if strength is not None and self.style_weight is not None:
@@ -394,6 +395,7 @@ class Recipe:
         return dataclasses.replace(self, **settings)
 
     def _term_defaults(self, normalized: bool) -> dict[str, Any]:
+        """Return weights and style layers for this style loss and a kind of network."""
         defaults = TERM_DEFAULTS[normalized]._asdict()
         if self.style_loss in STYLE_DEFAULTS:
             weights, layers = STYLE_DEFAULTS[self.style_loss]
@@ -404,18 +406,20 @@ class Recipe:
 
     @property
     def total_steps(self) -> int:
-        """Steps of all scales together; of one where the number of scales is still open."""
+        """Steps of all scales together; of one scale while `scales` is None."""
         return self.steps * (self.scales or 1)
 
     def configure_network(self, network: "Network") -> "Network":
-        """Return the network with the input convention and the precision that the recipe asks
-        for."""
+        """Return the network with the preprocessing and the precision of the recipe."""
         changes = INPUTS[self.convention] if self.convention else {}
         convention = dataclasses.replace(network.convention, **changes)
         return dataclasses.replace(network, convention=convention, precision=self.precision)
 
     def device_part(self) -> "Recipe":
-        """Return the recipe without what does not shape a compiled program."""
+        """Return the recipe with the settings reset that only the host uses.
+
+        Recipes that differ only in those then share one compiled program.
+        """
         colors = "luminance" if self.preserve_color == "luminance" else "none"
         return dataclasses.replace(
             self,
@@ -425,13 +429,13 @@ class Recipe:
             style_blend=None,
             style_scale=1.0,
             preserve_color=colors,
-            # That there are masks does shape them, but not what the files are called.
+            # Programs depend on whether there are masks, not on their file names.
             content_mask=self.content_mask and WHOLE,
             mask=((WHOLE, WHOLE),) * len(self.mask),
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON-ready values; layers as `{"relu4_2": 1.0}`."""
+        """Return the settings as values for JSON; layers as `{"relu4_2": 1.0}`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in _LAYERS:
             values[name] = None if values[name] is None else dict(values[name])
@@ -442,10 +446,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "Recipe":
-        """Read back what `as_dict` gave, also from a file that anyone may have written.
+        """Build a recipe from the values of `as_dict`, which may come from an untrusted file.
 
         Raises:
-          JaxstyleError: a setting that does not exist, of the wrong type or out of range.
+          JaxstyleError: a setting that does not exist, has the wrong type or is out of range.
         """
         hints = typing.get_type_hints(cls)
         for name, value in settings.items():
@@ -471,7 +475,7 @@ class Recipe:
                 )
         return cls(**settings)
 
-    # The split into traced numbers and static structure (see the class docstring).
+    # Traced numbers and static settings (see the class docstring).
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         layers = [getattr(self, name) for name in _LAYERS]
@@ -483,7 +487,7 @@ class Recipe:
 
     @classmethod
     def tree_unflatten(cls, structure: tuple[Any, ...], numbers: tuple[Any, ...]) -> "Recipe":
-        # Around `__init__`: what is not a number has no value to check.
+        # Without `__init__`: leaves may be tracers or placeholders, which cannot be checked.
         recipe = object.__new__(cls)
         (names, static), (weights, values) = structure, numbers
         layers = tuple(
@@ -515,4 +519,4 @@ _STRUCTURE = tuple(
     field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS
 )
 _OPTIONAL_INTEGERS = ("history_size", "scales", "pyramid", "margin")
-"""Whole numbers that may be None: chosen for the network or the images of a run."""
+"""Whole numbers that may be None, chosen for the network and the images of a run."""

@@ -11,14 +11,20 @@ import numpy as np
 from jaxstyle.errors import JaxstyleError, shortened
 
 WHOLE = "-"
-"""In the place of a mask's file: the whole image."""
+"""Stands for the whole image in place of the file of a mask."""
 
 
 def is_file_name(name: Any) -> bool:
+    """Return whether a value can be the name of a file."""
     return isinstance(name, str) and name != "" and "\0" not in name
 
 
 def parse_mask_pairs(pairs: Any) -> tuple[tuple[str, str], ...]:
+    """Return a list of pairs of mask files as tuples.
+
+    Raises:
+      JaxstyleError: something else than pairs of file names.
+    """
     found = pairs if isinstance(pairs, list | tuple) else [pairs]
     for pair in found:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_file_name, pair))):
@@ -30,7 +36,15 @@ def parse_mask_pairs(pairs: Any) -> tuple[tuple[str, str], ...]:
 
 
 def parse_blend_weights(weights: str | Sequence[float]) -> tuple[float, ...]:
-    """Read `"3,1"` or a sequence of numbers as weights of which only the ratios count."""
+    """Return blend weights, given as text such as `"3,1"` or as numbers; only ratios matter.
+
+    Raises:
+      JaxstyleError: something that is no number, is negative or not finite, or a sum of 0.
+
+    Example:
+      >>> parse_blend_weights("3,1")
+      (3.0, 1.0)
+    """
     try:
         numbers = tuple(map(float, weights.split(",") if isinstance(weights, str) else weights))
     except (TypeError, ValueError, OverflowError):
@@ -50,8 +64,8 @@ LARGEST_INTEGER = 2**31 - 1
 
 
 def is_traced(value: Any) -> bool:
-    """Return whether a number is under a trace: it has no value, and was checked when it had."""
-    # Nothing is traced where JAX has not been imported.
+    """Return whether a number is traced by JAX, and so has no value that could be checked."""
+    # Looked up, not imported: the configuration loads no JAX.
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(value, jax.core.Tracer)
 
@@ -59,15 +73,22 @@ def is_traced(value: Any) -> bool:
 def check_number(
     name: str, value: Any, *, low: float, high: float = math.inf, exclusive: bool = False
 ) -> Any:
-    """Return a number as a float, whatever it was written as; a traced one as it is.
+    """Return a number as a float; a traced one as it is.
+
+    Args:
+      name: of the setting, for errors.
+      value: what was given.
+      low: lower bound.
+      high: upper bound, inclusive.
+      exclusive: whether `low` itself is out of range.
 
     Raises:
-      JaxstyleError: no number, or outside the range; names `name`.
+      JaxstyleError: not a number, or out of range.
     """
     if is_traced(value):
         return value
     try:
-        # JSON, jit and float32 all want a plain finite number.
+        # JSON, jit and float32 need a plain finite number.
         number = float(value)
     except OverflowError:
         number = math.inf
@@ -85,15 +106,21 @@ def check_number(
 
 
 def check_integer(name: str, value: Any, *, low: int, high: int) -> Any:
-    """Return a whole number, also one of NumPy's, as Python's; a traced one as it is.
+    """Return a whole number as an int; a traced one as it is.
+
+    Args:
+      name: of the setting, for errors.
+      value: what was given; NumPy integers too.
+      low: lower bound, inclusive.
+      high: upper bound, inclusive.
 
     Raises:
-      JaxstyleError: no whole number, or outside the range; names `name`.
+      JaxstyleError: not a whole number, or out of range.
     """
     if is_traced(value):
         return value
     try:
-        # True is an integer to Python.
+        # Python takes True for an integer.
         whole = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         whole = None

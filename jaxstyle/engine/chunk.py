@@ -1,8 +1,8 @@
 """The compiled programs of a run: its start, a chunk of steps, values of images.
 
-Weights, targets and the recipe's numbers are arguments: closed over, they would be folded as
-constants for minutes. Batch elements are mapped here, and devices share them or the rows of an
-image.
+Weights, targets and the numbers of the recipe are arguments of these programs: as constants they
+would take the compiler minutes to fold. This module also maps programs over batch elements and
+shards them over devices.
 """
 
 from functools import partial
@@ -27,18 +27,23 @@ from jaxstyle.optim.registry import carried, is_flat, make_optimizer
 
 
 class Best(NamedTuple):
-    """The best point so far."""
+    """The point of least loss so far."""
 
     position: jax.Array
+    """Variables of the optimizer (`pixel_range`), `[h, w, 3]`."""
     loss: jax.Array
+    """Scalar."""
     terms: Terms
+    """Its terms."""
 
 
 class Mean(NamedTuple):
-    """The mean of the images so far, each step's share falling by a factor with every later."""
+    """The exponential moving average of the images of a run, without its bias correction."""
 
     total: jax.Array
+    """Weighted sum of the images, `[h, w, 3]`."""
     weight: jax.Array
+    """Sum of the weights, scalar; `total / weight` is the average."""
 
     def add(self, image: jax.Array, decay: Any) -> "Mean":
         """Return the mean with one more image."""
@@ -46,23 +51,24 @@ class Mean(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What a chunk takes from the one before."""
+    """State of a run between two chunks."""
 
     state: Any
+    """State of the optimizer."""
     best: Best
-    """What the run gives: the best point, or, where it averages, the mean."""
+    """The result so far: the best point, or the average if `Recipe.average` is set."""
     spent: jax.Array
-    """Evaluations at smaller scales."""
+    """Evaluations of the objective at smaller scales, int32."""
     mean: Mean | None = None
+    """The moving average, if `Recipe.average` is set."""
 
 
 Numbers = tuple[jax.Array, Terms]
-"""Loss and terms after each step."""
+"""Loss and terms after each step, `[max_steps]`."""
 
 
 class Axes(NamedTuple):
-    """What of a batch has a batch axis besides the images: 0, or None where batch elements share
-    it."""
+    """Batch axes of a program's arguments: 0, or None where batch elements share the argument."""
 
     targets: int | None
     recipe: int | None
@@ -74,7 +80,7 @@ Arguments = tuple[Network, Targets, Recipe]
 def common_arguments(problem: Problem) -> tuple[Arguments, Axes | None]:
     """Return the programs' common arguments and, for a batch, their batch axes."""
     network = problem.recipe.configure_network(problem.network)
-    # Devices that share rows exchange single rows; windows would want more of them.
+    # Where rows are sharded, Winograd's windows would need more than the one row exchanged.
     if not isinstance(problem.layout, SpatialSharding):
         layers = tuple({**problem.targets.content, **problem.targets.style})
         parts = window_size(network, layers, *problem.size, tile=problem.recipe.tile)
@@ -83,7 +89,7 @@ def common_arguments(problem: Problem) -> tuple[Arguments, Axes | None]:
         return (network, problem.targets, problem.recipe.device_part()), None
     recipe = problem.recipe.device_part()
     if problem.elements:
-        # On the host: a number a batch element is no work for the device.
+        # On the host, as these are few numbers.
         recipe = jax.tree.map(
             lambda *numbers: np.stack([_number(n) for n in numbers]),
             *(element.device_part() for element in problem.elements),
@@ -93,11 +99,12 @@ def common_arguments(problem: Problem) -> tuple[Arguments, Axes | None]:
 
 
 def _number(value: Any) -> np.ndarray:
+    """Return a number of a recipe as int32 or float32."""
     return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
 
 
 def _elements(function: Any, axes: Axes | None, layout: Layout | None) -> Any:
-    """Map `function(shared, targets, recipe, x)` over batch elements."""
+    """Return `function(shared, targets, recipe, x)` mapped over batch elements and devices."""
     if axes is None:
         return function
     mapped = jax.vmap(function, in_axes=(None, *axes, 0))
@@ -111,7 +118,7 @@ def _elements(function: Any, axes: Axes | None, layout: Layout | None) -> Any:
 def _objective(
     network: Network, targets: Targets, recipe: Recipe, rows: SpatialSharding | None
 ) -> Objective:
-    """Return the objective of what the optimizer moves (`bounds`)."""
+    """Build the objective as a function of the optimizer's variables (`pixel_range`)."""
     of_image = make_objective(network, targets, recipe, rows=rows)
     return lambda position: of_image(BOUNDS[recipe.bounds].image(position))
 
@@ -126,7 +133,7 @@ def values(
     axes: Axes | None,
     layout: Layout | None,
 ) -> tuple[jax.Array, Terms]:
-    """Evaluate the objective of an image, or of a batch of them."""
+    """Compute the objective of an image `[h, w, 3]`, or of a batch of them."""
     rows = layout if isinstance(layout, SpatialSharding) else None
 
     def value(
@@ -138,7 +145,7 @@ def values(
 
 
 def _kept(carry: Carry, layout: Layout | None) -> Carry:
-    """Keep the state where its image is: nothing else says so of what starts as zeros."""
+    """Return the state sharded as its image is; zeros would not be sharded by themselves."""
     return (
         layout.constrain(carry, carry.best.position.shape[1])
         if isinstance(layout, SpatialSharding)
@@ -159,8 +166,8 @@ def init_carry(
 ) -> Carry:
     """Build the state of a run at the initial image of `shape`, or at a batch of them.
 
-    A start of another size is resized. Where the optimizer is flat nothing is evaluated: the first
-    of `advance`'s steps does.
+    A start of another size is resized. If `is_flat(recipe)` nothing is evaluated here but in the
+    first step of `run_chunk`.
     """
     rows = layout if isinstance(layout, SpatialSharding) else None
 
@@ -176,7 +183,7 @@ def init_carry(
             )
         else:
             state = optimizer.init(_objective(network, targets, recipe, rows), position)
-        # Typed as steps will leave it, or the second chunk would be compiled anew (optax's search).
+        # Strong types, as after a step: optax's line search would else be compiled a second time.
         state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
         point, mean = state.point, None
         if recipe.average is not None:
@@ -198,11 +205,11 @@ def next_scale_start(
     detailed: tuple[bool, ...],
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """Return where a larger scale starts: the result of the smaller one, resized.
+    """Compute the initial image of a larger scale: the resized result of the smaller one.
 
-    Where an image is `detailed` the difference between its initial image at this scale and the
-    resized one of the smaller scale is added: the detail that the smaller scale could not hold,
-    which would otherwise have to be found again from the content's deep features.
+    If an image is `detailed`, the high frequencies of its initial image are added: the difference
+    between the initial images of the two scales, which the smaller one could not represent and the
+    optimizer would have to recover from deep features.
 
     Args:
       image: result of the smaller scale, `[h, w, 3]`, or a batch of them.
@@ -229,15 +236,15 @@ def transfer_state(
     axes: Axes | None,
     layout: BatchSharding | None,
 ) -> Carry:
-    """Return a scale that has begun what the optimizer of the one before knows.
+    """Return the state of a larger scale with the optimizer's memory of the smaller one.
 
     Args:
-      recipe: of both.
-      before: where the smaller scale ended.
-      begun: the larger one's start, evaluated.
+      recipe: of both scales.
+      before: state at the end of the smaller scale.
+      begun: state at the start of the larger one.
       spent: evaluations up to the end of the smaller one.
-      axes: of the batch.
-      layout: of its batch elements.
+      axes: batch axes.
+      layout: sharding of the batch.
     """
 
     def given(_: None, __: None, recipe: Recipe, of: tuple[Carry, Carry, jax.Array]) -> Carry:
@@ -260,8 +267,14 @@ def run_chunk(
     layout: Layout | None,
     max_steps: int,
 ) -> tuple[Carry, jax.Array, Terms]:
-    """Run `num_steps` steps, at most `most`: an argument, so that a last, shorter chunk compiles
-    nothing. The numbers of each step are in the first `num_steps` of `most` places."""
+    """Run a chunk of `num_steps` steps, at most `max_steps`.
+
+    The number of steps is traced, so that a last, shorter chunk does not recompile.
+
+    Returns:
+      The state after the chunk, and the loss and terms of each step in the first `num_steps` of
+      `max_steps` entries.
+    """
     rows = layout if isinstance(layout, SpatialSharding) else None
 
     def steps(
@@ -275,7 +288,7 @@ def run_chunk(
             carry, numbers = so_far
             state, info = optimizer.step(objective, carry.state)
             point, best = state.point, carry.best
-            # A value that is not a number is never better, so a diverged run keeps its best.
+            # NaN compares false, so a diverged run keeps its best point.
             better = (point.value < best.loss) | (carry.state.evaluations == 0)
             candidate = Best(point.position, point.value, point.aux)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
@@ -292,7 +305,7 @@ def run_chunk(
             return after, numbers
         position = bounds.position(after.mean.total / after.mean.weight)
         loss, terms = objective(position)
-        # Of a run that diverged the last mean that was an image.
+        # A diverged run keeps its last finite average.
         finite, mean = jnp.isfinite(loss), Best(position, loss, terms)
         best = jax.tree.map(lambda new, old: jnp.where(finite, new, old), mean, carry.best)
         return after._replace(best=best), numbers
@@ -325,11 +338,11 @@ def start_run(
 
 @partial(jax.jit, static_argnames=("bounds",))
 def clipped_image(position: jax.Array, chroma: jax.Array | None, *, bounds: str) -> jax.Array:
-    """Return the image that a position stands for, clipped as a file needs it.
+    """Return the image of the optimizer's variables, clipped to [0, 1].
 
     Args:
-      position: what the optimizer moves.
-      chroma: the image whose colors it takes, if any.
+      position: variables of the optimizer, `[h, w, 3]`, or a batch of them.
+      chroma: the image whose chroma it takes, if any.
       bounds: key of `BOUNDS`.
     """
     image = BOUNDS[bounds].image(position)
@@ -337,23 +350,18 @@ def clipped_image(position: jax.Array, chroma: jax.Array | None, *, bounds: str)
 
 
 def carry_shapes(problem: Problem) -> Any:
-    """Return the pytree of shapes and types that a `RunState.carry` of this problem's last scale
-    has."""
+    """Return the shapes and types of `RunState.carry` at the last scale of a problem."""
     arguments, axes = common_arguments(problem)
     make = partial(init_carry, shape=problem.start.shape[-3:], axes=axes, layout=problem.layout)
     return jax.eval_shape(make, *arguments, problem.start)
 
 
 def lower(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
-    """Lower the program that runs a chunk of a problem's last scale, whose arrays may be mere
-    shapes.
+    """Return the lowered program of a chunk of the last scale of a problem.
 
     Args:
       problem: leaves may be `jax.ShapeDtypeStruct`s.
-      chunk_size: most steps a chunk.
-
-    Returns:
-      What `compile()` turns into a program that tells its memory.
+      chunk_size: largest number of steps of a chunk.
     """
     arguments, axes = common_arguments(problem)
     form = carry_shapes(problem)

@@ -1,4 +1,4 @@
-"""When a run has diverged for good."""
+"""Tests for divergence of a run."""
 
 import numpy as np
 
@@ -16,11 +16,11 @@ def divergence_bound(optimizer: str) -> float:
 
 
 def ended_above(losses: np.ndarray) -> bool:
-    """Return whether a run that has made all its steps diverged all the same.
+    """Return whether a complete run diverged without being stopped.
 
-    It did if it ended exploded, or above a start that it was never below. Where values are kept in
-    [0, 1] (`pixel_range`) nothing explodes: too high a rate drives the image to black and white,
-    where it stays.
+    It did if its last loss exceeds the bound, or exceeds the first loss and no loss was below the
+    first. Where values are kept in [0, 1] (`pixel_range`) no loss explodes: too high a rate drives
+    the image to black and white, where it stays.
 
     Args:
       losses: of one image, from the start to the last step, `[steps + 1]`.

@@ -18,8 +18,8 @@ def _libc() -> Any:
 def trim() -> None:
     """Return free pages to the system; nothing where the C library is not glibc.
 
-    LLVM takes some hundred megabytes to compile a program, in small pieces that the C library keeps
-    when they are freed: beside a run they would count like the run's own.
+    LLVM takes some hundred megabytes to compile a program, in small blocks that the C library
+    keeps when they are freed.
     """
     if _libc() is not None:
         _libc().malloc_trim(0)

@@ -1,8 +1,8 @@
 """The optimization loop: from an initial image to a stylized one, in compiled chunks of steps.
 
 `iterates` is a generator that runs the optimizer on the device and yields an image and its
-numbers between chunks, one scale after another. Bars, snapshots, early stopping and files live in
-the loop of the caller.
+numbers between chunks, one scale after another. Progress bars, snapshots, early stopping and files
+are left to the loop of the caller.
 """
 
 import time
@@ -36,43 +36,47 @@ class History(NamedTuple):
     """The objective after each step, arrays `[steps + 1]` (batch element first in a batch)."""
 
     step: np.ndarray
-    """0 is the initial image."""
+    """Steps made; 0 is the initial image."""
     loss: np.ndarray
     content: np.ndarray
+    """The terms of the loss, weighted (`Terms`)."""
     style: np.ndarray
     tv: np.ndarray
 
 
 class Iterate(NamedTuple):
-    """What `iterates` yields between chunks. In a batch every array has the batch axis first."""
+    """State of a run between chunks. In a batch every array has the batch axis first."""
 
     step: int
+    """Steps made, of all scales."""
     image: jax.Array | np.ndarray
-    """The best image so far, RGB `[h, w, 3]` in [0, 1]: clipped, as it would be saved. The mean
-    so far where the recipe averages. On the host where several devices share one image."""
+    """The best image so far, RGB `[h, w, 3]`, clipped to [0, 1]; the average so far if
+    `Recipe.average` is set. On the host where several devices share one image."""
     loss: np.ndarray
-    """Of the best image so far, before the clipping that `bounds` of "none" need."""
+    """Loss of the best image so far, before clipping."""
     terms: Terms
+    """Terms of that loss."""
     evaluations: np.ndarray
     """Evaluations of the objective and its gradient so far."""
     history: History
-    """Of the steps since the last iterate."""
+    """History of the steps since the last iterate."""
     compile_seconds: float
-    """Spent on tracing and compiling since the last iterate."""
+    """Time of tracing and compiling since the last iterate."""
     run_seconds: float
-    """Spent on running since the last iterate."""
+    """Time of running since the last iterate."""
     carry: Any = None
     """State on the device; valid until the generator goes on (`run_state` copies it)."""
 
 
 class RunState(NamedTuple):
-    """Where a run stands between two chunks, on the host: all that it takes to go on."""
+    """State of a run between two chunks, on the host, from which it can be resumed."""
 
     step: int
+    """Steps made, of all scales."""
     carry: Any
-    """State of the optimizer and best point, in a pytree of the form `carry_shapes` gives."""
+    """State of the optimizer and best point; shapes and types are those of `carry_shapes`."""
     history: History
-    """From step 0 on."""
+    """History from step 0."""
     compile_seconds: float
     run_seconds: float
 
@@ -87,28 +91,28 @@ def iterates(
 ) -> Iterator[Iterate]:
     """Run the optimizer, yielding the initial image and then one iterate a chunk.
 
-    The loop may stop at any time; the last iterate holds the best image. Everything stays
-    on the device but the numbers. The last scale ends early when every batch element has diverged.
+    The caller may stop at any iterate; each holds the best image so far. Only numbers leave the
+    device. The last scale ends early when every batch element has diverged.
 
-    With several scales it goes through all of them, smallest first, and steps are counted on: the
-    images of iterates grow, and losses are each of their own scale's objective.
+    Several scales run one after another, smallest first, and `step` counts through all of them:
+    images grow, and each loss is of the objective of its own scale.
 
     Args:
       problem: from `prepare`.
       chunk_size: steps a chunk; fewer in the last if it does not divide the recipe's steps. Chosen
         from the image's size if not given.
-      first: steps of the first chunk, to see something soon; it compiles nothing of its own.
-      state: where an earlier run of this problem stood (`run_state`): it goes on from there as if
-        it had never stopped; the first iterate is then that of `state`, with all its history.
-      until: step to stop after, as if the caller had; the last step of all scales if not given.
-        The recipe's steps stay what a schedule goes by.
+      first: steps of the first chunk, for an early first image; compiles no further program.
+      state: state of an earlier run of this problem (`run_state`), which is resumed exactly; the
+        first iterate is then that of `state`, with its whole history.
+      until: step to stop after; the last step of all scales if not given. Schedules of the
+        learning rate still refer to the recipe's steps.
 
     Yields:
-      `Iterate` at step 0 (or `state.step`), after `first` steps, at the multiples of `every`, and
-      at the end of each scale.
+      `Iterate` at step 0 (or `state.step`), after `first` steps, at the multiples of `chunk_size`,
+      and at the end of each scale.
 
     Raises:
-      JaxstyleError: `every` or `first` below 1.
+      JaxstyleError: `chunk_size` or `first` below 1.
     """
     for name, value in (("every", chunk_size), ("first", first)):
         if value is not None and value < 1:
@@ -125,14 +129,14 @@ def iterates(
 
 
 def scale_at(problem: Problem, step: int) -> int:
-    """Return the place in `Problem.scales` of the scale that a step belongs to."""
+    """Return the index in `Problem.scales` of the scale of a step."""
     return min(max(0, -(-step // problem.recipe.steps) - 1), len(problem.coarse_levels))
 
 
 def reference_step(problem: Problem, level: int) -> int:
-    """Return the step whose loss is what divergence at a scale is measured by.
+    """Return the step whose loss is the reference for divergence at a scale.
 
-    The start of a larger scale is no step, so its first step stands for it.
+    The initial image of a larger scale has no step of its own, so its first step is taken.
     """
     return level * problem.recipe.steps + min(level, 1)
 
@@ -161,14 +165,14 @@ def _descend(
         shape=scale.start.shape[-3:], axes=axes, layout=layout, max_steps=max_steps,
     )  # fmt: skip
 
-    # A call returns when its program is traced, compiled and queued; waiting is running.
+    # A call returns when its program is compiled and queued; time spent waiting is running time.
     if state is not None:
         carry = _on_device(state, scale)
         latest = _iterate(scale, carry, state.step, state.history, clock)._replace(
             compile_seconds=state.compile_seconds, run_seconds=state.run_seconds
         )
         yield latest
-        # What the caller does meanwhile is no part of the run.
+        # Leaves out the time that the caller takes.
         clock.lap()
     elif latest is None:
         carry, loss, terms = begun(scale.start)
@@ -198,7 +202,7 @@ def _descend(
             gone = gone | diverged(initial, losses, bound=divergence_bound(scale.recipe.optimizer))
         if done >= end or (level == len(problem.coarse_levels) and gone.all()):
             return
-        # On multiples of `every`, also from a state that is not on one.
+        # Chunks end on multiples of `chunk_size`, also when resumed in between.
         num_steps = min(
             chunk_size - done % chunk_size, end - done, chunk_size if done else first or chunk_size
         )
@@ -215,6 +219,8 @@ def _descend(
 
 
 class _Clock:
+    """A stopwatch."""
+
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
@@ -225,7 +231,7 @@ class _Clock:
 
 
 def _on_device(state: RunState, scale: Problem) -> Carry:
-    """Copy a kept state to the devices: the carry is donated and the caller keeps the state."""
+    """Return a copy of a state on the devices: the carry is donated, the state stays valid."""
     if scale.layout is None:
         return jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
     return scale.layout.place_state(jax.tree.map(np.array, state.carry), scale.size[1])
@@ -238,9 +244,9 @@ def _iterate(
     past: History | tuple[int, jax.Array, Terms],
     clock: _Clock,
 ) -> Iterate:
-    """Read what donation will invalidate before the next chunk is queued.
+    """Build an iterate from a carry, which the next chunk will invalidate by donation.
 
-    `past` is the history since the last iterate, or so many of the numbers given, up to `step`.
+    `past` is the history since the last iterate, or the number of steps and their numbers.
     """
     compile_seconds = clock.lap()
     if compile_seconds > 0.1:
@@ -280,7 +286,7 @@ def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
 
 
 def run_state(seen: Sequence[Iterate]) -> RunState:
-    """Take a run's state to the host, to be kept and gone on from.
+    """Return the state of a run on the host, to resume from.
 
     Args:
       seen: the iterates so far, in order; the last one still with its `carry`.
@@ -296,6 +302,6 @@ def run_state(seen: Sequence[Iterate]) -> RunState:
 
 
 def default_chunk_size(start: ArrayLike) -> int:
-    """Choose the steps a chunk: five, fewer for images so large that a person would wait."""
+    """Return the steps of a chunk: five, fewer for large images, whose steps take longer."""
     pixels = int(np.prod(np.shape(start)[:-1]))
     return max(1, min(5, 2**20 // pixels))

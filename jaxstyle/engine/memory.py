@@ -15,50 +15,53 @@ from jaxstyle.config.layers import smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import lower
 from jaxstyle.engine.problem import Problem, shard_rows
+from jaxstyle.engine.sizes import pyramid_levels
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
 
-# Of the free memory: the rest is for the system, the compiler and the images' files.
+# Share of the free memory; the rest is for the system, the compiler and image files.
 USABLE = 0.9
-# Pixels above which programs are not compiled but extrapolated: indices would pass 32 bits.
+# Above this many pixels memory is extrapolated, as indices of the program would exceed 32 bits.
 _COMPILED = 2**24
-# Bytes a pixel of a pair: a move and a change of gradient.
+# Bytes of an L-BFGS pair for each pixel: a step and a gradient difference.
 _PAIR = 2 * 3 * 4
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Plan(NamedTuple):
-    """The memory of a run and what the device has."""
+    """The memory that a run needs and that the device has."""
 
     width: int
+    """Pixels of the image."""
     height: int
     batch: int
+    """Images in the program."""
     needed: int
     """Bytes of the compiled program, its arguments and results, and the images beside it."""
     free: int | None
-    """Bytes that the device can still give; None where it does not tell."""
+    """Free bytes of the device; None if it does not report them."""
     largest: int | None
-    """Longest side, of the same proportions, that fits into `USABLE` of what is free."""
+    """Longest side, at the same aspect ratio, whose run fits into `USABLE` of the free bytes."""
     history_size: int | None = None
-    """Pairs of L-BFGS that this is for; None for other optimizers."""
+    """L-BFGS pairs of the run; None for other optimizers."""
 
     @property
     def fits(self) -> bool:
-        """Whether the run fits; true where the device does not tell."""
+        """Whether the run fits; True if the device does not report its memory."""
         return self.free is None or self.needed <= USABLE * self.free
 
 
 def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1) -> Plan:
-    """Compile a run for images of a size, without making any, and read its memory.
+    """Compute the memory of a run on images of a size, by compiling its program without data.
 
     Args:
       height: pixels of the image.
       width: likewise. The style image is taken to be as large.
       recipe: the settings; `tile`, `remat`, `precision`, `history_size`, `optimizer` and the
-        layers matter. A history size of None is as large as memory allows, within the recipe's
-        bounds, and `largest` is with the least.
+        layers are used. A history size of None is chosen as large as memory allows; `largest` is
+        then for the least history size.
       network: weights; only their shapes are used.
       batch: initial images in the program.
 
@@ -72,7 +75,9 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
         if value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     is_chosen = _chooses_history_size(recipe)
-    recipe = recipe.resolved(network)
+    # One number of resolutions for all sizes, or the bytes would not lie on a line.
+    pyramid = pyramid_levels(recipe, [(height, width)])
+    recipe = dataclasses.replace(recipe.resolved(network), pyramid=pyramid)
     needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
     free = free_bytes()
     largest = None
@@ -93,11 +98,12 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
 
 
 def _chooses_history_size(recipe: Recipe) -> bool:
+    """Return whether the history size is to be chosen by memory."""
     return recipe.history_size is None and recipe.optimizer in LBFGS_OPTIMIZERS
 
 
 def _pairs(usual: int, needed: int, free: int, pixels: int) -> int:
-    """Return as many fewer than the usual pairs, which need `needed`, as memory lacks."""
+    """Return the largest history size that fits, from the bytes that the usual one needs."""
     excess = math.ceil(max(0, needed - USABLE * free) / (_PAIR * pixels))
     return max(MIN_HISTORY_SIZE, usual - excess)
 
@@ -111,9 +117,9 @@ def fit(
     batch: int = 1,
     devices: int = 1,
 ) -> Recipe:
-    """Choose a history size left open, and raise before a run that would die for want of memory.
+    """Return a recipe that fits into memory, with its history size chosen if it was None.
 
-    Quick where it is clear that all fits.
+    Compiles nothing if `upper_bound` already fits.
 
     Args:
       height: of the image.
@@ -124,10 +130,10 @@ def fit(
       devices: how many share the batch, or the rows of one image.
 
     Returns:
-      The recipe; with a history size where fewer pairs fit than usual.
+      The recipe, with a history size if the default one does not fit.
 
     Raises:
-      JaxstyleError: it does not fit; the message has the largest size that does.
+      JaxstyleError: the run does not fit; the message names the largest size that does.
     """
     free = free_bytes()
     if devices > 1:
@@ -144,6 +150,7 @@ def fit(
 
 
 def _with_pairs(recipe: Recipe, network: Network, pairs: int | None) -> Recipe:
+    """Return the recipe with a chosen history size that is not the default."""
     if not _chooses_history_size(recipe) or pairs == default_history_size(network):
         return recipe
     return dataclasses.replace(recipe, history_size=pairs)
@@ -162,11 +169,11 @@ def _fit_on_devices(
         return recipe
     asked, recipe = recipe, recipe.resolved(network)
     if jax.devices()[0].platform == "cpu":
-        free //= devices  # They are one machine's.
+        free //= devices  # They share the memory of one machine.
     if batch > 1:
         batch = -(-batch // devices)
     else:
-        # A device needs what an image of its rows needs, up to the neighbors' few.
+        # A device needs the memory of an image of its rows, but for a few rows of its neighbors.
         height = shard_rows(jax.devices()[:devices], height, recipe).padded // devices
     bound = upper_bound(height, width, recipe=recipe, network=network, batch=batch)
     if bound < USABLE * free:
@@ -211,11 +218,11 @@ def advice(plan: Plan, recipe: Recipe) -> str:
 def needed_bytes(
     height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
 ) -> int:
-    """Compile a run's program from shapes alone and add up what it keeps."""
+    """Return the bytes of a run, by compiling its program for shapes alone."""
     if height * width > _COMPILED:
         line = _Line.through(_COMPILED, height / width, recipe, network, batch)
         return int(line.constant + line.slope * height * width)
-    # Without what is only of this run's images: their number here is one style.
+    # With one style and without masks, which add little.
     recipe = dataclasses.replace(recipe.device_part(), content_mask=None, mask=())
     image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
@@ -226,12 +233,12 @@ def needed_bytes(
     several = (batch,) if batch > 1 else ()
     start = jax.ShapeDtypeStruct((*several, *image.shape), jnp.float32)
     program = program_bytes(Problem(shapes, targets, recipe, start))  # type: ignore[arg-type]
-    # Beside it: content, style and the start, and the best image on its way to the host.
+    # Besides: content, style and initial images, and the best images on their way to the host.
     return int(program + (2 + 2 * batch) * 12 * height * width)
 
 
 def program_bytes(problem: Problem, *, chunk_size: int = 1) -> int:
-    """Compile a problem's program and add up its arguments, results and temporaries."""
+    """Return the bytes of a problem's compiled program: arguments, results and temporaries."""
     found: Any = lower(problem, chunk_size=chunk_size).compile().memory_analysis()
     return int(
         found.argument_size_in_bytes
@@ -268,7 +275,7 @@ def upper_bound(
 
 
 def free_bytes() -> int | None:
-    """Read what the first device can still give; of a CPU, the machine's or container's memory."""
+    """Return the free bytes of the first device; on CPU, of the machine or container."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -285,12 +292,17 @@ def free_bytes() -> int | None:
 
 
 def gigabytes(count: float) -> str:
-    """Write bytes for a person."""
+    """Return a number of bytes as text, in GB or MB.
+
+    Example:
+      >>> gigabytes(1.25e9)
+      '1.2 GB'
+    """
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
 class _Line(NamedTuple):
-    """Bytes as a function of the pixels: a constant part and one that grows with them."""
+    """Bytes as an affine function of the number of pixels."""
 
     constant: float
     slope: float
@@ -299,7 +311,7 @@ class _Line(NamedTuple):
     def through(
         cls, pixels: int, aspect: float, recipe: Recipe, network: Network, batch: int
     ) -> "_Line":
-        """Draw the line through the programs of two sizes, the larger of about `pixels`."""
+        """Build the function from the programs of two sizes, the larger of about `pixels`."""
         points = []
         for area in (max(pixels, 128**2) // 2, max(pixels, 128**2)):
             width = round(math.sqrt(area / aspect))

@@ -1,4 +1,4 @@
-"""From images and a recipe to a `Problem`: sized, with targets and initial images."""
+"""Building a `Problem`, with targets and initial images, from images and a recipe."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -41,27 +41,29 @@ from jaxstyle.nn.sharding import (
 
 
 class Problem(NamedTuple):
-    """What a run needs, ready for the device."""
+    """One optimization problem: network, targets, settings and initial images."""
 
     network: Network
+    """Weights."""
     targets: Targets
+    """Targets of the objective."""
     recipe: Recipe
-    """Resolved."""
+    """Settings, resolved for the network."""
     start: jax.Array
     """Initial image `[h, w, 3]`, or a batch of them `[k, h, w, 3]`."""
     elements: tuple[Recipe, ...] | None = None
-    """One recipe a batch element if they differ in numbers (`stack`); `recipe` is that of the
+    """The recipe of each batch element if they differ in numbers (`stack`); `recipe` is the
     first."""
     own_targets: bool = False
-    """Whether `targets` have a batch axis too, instead of one set for all batch elements."""
+    """Whether `targets` have a batch axis; if not, batch elements share them."""
     chroma: jax.Array | None = None
-    """The image whose colors the result takes, `[h, w, 3]`, or one a batch element as with
-    `targets`."""
+    """The image whose chroma the result takes, `[h, w, 3]`; with `own_targets` one for each batch
+    element."""
     coarse_levels: tuple["Problem", ...] = ()
-    """With several scales the problems of the smaller ones, smallest first; the `start` of the
-    first is where the run starts."""
+    """The problems of the smaller scales, smallest first; the run starts from the `start` of the
+    first."""
     detailed: tuple[bool, ...] = ()
-    """For each initial image, whether larger scales add its fine detail (`scale_detail`)."""
+    """For each initial image, whether larger scales add its high frequencies (`scale_detail`)."""
     layout: Layout | None = None
     """How batch elements, or the image's rows, are sharded over several devices."""
 
@@ -72,7 +74,7 @@ class Problem(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images, without the rows that a layout adds."""
+        """Height and width of the images, without the padding of a sharding."""
         height, width = self.start.shape[-3:-1]
         return (self.layout.height if isinstance(self.layout, SpatialSharding) else height), width
 
@@ -92,25 +94,25 @@ def prepare(
     """Build a problem: resize the images, compute the targets and make the initial images.
 
     Args:
-      content: RGB `[h, w, 3]` in [0, 1]; brought to `recipe.size` (0: left as it is).
+      content: RGB `[h, w, 3]` in [0, 1]; resized to `recipe.size` (0: not resized).
       styles: one such image or several, each of any size; see `style_size`.
       recipe: the settings; resolved here.
       network: weights.
       start: initial image, resized to the output, or a name (`initial_image`);
         `recipe.init` if not given.
-      elements: a batch instead: one start a batch element, images and names mixed as you like;
-        batch element i has seed `recipe.seed + i`.
+      elements: initial images or names for a batch, instead of `start`; batch element i has seed
+        `recipe.seed + i`.
       masks: see `compute_targets`.
       targets: those of an earlier problem with the same images, layers and sizes, to share them;
         with several scales one each, as in `Problem.scales`; on one device only.
-      devices: how many of `jax.devices()`, `"all"`, or a list of them: batch elements are shared
-        out over them, or without batch elements the rows of the one image.
+      devices: how many of `jax.devices()`, `"all"`, or a list of them: batch elements are
+        sharded over them, or without a batch the rows of the image.
 
     Returns:
-      `Problem`, to be given to `iterates`.
+      `Problem`, the argument of `iterates`.
 
     Raises:
-      JaxstyleError: what does not fit, by name.
+      JaxstyleError: an argument that is not valid or does not fit the others; names it.
     """
     if not isinstance(recipe, Recipe):
         raise JaxstyleError(
@@ -123,7 +125,7 @@ def prepare(
         network = jax.device_put(network, devices[0])
     content = as_image(content, "content")
     if elements is None and len(devices) > 1 and recipe.scales is None:
-        # Devices that share the rows of one image hold only one resolution of it.
+        # Sharding by rows supports only one scale.
         recipe = dataclasses.replace(recipe, scales=1)
     loaded = as_images(styles)
     recipe = resolve_scales(recipe, content.shape, [style.shape for style in loaded])
@@ -159,7 +161,7 @@ def _at_scale(
     level: int,
     devices: Sequence[jax.Device],
 ) -> Problem:
-    """Prepare one scale of a problem; `level` counts the scales above it."""
+    """Build the problem of one scale; `level` is the number of larger scales."""
     height, width = original.shape[:2]
     content = images.resize(original, *output_size(height, width, recipe, level=level))
     shrunk = style_images(styles, recipe, level=level)
@@ -202,7 +204,7 @@ def _at_scale(
             chroma=chroma, detailed=_detailed(recipe, [start]), layout=rows,
         )  # fmt: skip
     if not elements:
-        raise JaxstyleError("batch elements: no initial image was given; give at least one")
+        raise JaxstyleError("elements: no initial image was given; give at least one")
     if recipe.seed + len(elements) > 2**31:
         raise JaxstyleError(
             f"seed: {recipe.seed} leaves too few seeds for {len(elements)} images; "
@@ -218,7 +220,7 @@ def _at_scale(
 
 
 def _detailed(recipe: Recipe, starts: Sequence[ArrayLike | str | None]) -> tuple[bool, ...]:
-    """Return for each start whether its fine detail is worth adding: not that of noise."""
+    """Return for each initial image whether larger scales add its detail; not that of noise."""
     names = [recipe.init if start is None else start for start in starts]
     keep = recipe.scale_detail and not recipe.noise_blend
     return tuple(keep and not (isinstance(name, str) and name == "noise") for name in names)
@@ -251,7 +253,7 @@ def shard_rows(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> Sp
     """Return how the rows of an image are distributed over devices.
 
     Raises:
-      JaxstyleError: the recipe's objective needs the whole of a map in one place.
+      JaxstyleError: an objective that is not separable (`Recipe.is_separable`).
     """
     if not recipe.is_separable:
         raise JaxstyleError(
@@ -264,13 +266,13 @@ def shard_rows(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> Sp
 
 
 def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
-    """Make one problem of several, a batch element each: run as one vmapped program.
+    """Return several problems as one batched problem, run as one vmapped program.
 
     Args:
       problems: unbatched, of one network and one size, with recipes that differ in numbers only
         and have equally many steps.
-      own_targets: give each batch element its own targets; if not, those of the first problem serve
-        all.
+      own_targets: whether batch elements keep their own targets; if not, all share those of the
+        first problem.
 
     Raises:
       JaxstyleError: the problems do not fit one program.
@@ -322,12 +324,12 @@ def initial_image(
         normal noise around the network's mean color, as in the papers.
       content: RGB `[h, w, 3]` in [0, 1].
       style: RGB of any size.
-      convention: where the mean color comes from.
+      convention: preprocessing of the network, with its mean color.
       noise_std: standard deviation of the noise on the 0–255 scale.
       seed: of the noise.
 
     Raises:
-      JaxstyleError: another `init`: a file is the caller's to load.
+      JaxstyleError: another `init`; the caller loads files.
     """
     content = jnp.asarray(content, jnp.float32)
     if init == "content":

@@ -26,20 +26,26 @@ class Result(NamedTuple):
     image: np.ndarray
     """RGB `[h, w, 3]`, float32, in [0, 1]."""
     loss: float
-    """Of `image` itself. The optimizer may leave [0, 1]; the history is of its own points."""
+    """Loss of `image` as it is, clipped; `history` has the losses before clipping."""
     terms: Terms
+    """Terms of `loss`."""
     initial_loss: float
+    """Loss of the initial image."""
     initial_terms: Terms
+    """Terms of that loss."""
     history: History
+    """Loss and terms after each step."""
     steps: int
+    """Steps made, of all scales."""
     evaluations: int
+    """Evaluations of the objective and its gradient."""
     compile_seconds: float
     run_seconds: float
     recipe: Recipe
-    """Every setting, resolved."""
+    """All settings, resolved."""
     diverged: bool = False
-    """Whether the run was stopped as its loss exploded, or made all its steps above the loss of its
-    start; `image` is still the best one seen."""
+    """Whether the loss exploded, or never fell below that of the initial image; `image` is the best
+    one in any case."""
 
     def save(self, path: StrPath, *, bit_depth: int = 8) -> None:
         """Write the image, in the format of the path's ending; see `images.save_image`."""
@@ -50,19 +56,19 @@ class Result(NamedTuple):
         return Image.fromarray(np.rint(np.clip(self.image, 0, 1) * 255).astype(np.uint8))
 
     def _repr_png_(self) -> bytes:
-        """Return what a notebook shows."""
+        """Return the image as PNG, for notebooks."""
         return images.encode_image(self.image, "PNG")
 
 
 def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
-    """Make results of the iterates seen so far, one a batch element; also after an interruption.
+    """Return the results of the iterates so far, one for each batch element.
 
-    The image is clipped to [0, 1], as a file needs it, and its loss is that of the
-    clipped image (one more evaluation).
+    Also for an interrupted run. Images are clipped to [0, 1], as in files, and losses are those
+    of the clipped images (one more evaluation).
 
     Args:
-      problem: what `iterates` was given.
-      seen: the iterates that it yielded, in order, at least one; earlier images are not used.
+      problem: the argument of `iterates`.
+      seen: the iterates that it yielded, in order, at least one; only the last image is used.
 
     Raises:
       JaxstyleError: no iterate.
@@ -115,13 +121,11 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
 def truncate_at_divergence(
     parts: Sequence[History], first: int, *, bound: float
 ) -> tuple[History, bool]:
-    """Join a batch element's history up to the chunk of its last scale in which it diverges.
-
-    However long the others of its batch go on.
+    """Return a batch element's history up to the chunk in which it diverges, and whether it does.
 
     Args:
-      parts: a chunk each, from step 0.
-      first: step whose loss is what the scale is measured by.
+      parts: histories of the chunks, from step 0.
+      first: step whose loss is the reference (`reference_step`).
       bound: as in `diverged`.
     """
     kept: list[History] = []

@@ -1,4 +1,4 @@
-"""The size that each image of a run has, and what may be an image at all."""
+"""Sizes of the images of a run, and the types that are accepted as images."""
 
 import dataclasses
 import math
@@ -21,19 +21,18 @@ from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
 
 MIN_PYRAMID_SIDE = 48
-"""Pixels that the shorter side has at least at the coarsest resolution of an image pyramid."""
+"""Least shorter side, in pixels, of the coarsest resolution of the image pyramid."""
 ImageLike = ArrayLike | Image.Image | os.PathLike[str] | str
-"""What is taken as an image: `[h, w, 3]` of uint8 or of floats in [0, 1], Pillow's, or a file."""
+"""Images: arrays `[h, w, 3]` of uint8 or of floats in [0, 1], Pillow images, or file names."""
 OVERSHOOT = 0.25
-"""Filters and codecs leave [0, 1] by less than this; what leaves it further is of another range."""
+"""Tolerance around [0, 1]: filters and codecs exceed it by less, other ranges by more."""
 
 
 def as_image(image: ImageLike, argument: str) -> np.ndarray:
-    """Return an image as float32 `[h, w, 3]`, in [0, 1] unless it is a start, which may be
-    anywhere.
+    """Return an image as float32 `[h, w, 3]`, in [0, 1]; a start may have any finite values.
 
     Raises:
-      JaxstyleError: what is no image, or of another range or layout; says how to convert it.
+      JaxstyleError: not an image, or of another range or layout; says how to convert it.
     """
     if isinstance(image, str | os.PathLike):
         return images.load_image(image, argument=argument)
@@ -143,12 +142,12 @@ def resolve_scales(
 
 
 def default_margin(recipe: Recipe) -> int:
-    """Return the margin of a run whose recipe does not say it."""
+    """Return the margin in pixels for a recipe that leaves it None."""
     return 0 if recipe.scales == 1 else DEFAULT_MARGIN
 
 
 def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
-    """Return the number of scales of a run whose recipe does not say it."""
+    """Return the number of scales for a recipe that leaves it None."""
     longest = max(output_size(shape[0], shape[1], recipe))
     ratio = math.log(longest / SCALE_SIDE) / math.log(recipe.scale_ratio)
     return 1 + min(MAX_SCALES - 1, max(0, math.floor(ratio + 1e-9)))
@@ -158,8 +157,8 @@ def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: 
     """Return the number of resolutions at which the style of a run is compared.
 
     Args:
-      recipe: its `pyramid` is used where it has one; 1 where it asks for one scale.
-      shapes: of the content and of all style images, height first, as the run has them.
+      recipe: its `pyramid` is used if it is not None; 1 if it has one scale.
+      shapes: of the resized content and style images, height first.
       level: scales above the one that is asked for; its images are smaller.
     """
     if recipe.pyramid is not None:
@@ -173,7 +172,7 @@ def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: 
 
 
 def as_images(styles: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
-    """Return one or several style images as a list of arrays (`picture`)."""
+    """Return one or several style images as a list of arrays (`as_image`)."""
     one = isinstance(styles, str | os.PathLike | Image.Image) or getattr(styles, "ndim", 4) < 4
     several: Sequence[Any] = [styles] if one else styles  # type: ignore[assignment]
     if not len(several):
@@ -184,7 +183,7 @@ def as_images(styles: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
 def style_images(
     styles: ImageLike | Sequence[ImageLike], recipe: Recipe, *, level: int = 0
 ) -> list[jax.Array]:
-    """Return one or several style images as a list, of the sizes that `style_size` gives."""
+    """Return one or several style images as a list, resized to their `style_size`."""
     found = as_images(styles)
     sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in found]
     return [jnp.asarray(images.resize(p, *s)) for p, s in zip(found, sizes, strict=True)]
@@ -220,7 +219,7 @@ def small_style_notice(
 ) -> str | None:
     """Return the line to show when a style is smaller than a receptive field of its layers.
 
-    Nothing is said where the output is no larger: its statistics are then of the same kind.
+    None if the output is no larger than that either.
 
     Args:
       sizes: height and width of the style images, as given.

@@ -42,17 +42,16 @@ def compute_targets(
     rows: SpatialSharding | None = None,
     pyramid: int | None = None,
 ) -> Targets:
-    """Compute the content features and the style Gram matrices of a recipe.
+    """Compute the content features and the style statistics of a recipe.
 
     Args:
       network: weights.
       content: RGB `[h, w, 3]` in [0, 1], of the output's size.
       styles: one or more RGB images `[h', w', 3]` in [0, 1], each of any size.
-      recipe: what shapes the objective is used, and the styles' blend and colors.
+      recipe: settings of the objective, and the blend and colors of the styles.
       masks: concrete arrays, resized to their images; needed where the recipe names files.
-      rows: how the content's rows are shared out over devices; the styles' are likewise.
-      pyramid: resolutions at which the style is compared; the recipe's, or as many as suit the
-        images, if not given.
+      rows: how the content's rows are sharded over devices; those of styles are likewise.
+      pyramid: resolutions at which the style is compared; `pyramid_levels` if not given.
 
     Returns:
       `Targets`; A_l is the weighted mean over the styles, or, with region masks, one a style.
@@ -125,7 +124,7 @@ def _style_level(
     level: int,
     rows: SpatialSharding | None,
 ) -> StyleTargets:
-    """Compute what the style term compares with at one resolution of the image pyramid.
+    """Compute the style targets at one resolution of the image pyramid.
 
     Args:
       network: weights, as the recipe uses them.
@@ -161,7 +160,7 @@ def _style_level(
 def _on_devices(
     weights: dict[str, np.ndarray], rows: SpatialSharding | None
 ) -> dict[str, jax.Array]:
-    """Return weights of positions `[h, w, any]` to the devices, none for rows that were added."""
+    """Return weights of positions `[h, w, any]` on the devices, 0 in the padding."""
     return {
         layer: rows.place_map(values, smallest_side([layer])) if rows else jnp.asarray(values)
         for layer, values in weights.items()
@@ -169,6 +168,7 @@ def _on_devices(
 
 
 def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
+    """Raise a `JaxstyleError` unless the masks fit the recipe; return them."""
     for name, given in (("content_mask", masks.content is not None), ("mask", masks.regions)):
         if getattr(recipe, name) and not given:
             raise JaxstyleError(
@@ -201,12 +201,13 @@ def _regions(
 
 
 def _region_weights(masks: Masks, shape: tuple[int, ...], blend: Sequence[float]) -> jax.Array:
-    """Return what the terms of the regions are multiplied with, `[r]`."""
+    """Return the factors of the regions' style losses, `[r]`."""
     shares = [mask.mean() for mask in _region_masks(masks, shape)]
     return jnp.asarray(np.array(shares) * blend * len(blend) / sum(blend), jnp.float32)
 
 
 def _region_masks(masks: Masks, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Return the regions of the output as masks of its size."""
     height, width = shape[:2]
     return [
         np.ones((height, width), np.float32)
@@ -219,7 +220,7 @@ def _region_masks(masks: Masks, shape: tuple[int, ...]) -> list[np.ndarray]:
 def _style_region(
     masks: Masks, number: int, shape: tuple[int, ...], recipe: Recipe, level: int
 ) -> dict[str, np.ndarray]:
-    """Return the weights of a style's positions at the layers; none for the whole image."""
+    """Return the weights of a style's positions at the layers; empty for the whole image."""
     region = masks.regions[number][1] if masks.regions else None
     if region is None:
         return {}

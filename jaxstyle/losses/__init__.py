@@ -1,1 +1,1 @@
-"""Content, style and total-variation losses, masks, and the objective they add up to."""
+"""Content, style and total-variation losses, masks, and the objective, their weighted sum."""

@@ -1,4 +1,4 @@
-"""What a style loss is: statistics of a feature map and a distance between them."""
+"""The type of a style loss: statistics of a feature map and a distance between them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,12 +8,18 @@ import jax.numpy as jnp
 from jax import lax
 
 EXACT = lax.Precision.HIGHEST
+"""Precision of matrix products in losses: that of float32 on every backend."""
 
 
 def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
-    """Return the weighted mean of statistics that are means over positions."""
+    """Return the weighted mean of statistics that are means over positions.
+
+    Args:
+      targets: the statistics of each style image, pytrees of one structure.
+      shares: a weight for each; they sum to 1.
+    """
     if len(targets) == 1:
-        # Its share is 1: nothing to compile, for every shape of a layer, at the start of a run.
+        # The only share is 1: returning early saves a compilation for the shape of each layer.
         return targets[0]
     return jax.tree.map(
         lambda *leaves: sum(share * leaf for share, leaf in zip(shares, leaves, strict=True)),
@@ -22,16 +28,26 @@ def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
 
 
 class StyleLoss(NamedTuple):
-    """One notion of style."""
+    """Statistics of feature maps and the distance between those of an image and of a style."""
 
     statistics: Callable[..., Any]
+    """`(features [h, w, c], weights=[h, w, 1]) -> pytree of arrays`; only losses whose statistics
+    are means over positions take `weights`."""
     distance: Callable[[Any, Any], jax.Array]
+    """`(statistics of the image, of the style) -> float32 scalar, ≥ 0`."""
     is_mean_over_positions: bool = True
-    """Whether the statistics are means over positions."""
+    """Whether the statistics are means over positions, so that tiles, regions and devices can
+    compute them in parts."""
     blend: Callable[[Sequence[Any], Sequence[float]], Any] = weighted_mean
-    """`(statistics of several styles, their shares, which sum to 1) -> statistics`."""
+    """`(statistics of several styles, their weights, which sum to 1) -> statistics`."""
 
 
 def mean_over_positions(features: jax.Array, weights: jax.Array | None) -> jax.Array:
+    """Return the float32 mean over positions, `[c]`, of features `[h, w, c]`.
+
+    Args:
+      features: of any height and width.
+      weights: factors of the positions, `[h, w, 1]`; 1 if not given.
+    """
     weighted = features if weights is None else weights * features
     return jnp.mean(weighted, (0, 1), dtype=jnp.float32)

@@ -9,16 +9,21 @@ def content_loss(
 ) -> jax.Array:
     """Compute the mean squared difference of two feature maps.
 
-    mean over (y, x, c) of (F − P)². Gatys et al. (2016, eq. 1) take half the sum
+    L = mean over (y, x, c) of (F − P)². Gatys et al. (2016, eq. 1) take half the sum
     instead of the mean.
 
     Args:
       features: F, `[h, w, c]`, activations of the image.
       target: P, same shape, activations of the content image.
-      weights: `[h, w, 1]`, what each position's squares are multiplied with; 1 if not given.
+      weights: factors of the squares at each position, `[h, w, 1]`; 1 if not given.
 
     Returns:
       Float32 scalar, ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(content_loss(jnp.full((2, 2, 3), 3.0), jnp.ones((2, 2, 3))))
+      4.0
     """
     squares = jnp.square(features - target)
     return jnp.mean(squares if weights is None else weights * squares, dtype=jnp.float32)

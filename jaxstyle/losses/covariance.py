@@ -7,16 +7,16 @@ from jaxstyle.losses.gram import style_loss
 from jaxstyle.losses.moments import Moments
 
 
-def covariance(of: Moments) -> jax.Array:
-    """Sigma = FᵀF / n - mu muᵀ, `[c, c]`."""
-    return of.second - jnp.outer(of.mean, of.mean)
+def covariance(moments: Moments) -> jax.Array:
+    """Return the covariance matrix of channels, FᵀF / n - mu muᵀ, `[c, c]`."""
+    return moments.second - jnp.outer(moments.mean, moments.mean)
 
 
 def covariance_distance(image: Moments, style: Moments) -> jax.Array:
-    """mean((Sigma / c - Sigma_t / c)²): the Gram loss of features whose mean is taken off.
+    """Compute the Gram loss of centered features, mean((Sigma / c - Sigma_t / c)²).
 
-    Blind to the channels' means. Li, Wang, Liu & Hou, Demystifying Neural Style Transfer, 2017
-    (arXiv:1701.01036), put both in one family, of maximum mean discrepancies.
+    It does not depend on the channels' means. Li, Wang, Liu & Hou, Demystifying Neural Style
+    Transfer, 2017 (arXiv:1701.01036): both are maximum mean discrepancies.
     """
     channels = image.mean.shape[0]
     return style_loss(covariance(image) / channels, covariance(style) / channels)

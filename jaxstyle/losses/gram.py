@@ -15,10 +15,10 @@ def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax
 
     Args:
       features: `[h, w, c]`, any h and w.
-      weights: `[h, w, 1]`, at least 0, what each position's products are multiplied with; with a
-        mean of 1 over a region and 0 elsewhere the matrix is the region's (Gatys, Ecker, Bethge,
-        Hertzmann & Shechtman, Controlling Perceptual Factors in Neural Style Transfer, 2017,
-        section 4: the square of their guidance channel).
+      weights: factors of the products at each position, `[h, w, 1]`, at least 0; with a
+        mean of 1 over a region and 0 elsewhere the matrix is that of the region (the square of
+        the guidance channel of Gatys, Ecker, Bethge, Hertzmann & Shechtman, Controlling
+        Perceptual Factors in Neural Style Transfer, 2017, section 4).
 
     Returns:
       Symmetric float32 `[c, c]`.
@@ -50,5 +50,10 @@ def style_loss(gram: jax.Array, target: jax.Array) -> jax.Array:
 
     Returns:
       Float32 scalar, ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(style_loss(jnp.eye(2), jnp.zeros((2, 2))))
+      0.5
     """
     return jnp.mean(jnp.square(gram - target), dtype=jnp.float32)

@@ -1,8 +1,8 @@
 """Masks: where the content is kept, and which region of the image takes which style.
 
-A mask is a gray image, white where it counts. Down to a layer it goes as the network's
-poolings do, by averages: a position counts as much as the pixels of its cell do on average. What
-its receptive field sees beyond the mask's edge bleeds in.
+A mask is a gray image, white where it selects. It is brought to the resolution of a layer by
+average pooling, so the weight of a position is the mean over its pixels. Receptive fields are
+larger than these pixels: features near the edge of a mask also depend on what is beyond it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.images.color_transfer import luminance
 
 MIN_POSITIONS = 0.5
-"""Positions that a mask must leave at a layer, in all."""
+"""Least sum of a mask's weights over the positions of a layer."""
 
 
 class Masks(NamedTuple):
@@ -27,17 +27,24 @@ class Masks(NamedTuple):
     """
 
     content: ArrayLike | None = None
-    """How much each place of the content counts; everywhere alike if not given."""
+    """Weights of the content loss by pixel; 1 everywhere if not given."""
     regions: Sequence[tuple[ArrayLike | None, ArrayLike | None]] = ()
-    """One pair a style, in order: the region of the image that takes the style, and the region
-    of the style image that it is taken from; None is the whole. Empty: every style everywhere."""
+    """For each style, in order, a pair: the region of the output that takes the style, and the
+    region of the style image that it is taken from; None is the whole image. Empty: all styles
+    are blended everywhere."""
 
 
 def resize_mask(mask: ArrayLike, height: int, width: int, *, argument: str) -> np.ndarray:
-    """Bring a mask to its image's size, `[height, width]` float32.
+    """Return a mask resized to its image, `[height, width]` float32.
+
+    Args:
+      mask: gray `[h, w]` or RGB `[h, w, 3]` of floats in [0, 1].
+      height: pixels of the image.
+      width: likewise.
+      argument: what errors call the mask.
 
     Raises:
-      JaxstyleError: not a mask, of other proportions than the image, or black everywhere.
+      JaxstyleError: not a mask, of another aspect ratio than the image, or black everywhere.
     """
     values = np.asarray(mask)
     if values.ndim == 3 and values.shape[-1] == 3:
@@ -50,7 +57,7 @@ def resize_mask(mask: ArrayLike, height: int, width: int, *, argument: str) -> n
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise JaxstyleError(f"{argument}: the mask has values outside [0, 1]; mend them")
     rows, columns = values.shape
-    # One pixel or one percent: sizes are rounded.
+    # Within one pixel or one percent, as sizes are rounded.
     if abs(columns * height / rows - width) > max(1, width / 100):
         raise JaxstyleError(
             f"{argument}: a mask of {columns}x{rows} has other proportions than its image of "
@@ -73,12 +80,18 @@ def halve_mask(mask: np.ndarray, level: int) -> np.ndarray:
 def downsample_mask(
     mask: np.ndarray, layers: Sequence[str], *, pooling: str, argument: str
 ) -> dict[str, np.ndarray]:
-    """Average a mask `[h, w]` down to layers: `{layer: [h', w', 1]}`.
+    """Return a mask `[h, w]` at the resolution of some layers, `{layer: [h', w', 1]}`.
+
+    Args:
+      mask: in [0, 1].
+      layers: names such as `"relu4_2"`.
+      pooling: of the network; `"max-ceil"` rounds sizes up.
+      argument: what errors call the mask.
 
     Raises:
-      JaxstyleError: it leaves nothing at a layer.
+      JaxstyleError: its weights at a layer sum to less than `MIN_POSITIONS`.
     """
-    # In NumPy: targets may be traced, masks are not.
+    # In NumPy, as masks are checked by value and may not be traced.
     found, level = {}, {1: np.asarray(mask)[..., None]}
     for layer in layers:
         block = int(split_layer(layer)[0][4])
@@ -102,5 +115,5 @@ def downsample_mask(
 
 
 def normalize_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scale weights of positions to a mean of 1."""
+    """Return weights of positions scaled to a mean of 1 at each layer."""
     return {layer: values / values.mean() for layer, values in weights.items()}

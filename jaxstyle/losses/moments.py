@@ -1,4 +1,4 @@
-"""Means and second moments of feature maps, and a style loss on the channels' own."""
+"""First and second moments of feature maps, and a style loss on channel means and deviations."""
 
 from typing import NamedTuple
 
@@ -15,24 +15,24 @@ class Moments(NamedTuple):
     mean: jax.Array
     """mu, `[c]`."""
     second: jax.Array
-    """FᵀF / n, `[c, c]`, or its diagonal `[c]` where no more is needed."""
+    """FᵀF / n, `[c, c]`, or only its diagonal, `[c]` (`channel_moments`)."""
 
 
 def moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:
-    """Return mu and FᵀF / n."""
+    """Return mu `[c]` and FᵀF / n `[c, c]` of features `[h, w, c]`; see `gram_matrix`."""
     second = gram_matrix(features, weights=weights) * features.shape[-1]
     return Moments(mean_over_positions(features, weights), second)
 
 
 def channel_moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:
-    """Return mu and the mean square of each channel."""
+    """Return mu `[c]` and the mean square of each channel, `[c]`, of features `[h, w, c]`."""
     return Moments(
         mean_over_positions(features, weights), mean_over_positions(jnp.square(features), weights)
     )
 
 
 def moments_distance(image: Moments, style: Moments) -> jax.Array:
-    """mean over channels of (mu - mu_t)² + (sigma - sigma_t)².
+    """Compute the mean over channels of (mu - mu_t)² + (sigma - sigma_t)².
 
     The "BN statistics" of Li et al., 2017 (arXiv:1701.01036, equation 16).
     """

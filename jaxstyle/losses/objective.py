@@ -6,9 +6,9 @@ loss = content_weight · Σ_l w_l · mean((F_l − P_l)²)
 
 after Gatys et al. (2016, eq. 7), with x the network's input, F_l the image's features
 at layer l, P_l those of the content image, G_l and A_l the Gram matrices of the
-image and of the style image. `losses` gives each normalization. A recipe may ask for sums
-in the place of means, other divisors of G, other statistics than G (`styles`) and other forms
-of TV (`variation`).
+image and of the style image. Each loss documents its normalization. A recipe may use sums
+instead of means, other divisors of G, other statistics than G (`style_losses`) and other forms
+of TV (`total_variation`).
 
 With an image pyramid the style term is the mean of its values at several resolutions, each half the
 one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
@@ -21,9 +21,9 @@ style term is a sum over regions r, each with one style:
     style_weight · Σ_r a_r · b_r · Σ_l w_l · mean((G_l^r − A_l^r)²)
 
 G^r is the Gram matrix of the region's positions, A^r that of the style's region, a_r the region's
-share of the image, so that a position is pulled as strongly as it would be without masks, and b_r
-the style's blend weight over the mean of these (Gatys et al., Controlling Perceptual Factors in
-Neural Style Transfer, 2017, section 4, leaves the factor to the user).
+share of the image, so that the gradient at a position is as large as without masks, and b_r
+the style's blend weight divided by the mean of these (Gatys et al., Controlling Perceptual Factors
+in Neural Style Transfer, 2017, section 4, leaves the factor to the user).
 """
 
 import math
@@ -52,38 +52,41 @@ from jaxstyle.nn.tiling import means
 
 
 class StyleTargets(NamedTuple):
-    """What the style term compares with at a coarser resolution of the image pyramid."""
+    """Targets of the style loss at one coarser resolution of the image pyramid."""
 
     style: dict[str, Any]
-    """As in `Targets`."""
+    """Statistics by layer, as in `Targets`."""
     regions: dict[str, jax.Array] | None = None
-    """As in `Targets`."""
+    """Region masks by layer, as in `Targets`."""
 
 
 class Targets(NamedTuple):
-    """What the objective compares with: fixed during a run, passed as an argument."""
+    """Constants of the objective during a run; passed as an argument to compiled programs."""
 
     content: dict[str, jax.Array]
-    """P_l `[h, w, c]` by layer."""
+    """Features of the content image by layer, P_l `[h, w, c]`."""
     style: dict[str, Any]
-    """By layer the statistics of `styles`: for the Gram loss A_l, `[c, c]`; with region masks a
-    tuple of them, one a region."""
+    """Statistics of the style images by layer: for the Gram loss A_l, `[c, c]`; with region masks
+    a tuple of statistics, one for each region."""
     content_weights: dict[str, jax.Array] | None = None
     """The content mask at each content layer, `[h, w, 1]`."""
     regions: dict[str, jax.Array] | None = None
     """The region masks at each style layer, `[h, w, r]`, each with a mean of 1."""
     region_weights: jax.Array | None = None
-    """What each region's terms are multiplied with, `[r]`."""
+    """Factor a_r · b_r of each region's style loss, `[r]`."""
     coarse: tuple[StyleTargets, ...] = ()
-    """Of the image pyramid below the full resolution, each half of the one before."""
+    """Style targets of the image pyramid below the full resolution, each half the one before."""
 
 
 class Terms(NamedTuple):
-    """The weighted parts of one objective value; their sum is the loss."""
+    """The weighted terms of one value of the objective, scalars; their sum is the loss."""
 
     content: ArrayLike
+    """content_weight times the content loss."""
     style: ArrayLike
+    """style_weight times the style loss."""
     tv: ArrayLike
+    """tv_weight times the total variation."""
 
 
 Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
@@ -122,9 +125,8 @@ MULTIPLE = 16
 def mirrored(x: ArrayLike, margin: int | None) -> Any:
     """Return an image or mask `[h, w, ...]` with its mirror image around it.
 
-    Convolutions see something else beyond the edges of a map than within it, and poolings drop an
-    odd last row or column: both leave a fringe. Here it falls into the margin, which is no part of
-    the image.
+    Padding changes features near the edges of a map, and poolings drop an odd last row or column:
+    both cause artifacts along the edges of the result. With a margin they fall outside the image.
 
     Args:
       x: of any size; a NumPy array stays one.
@@ -140,19 +142,23 @@ def mirrored(x: ArrayLike, margin: int | None) -> Any:
 
 
 class Maps(NamedTuple):
-    """What belongs to the positions of a layer."""
+    """Targets and masks of the positions of one layer; None where there are none."""
 
     content: jax.Array | None
+    """Content features, `[h, w, c]`."""
     content_weights: jax.Array | None
+    """Content mask, `[h, w, 1]`."""
     regions: jax.Array | None
+    """Region masks, `[h, w, r]`."""
 
 
 class _Means(NamedTuple):
-    """What the objective asks of a layer; means over its positions, if the style loss's are."""
+    """Content loss and style statistics of one layer."""
 
     content: jax.Array | None
+    """Content loss of the layer, a scalar; None where it is no content layer."""
     style: tuple[Any, ...]
-    """One a region; one if there are none."""
+    """Style statistics for each region; of the whole layer if there are no regions."""
 
 
 def layer_statistics(
@@ -162,6 +168,15 @@ def layer_statistics(
     act: jax.Array,
     maps: Maps | None,
 ) -> _Means:
+    """Compute the content loss and the style statistics of one layer.
+
+    Args:
+      style_loss: whose statistics are computed.
+      style_layers: layers of the style loss.
+      layer: name of this layer.
+      act: its activations, `[h, w, c]`.
+      maps: its targets and masks.
+    """
     target, weights, regions = maps or Maps(None, None, None)
     style: tuple[Any, ...] = ()
     if layer in style_layers:
@@ -192,9 +207,12 @@ def make_objective(
     Args:
       network: weights.
       targets: of the same network and recipe (`compute_targets`).
-      recipe: what shapes the objective is used: layers and weights, losses, pooling, tiles.
-      rows: how the image's rows are shared out over devices; the function then takes
-        `[rows.padded, w, 3]`, of which the rows beyond the image count for nothing.
+      recipe: its layers and weights, losses, pooling, margin and tiles are used.
+      rows: how the image's rows are sharded over devices; the function then takes
+        `[rows.padded, w, 3]` and ignores the rows beyond the image.
+
+    Raises:
+      JaxstyleError: a layer that the network does not have, or all weights 0.
     """
     recipe = recipe.resolved(network)
     network = recipe.configure_network(network)

@@ -11,7 +11,11 @@ from jaxstyle.losses.base import EXACT
 
 
 def concatenate_patches(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
-    """Put the patches of several images together, to choose from them all."""
+    """Return the patches of several style images as one list, `[n, 9 · c]`.
+
+    Raises:
+      JaxstyleError: weights that differ: a nearest patch comes from one image.
+    """
     if any(share != shares[0] for share in shares):
         raise JaxstyleError(
             f"style_blend: {[float(f'{share:.3g}') for share in shares]} cannot weigh the style "
@@ -21,7 +25,11 @@ def concatenate_patches(targets: Sequence[jax.Array], shares: Sequence[float]) -
 
 
 def patches(features: jax.Array) -> jax.Array:
-    """Return every 3x3 patch of a map, `[(h - 2) · (w - 2), 9 · c]`."""
+    """Return every 3x3 patch of a feature map `[h, w, c]`, `[(h - 2) · (w - 2), 9 · c]`.
+
+    Raises:
+      JaxstyleError: a map with fewer than 3 rows or columns.
+    """
     h, w, c = features.shape
     if min(h, w) < 3:
         raise JaxstyleError(
@@ -33,7 +41,7 @@ def patches(features: jax.Array) -> jax.Array:
 
 
 BLOCK = 1024
-"""Style patches compared at a time: what bounds the memory."""
+"""Style patches compared at a time, which bounds the memory."""
 
 
 def patches_distance(image: jax.Array, style: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ def sorted_projections(features: jax.Array) -> jax.Array:
 
 
 def quantiles(ordered: jax.Array, count: int) -> jax.Array:
-    """Bring sorted columns `[n, c]` to `[count, c]` by linear interpolation."""
+    """Return `count` quantiles of sorted columns `[n, c]`, `[count, c]`, linearly interpolated."""
     size = ordered.shape[0]
     if size == count:
         return ordered

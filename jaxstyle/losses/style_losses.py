@@ -1,4 +1,4 @@
-"""Every style loss by the name that a recipe gives."""
+"""The table of style losses by the name that recipes use."""
 
 from jaxstyle.losses.base import StyleLoss
 from jaxstyle.losses.covariance import covariance_distance
@@ -27,4 +27,4 @@ STYLE_LOSSES: dict[str, StyleLoss] = {
         patches, patches_distance, is_mean_over_positions=False, blend=concatenate_patches
     ),
 }
-"""By the name that a recipe gives."""
+"""Style losses by the value of `Recipe.style_loss`."""

@@ -1,9 +1,9 @@
-"""Total variation in the forms of the literature: how much neighboring pixels differ.
+"""Total variation in the forms of the literature.
 
 Each is a function of the image (RGB `[h, w, 3]` in [0, 1]) and of the network's input x of
-the same shape (0-255 scale for the Caffe networks), and gives a float32 scalar, at least 0. With a
-`height`, rows from there on are not the image's (`sharding.SpatialSharding` adds them): they are
-masked, not cut off, as what is left would have to be shared out over the devices anew.
+the same shape (0-255 scale for the Caffe networks), and returns a float32 scalar, at least 0. With
+a `height`, rows from there on are padding (`sharding.SpatialSharding`): they are masked, not
+sliced off, as a slice would have to be sharded over the devices anew.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 
 def total_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
-    """Sum of the absolute differences of neighboring pixels, down and to the right.
+    """Compute the sum of absolute differences of neighboring pixels, down and to the right.
 
     Σ|x[i+1, j] − x[i, j]| + Σ|x[i, j+1] − x[i, j]| over all positions and channels
     (the anisotropic form; a sum, so it grows with the image).
@@ -22,10 +22,15 @@ def total_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
     Args:
       x: `[h, w, c]`; the objective gives the network's input here (0–255 scale for the
         Caffe networks).
-      height: rows that count; all if not given.
+      height: rows of the image; all rows if not given.
 
     Returns:
       Float32 scalar, ≥ 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(total_variation(jnp.array([[[0.0], [1.0]], [[1.0], [1.0]]])))
+      2.0
     """
     height = height or len(x)
     # Each axis is one subtraction of two slices; `jnp.diff` of both would be the same.
@@ -35,48 +40,50 @@ def total_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
 
 
 def _sum(values: jax.Array, height: int) -> jax.Array:
-    """Add up the first rows."""
+    """Return the sum over the first rows."""
     if height < len(values):
         values = jnp.where(jnp.arange(len(values))[:, None, None] < height, values, 0)
     return jnp.sum(values, dtype=jnp.float32)
 
 
 def _mean(values: jax.Array, height: int) -> jax.Array:
+    """Return the mean over the first rows."""
     return _sum(values, height) / (height * values.shape[1] * values.shape[2])
 
 
 def _squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Squared differences down and to the right, both without the last row and column."""
+    """Return squared differences down and to the right, both without the last row and column."""
     corner = x[:-1, :-1]
     return jnp.square(corner - x[1:, :-1]), jnp.square(corner - x[:-1, 1:])
 
 
 def squared_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
-    """½ Σ (down² + right²) without the last row and column: what neural-style descends.
+    """Compute ½ Σ (down² + right²) without the last row and column (neural-style).
 
-    Its `TVLoss` (neural_style.lua:567-596) only adds the gradient of this.
+    Its `TVLoss` (neural_style.lua:567-596) adds the gradient of this and not the value.
     """
     down, right = _squares(x)
     return 0.5 * _sum(down + right, (height or len(x)) - 1)
 
 
 def power_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
-    """Σ (down² + right²)^1.25 without the last row and column (the Keras example)."""
+    """Compute Σ (down² + right²)^1.25 without the last row and column (the Keras example)."""
     down, right = _squares(x)
     return _sum((down + right) ** 1.25, (height or len(x)) - 1)
 
 
 def mean_squared_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
-    """mean(down²) + mean(right²) (anishathalye/neural-style)."""
+    """Compute mean(down²) + mean(right²) (anishathalye/neural-style)."""
     height = height or len(x)
     down, right = jnp.square(x[1:] - x[:-1]), jnp.square(x[:, 1:] - x[:, :-1])
     return _mean(down, height - 1) + _mean(right, height)
 
 
 def nine_point_variation(image: jax.Array, *, height: int | None = None) -> jax.Array:
-    """2 · (mean of squares to the right and down, each / 3, along both diagonals, each / 12).
+    """Compute the total variation over all eight neighbors of a pixel.
 
-    Beyond the image its edge is repeated. After crowsonkb/style-transfer-pytorch
+    2 · (mean(right²) / 3 + mean(down²) / 3 + mean of each diagonal² / 12), with the edge of the
+    image repeated beyond it. After crowsonkb/style-transfer-pytorch
     (style_transfer.py:184-195).
     """
     height = height or len(image)
@@ -93,14 +100,15 @@ def nine_point_variation(image: jax.Array, *, height: int | None = None) -> jax.
 
 
 class Variation(Protocol):
-    """A function of the image, the network's input and the rows that count."""
+    """A form of the total variation: a function of the image and of the network's input."""
 
     def __call__(self, image: jax.Array, x: jax.Array, *, height: int | None = None) -> jax.Array:
-        """Return the variation."""
+        """Compute the total variation, a float32 scalar."""
 
 
-def _of_input(of: Callable[..., jax.Array]) -> Variation:
-    return lambda image, x, *, height=None: of(x, height=height)
+def _of_input(function: Callable[..., jax.Array]) -> Variation:
+    """Return a function of the network's input alone as a `Variation`."""
+    return lambda image, x, *, height=None: function(x, height=height)
 
 
 VARIATIONS: dict[str, Variation] = {
@@ -110,4 +118,4 @@ VARIATIONS: dict[str, Variation] = {
     "power": _of_input(power_variation),
     "nine-point": lambda image, x, *, height=None: nine_point_variation(image, height=height),
 }
-"""By the name that a recipe gives."""
+"""Forms of the total variation by the value of `Recipe.variation`."""

@@ -1,4 +1,4 @@
-"""A style loss on the 2-Wasserstein distance of normal distributions."""
+"""A style loss on the 2-Wasserstein distance between normal distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxstyle.losses.covariance import covariance
 from jaxstyle.losses.moments import Moments
 
 RIDGE = 1e-4
-"""Added to variances before the square root of their matrix is taken."""
+"""Added to the diagonal of covariance matrices before their square root is taken."""
 
 
 def wasserstein_distance(image: Moments, style: Moments) -> jax.Array:
@@ -35,7 +35,7 @@ def root_trace(a: jax.Array, b: jax.Array) -> jax.Array:
     divides by them. There is no derivative by b, which is a target.
 
     Args:
-      a: `[c, c]`, symmetric, eigenvalues of at least `RIDGE` (smaller ones count as that).
+      a: `[c, c]`, symmetric; eigenvalues below `RIDGE` are raised to it.
       b: likewise.
     """
     return _root_trace(a, b)[0]
@@ -51,6 +51,7 @@ def _root_trace(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _root(matrix: jax.Array) -> jax.Array:
+    """Return the square root of a symmetric matrix whose eigenvalues are clipped at `RIDGE`."""
     values, vectors = jnp.linalg.eigh(matrix)
     return jnp.matmul(vectors * jnp.sqrt(jnp.maximum(values, RIDGE)), vectors.T, precision=EXACT)
 

@@ -1,4 +1,4 @@
-"""The one 3x3 convolution of the network, fast forward and backward, also inside loops."""
+"""The 3x3 convolution of the network, with a gradient that is fast on CPU inside loops too."""
 
 from functools import partial
 
@@ -15,8 +15,8 @@ PRECISIONS = {
     # Products of bfloat16 are exact; the image itself is float32.
     "bfloat16": lax.Precision.HIGHEST,
 }
-"""How products are made: with the 10 bits of TF32 on GPUs that have it (TPUs: bfloat16), with all
-of float32 everywhere, of bfloat16 numbers. Sums are float32's. CPUs have no TF32."""
+"""Precision of products by the value of `Recipe.precision`: the 10 bits of TF32 on GPUs that have
+it (bfloat16 on TPUs, float32 on CPUs), float32 everywhere, or bfloat16 inputs. Sums are float32."""
 
 
 def use_winograd(height: int, width: int, channels: int, width_out: int) -> bool:
@@ -42,7 +42,7 @@ def convolve(
     Args:
       x: `[h, w, i]`.
       kernel: `[3, 3, i, o]`, of the map's type.
-      transformed: the same by `winograd.transform`, to be used where it pays.
+      transformed: the kernel by `winograd.transform`, used where that is faster.
       precision: one of `PRECISIONS`.
     """
     if transformed is not None and use_winograd(*x.shape[:2], *kernel.shape[2:]):
@@ -51,6 +51,7 @@ def convolve(
 
 
 def _correlate(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """Compute the cross-correlation directly, without Winograd's transformation."""
     if precision == "bfloat16":
         # XLA's CPU backend of JAX 0.12 fuses pooling and two convolutions of bfloat16 into one
         # program, whose numbers are wrong, many not finite. Convolutions apart are right.
@@ -84,7 +85,7 @@ def _backward(
         # keeps the swap apart.
         turned = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
         of_x = convolve(cotangent, turned, None, precision)
-    # Of the kernel: only training asks for it; elsewhere it is dropped as unused.
+    # The gradient of the kernel is for training; elsewhere the compiler drops it as unused.
     _, of_kernel = jax.vjp(lambda kernel: _correlate(x, kernel, precision), kernel)
     unused = None if transformed is None else jnp.zeros_like(transformed)
     return of_x, of_kernel(cotangent)[0], unused

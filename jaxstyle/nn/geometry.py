@@ -1,4 +1,4 @@
-"""Sizes of feature maps, and how far a position's receptive field reaches."""
+"""Sizes of feature maps and of receptive fields."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,15 +45,18 @@ def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int,
 
 
 def convolution_name(layer: str) -> str:
+    """Return the convolution of a layer: `"conv4_2"` for `"relu4_2"`."""
     return split_layer(layer)[0]
 
 
 class Window(NamedTuple):
-    """Where a part of an image lies whose lower or right edge may lie beyond the image's."""
+    """Position of a part of an image, which may extend beyond the lower and right edges."""
 
     top: jax.Array
-    """Pixels above and left of it, multiples of the coarsest layer's cells."""
+    """First row; a multiple of the deepest layer's cell, as `left` is."""
     left: jax.Array
+    """First column."""
     height: int
-    """Of the whole image."""
+    """Rows of the whole image."""
     width: int
+    """Columns of the whole image."""

@@ -1,4 +1,4 @@
-"""Weights with what is needed to use and to name them."""
+"""The type of a network: weights with topology, preprocessing and provenance."""
 
 from collections.abc import Mapping
 
@@ -13,29 +13,30 @@ Params = Mapping[str, Mapping[str, jax.Array]]
 
 @flax.struct.dataclass
 class Network:
-    """Weights with what is needed to use and to name them: a pytree whose leaves are `params`.
+    """A network: weights with topology, preprocessing and provenance; a pytree.
 
-    Pass it as an argument to jitted functions; closing over it makes the compiler
-    fold tens of megabytes of constants.
+    Pass it as an argument to jitted functions: as a closure its weights would be tens of
+    megabytes of constants for the compiler to fold.
     """
 
     params: Params
+    """`{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`."""
     topology: str = flax.struct.field(pytree_node=False)
-    """`"vgg16"` or `"vgg19"`: which layer follows which."""
+    """`"vgg16"` or `"vgg19"`: the order of the layers."""
     convention: Preprocessing = flax.struct.field(pytree_node=False)
     name: str = flax.struct.field(pytree_node=False, default="unnamed")
     source: str = flax.struct.field(pytree_node=False, default="")
-    """Where the numbers come from, in words or as an address."""
+    """Source of the weights, in words or as an address."""
     license: str = flax.struct.field(pytree_node=False, default="")
     normalized: bool = flax.struct.field(pytree_node=False, default=False)
-    """Whether every channel's mean activation is about 1, as Gatys scales VGG-19; the default
-    weights of the objective's terms depend on it."""
+    """Whether the mean activation is about 1, of each channel, as Gatys scales VGG-19, or of each
+    layer; the default weights of the objective's terms depend on it."""
     digest: str = flax.struct.field(pytree_node=False, default="")
     """SHA-256 over the arrays, as `jaxstyle.weights.digest` computes it."""
     transformed: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
     """Winograd-transformed kernels by convolution; empty but in a run (`add_winograd_kernels`)."""
     precision: str = flax.struct.field(pytree_node=False, default="tf32")
-    """Of the convolutions, one of `PRECISIONS`."""
+    """Precision of the convolutions, a key of `PRECISIONS`."""
 
     @property
     def layers(self) -> tuple[str, ...]:

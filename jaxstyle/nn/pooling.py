@@ -1,4 +1,4 @@
-"""How the network halves its feature maps."""
+"""Poolings of the network: 2x2 with stride 2."""
 
 from collections.abc import Callable
 
@@ -7,28 +7,32 @@ import jax.numpy as jnp
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Take the largest of each 2x2 cell of `[..., h, w, c]`; an odd last row or column is dropped.
+    """Return the maximum of each 2x2 cell of `[..., h, w, c]`, without an odd last row or column.
 
     Written as a reshape because the gradient of `reduce_window` is a
-    select-and-scatter: about ten times dearer on CPU, and refused by XLA's
+    select-and-scatter: about ten times slower on CPU, and refused by XLA's
     deterministic mode on GPU.
     """
     return _cells(x).max((-4, -2))
 
 
 def avg_pool(x: jax.Array) -> jax.Array:
-    """Average each 2x2 cell of `[..., h, w, c]`; an odd last row or column is dropped."""
+    """Return the mean of each 2x2 cell of `[..., h, w, c]`, without an odd last row or column."""
     return _cells(x).mean((-4, -2))
 
 
 def max_pool_ceil(x: jax.Array) -> jax.Array:
-    """Like `max_pool`, but an odd last row or column is a cell of its own (Caffe, TensorFlow)."""
+    """Return `max_pool` with sizes rounded up: an odd last row or column is a cell of its own.
+
+    The rule of Caffe and of TensorFlow's SAME padding.
+    """
     *batch, h, w, _ = x.shape
     ends = [(0, 0)] * len(batch) + [(0, h % 2), (0, w % 2), (0, 0)]
     return max_pool(jnp.pad(x, ends, mode="edge"))
 
 
 def _cells(x: jax.Array) -> jax.Array:
+    """Return `[..., h, w, c]` as 2x2 cells, `[..., h / 2, 2, w / 2, 2, c]`."""
     *batch, h, w, c = x.shape
     x = x[..., : h // 2 * 2, : w // 2 * 2, :]
     return x.reshape(*batch, h // 2, 2, w // 2, 2, c)

@@ -1,4 +1,4 @@
-"""From an RGB image to the network's input, as the network was trained."""
+"""Preprocessing of an RGB image to the network's input, as in the network's training."""
 
 import flax.struct
 import jax
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class Preprocessing:
-    """How an RGB image in [0, 1] becomes a network's input x.
+    """Parameters of the preprocessing of an RGB image in [0, 1] to a network's input x.
 
     x = (channels reordered · scale − mean) / std, with `mean` and `std` given in
     the network's own channel order. All fields are static under `jit`.
@@ -16,11 +16,11 @@ class Preprocessing:
     channel_order: str = flax.struct.field(pytree_node=False)
     """`"rgb"` or `"bgr"`."""
     scale: float = flax.struct.field(pytree_node=False)
-    """What a value of 1 becomes: 255 for the Caffe networks, 1 for torchvision's."""
+    """Value of white before normalization: 255 for the Caffe networks, 1 for torchvision's."""
     mean: tuple[float, float, float] = flax.struct.field(pytree_node=False)
     std: tuple[float, float, float] = flax.struct.field(pytree_node=False)
     padding: str = flax.struct.field(pytree_node=False, default="zeros")
-    """What surrounds a feature map in every convolution: `"zeros"`, `"reflect"`, or
+    """Padding of every convolution: `"zeros"`, `"reflect"`, or
     `"edge-first"`: the edge repeated around the image, zeros around the maps."""
 
 
@@ -28,7 +28,7 @@ CONVENTIONS: dict[str, Preprocessing] = {
     "caffe": Preprocessing("bgr", 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
     "torchvision": Preprocessing("rgb", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""What networks were trained with."""
+"""Preprocessing of the published networks."""
 
 
 def preprocess(convention: Preprocessing, image: jax.Array) -> jax.Array:

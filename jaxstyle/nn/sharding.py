@@ -1,11 +1,11 @@
-"""Several devices: the batch elements of a batch, or the rows of one image, shared out over a mesh.
+"""Sharding of a run over several devices: by batch element, or by the rows of one image.
 
-Batch elements are independent: each device runs what it would run for its share of them alone, and
-nothing is exchanged. Rows are not: the program is written for the whole image, and XLA's
-partitioner gives each device its rows, exchanging one row with the neighbors for every convolution
-and summing what is summed over positions. For that the rows must divide evenly at every layer, so
-the image is padded below with rows that nothing counts: whole cells of the deepest layer, as many
-on every device.
+Batch elements are independent: each device runs the program for its own elements, without any
+communication. Rows are not: the program is written for the whole image, and XLA's partitioner
+assigns each device its rows, exchanges one row with the neighbors for every convolution and sums
+over devices where the program sums over positions. The rows must divide evenly at every layer, so
+the image is padded below, to as many whole cells of the deepest layer on every device. All sums
+leave the padding out.
 
 Reference:
   Xu et al., GSPMD: General and Scalable Parallelization for ML Computation Graphs,
@@ -29,14 +29,14 @@ from jax.typing import ArrayLike
 from jaxstyle.errors import JaxstyleError
 
 Devices = int | str | Sequence[jax.Device] | None
-"""How many of `jax.devices()`, `"all"` of them, or which; None for one."""
+"""A number of `jax.devices()`, `"all"` of them, or a list of devices; None for one device."""
 
 
 def select_devices(devices: Devices) -> list[jax.Device]:
-    """Return the devices that an argument means, of all processes.
+    """Return the devices that an argument selects, of all processes.
 
     Raises:
-      JaxstyleError: none, or more than there are.
+      JaxstyleError: no device, one listed twice, or more than there are.
     """
     if devices is None:
         return [jax.local_devices()[0]]
@@ -59,11 +59,17 @@ def select_devices(devices: Devices) -> list[jax.Device]:
 
 
 def sharing_devices(devices: Devices, elements: int) -> list[jax.Device]:
-    """Return the devices that share a batch, or the rows of one image: of all, as many as can.
+    """Return the devices that share a batch, or the rows of one image.
+
+    With `"all"` the largest number that divides the batch evenly.
+
+    Args:
+      devices: what was asked for.
+      elements: number of batch elements; 1 for one image.
 
     Raises:
-      JaxstyleError: the number is not to be had; `BatchSharding.over` says whether batch elements
-        divide by it.
+      JaxstyleError: as for `select_devices`; whether batch elements divide evenly is checked by
+        `BatchSharding.over`.
     """
     found = select_devices(devices)
     return found[: _divisor(elements, len(found))] if devices == "all" and elements > 1 else found
@@ -75,20 +81,20 @@ def _divisor(elements: int, devices: int) -> int:
 
 
 def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
-    """Put devices in a row."""
-    # The partitioner's choice (Auto) is what rows are shared out by; see the module's words.
+    """Return a mesh with one axis."""
+    # Sharding of rows relies on the partitioner's choices (Auto).
     return Mesh(np.array(devices), (axis,), axis_types=(AxisType.Auto,))
 
 
 def put_on_devices(tree: Any, sharding: NamedSharding) -> Any:
-    """Put arrays on devices; where other processes have some of these, each gives its own parts."""
+    """Return arrays placed on devices; each process provides the shards of its own devices."""
     if not sharding.is_fully_addressable:
         tree = jax.tree.map(np.asarray, tree)
     return jax.device_put(tree, sharding)
 
 
 def gather(tree: Any) -> Any:
-    """Return arrays that this process can read: as they are, unless other processes hold parts."""
+    """Return whole arrays, gathered where other processes hold some of their shards."""
     return jax.tree.map(
         lambda leaf: (
             multihost_utils.process_allgather(leaf, tiled=True)
@@ -101,16 +107,16 @@ def gather(tree: Any) -> Any:
 
 @dataclass(frozen=True)
 class BatchSharding:
-    """A batch whose batch elements are shared out evenly. Hashable, so a static argument."""
+    """The sharding of a batch by element, evenly. Hashable, to be a static argument."""
 
     mesh: Mesh
 
     @classmethod
     def over(cls, devices: Sequence[jax.Device], elements: int) -> "BatchSharding":
-        """Share out batch elements.
+        """Build the sharding of a number of batch elements over devices.
 
         Raises:
-          JaxstyleError: they do not divide evenly.
+          JaxstyleError: the elements do not divide evenly.
         """
         if elements % len(devices):
             most = _divisor(elements, len(devices))
@@ -122,20 +128,20 @@ class BatchSharding:
 
     @property
     def by_element(self) -> NamedSharding:
-        """Of arrays with the batch axis first."""
+        """The sharding of arrays whose first axis is the batch."""
         return NamedSharding(self.mesh, PartitionSpec("lanes"))
 
     @property
     def replicated(self) -> NamedSharding:
-        """Of arrays that every device has whole."""
+        """The sharding of arrays that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def place(self, images: ArrayLike) -> jax.Array:
-        """Put a batch `[lanes, h, w, 3]` on the devices."""
+        """Return a batch `[k, h, w, 3]` placed on the devices."""
         return put_on_devices(images, self.by_element)
 
     def place_state(self, state: Any, width: int) -> Any:
-        """Put an optimizer's state of the whole batch on the devices."""
+        """Return an optimizer's state of the whole batch placed on the devices."""
         return put_on_devices(state, self.by_element)
 
     def with_shardings(self, shapes: Any, width: int) -> Any:
@@ -146,52 +152,52 @@ class BatchSharding:
         )
 
     def map_elements(self, function: Callable[..., Any], axes: Sequence[int | None]) -> Any:
-        """Run a batched function on each device's batch elements.
+        """Return a batched function that runs on each device for its batch elements.
 
         Args:
-          function: of arguments and with results that have the batch axis first, but for
-            those arguments whose entry in `axes` is None.
-          axes: 0 or None, an argument.
+          function: its results and arguments have the batch axis first, except arguments whose
+            entry in `axes` is None.
+          axes: 0 or None for each argument.
         """
         return jax.shard_map(
             function,
             mesh=self.mesh,
             in_specs=tuple(PartitionSpec(*[] if a is None else ["lanes"]) for a in axes),
             out_specs=PartitionSpec("lanes"),
-            # The loops of libraries' line searches do not say what varies over devices.
+            # The loops of optax's and jaxopt's line searches do not annotate what varies.
             check_vma=False,
         )
 
 
 @dataclass(frozen=True)
 class SpatialSharding:
-    """One image whose rows are shared out evenly. Hashable, so a static argument."""
+    """The sharding of one image by rows, evenly. Hashable, to be a static argument."""
 
     mesh: Mesh
     height: int
-    """Rows of the image; the array has `padded`."""
+    """Rows of the image; arrays have `padded` rows."""
     cell: int
     """Pixels along the side of one position of the deepest layer."""
 
     @classmethod
     def over(cls, devices: Sequence[jax.Device], height: int, cell: int) -> "SpatialSharding":
-        """Share out an image's rows in whole cells."""
+        """Build the sharding of an image's rows, in whole cells, over devices."""
         return cls(device_mesh(devices, "rows"), height, cell)
 
     @property
     def padded(self) -> int:
-        """Rows of the array."""
+        """Rows of arrays: those of the image and the padding."""
         each = len(self.mesh.devices) * self.cell
         return -(-self.height // each) * each
 
     @property
     def replicated(self) -> NamedSharding:
-        """Of arrays that every device has whole."""
+        """The sharding of arrays that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def by_row(self) -> NamedSharding:
-        """Of arrays with rows first."""
+        """The sharding of arrays whose first axis is the rows."""
         return NamedSharding(self.mesh, PartitionSpec("rows"))
 
     def with_height(self, height: int) -> "SpatialSharding":
@@ -199,23 +205,23 @@ class SpatialSharding:
         return dataclasses.replace(self, height=height)
 
     def place(self, image: ArrayLike) -> jax.Array:
-        """Put an image `[height, w, 3]` on the devices, padded with zeros: `[padded, w, 3]`."""
+        """Return an image `[height, w, 3]`, zero-padded to `[padded, w, 3]`, on the devices."""
         array: Any = jnp if isinstance(image, jax.core.Tracer) else np
         padded = array.pad(image, ((0, self.padded - self.height), (0, 0), (0, 0)))
         return jax.device_put(padded, self.by_row)
 
     def place_map(self, values: ArrayLike, cell: int) -> jax.Array:
-        """Put what belongs to the positions of a layer, `[h, w, any]`, on the devices, as `place`.
+        """Return values of the positions of a layer, padded as `place` does, on the devices.
 
         Args:
-          values: of the image's own rows.
+          values: `[h, w, any]`, without padding.
           cell: pixels along the side of a position.
         """
         below = self.padded // cell - np.shape(values)[0]
         return jax.device_put(np.pad(values, ((0, below), (0, 0), (0, 0))), self.by_row)
 
     def fetch(self, image: jax.Array) -> np.ndarray:
-        """Bring an image back to the host, without its padding."""
+        """Return an image on the host, without its padding."""
         return np.asarray(jax.device_get(gather(image)))[: self.height]
 
     def constrain(self, state: Any, width: int) -> Any:
@@ -223,7 +229,7 @@ class SpatialSharding:
 
         Args:
           state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]`, or
-            that one axis flat, are shared out, others are whole on every device.
+            its one axis flattened, are sharded, others are replicated.
           width: w.
         """
         return jax.tree.map(
@@ -232,7 +238,7 @@ class SpatialSharding:
         )
 
     def unpad(self, state: Any, width: int) -> Any:
-        """Take the added rows off a state, so that it is that of any number of devices."""
+        """Return a state without the padding, the same for any number of devices."""
 
         def shorter(leaf: Any) -> Any:
             axis, unit = _row_axis(leaf.shape, self.padded, width)
@@ -252,7 +258,7 @@ class SpatialSharding:
         )
 
     def place_state(self, state: Any, width: int) -> Any:
-        """Put a state that has been cut, or has not, on the devices."""
+        """Return a state, with or without its padding, placed on the devices."""
 
         def placed(leaf: Any) -> jax.Array:
             axis, unit = _row_axis(leaf.shape, self.height, width)
@@ -271,7 +277,7 @@ class SpatialSharding:
 
 
 def _row_axis(shape: tuple[int, ...], height: int, width: int) -> tuple[int | None, int]:
-    """Find the axis of an array that rows lie along, and its entries a row."""
+    """Return the axis of an array that runs along the rows, and its entries for each row."""
     if shape[-3:] == (height, width, 3):
         return -3, 1
     if shape[-1:] == (height * width * 3,):

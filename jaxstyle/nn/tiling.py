@@ -1,10 +1,10 @@
 """Means over the positions of feature maps, of a whole image or exactly tile by tile.
 
-All that the objective asks of a layer is means over positions: a Gram matrix, a mean squared
-difference. A mean is the sum of its tiles' shares, so an image too large for memory can be
-visited in tiles, each computed within a margin as wide as the network's receptive field. The
-backward pass visits the tiles again, with the derivatives by the means (small matrices) fixed.
-Values and gradients are those of the whole image, but for the order of sums.
+The objective depends on a layer only through means over positions: Gram matrices and mean squared
+differences. A mean is a sum over tiles, so an image too large for memory is computed tile by tile,
+each with a margin as wide as the network's receptive field. The backward pass computes the tiles
+again, given the derivatives with respect to the means. Values and gradients are those of the whole
+image, up to the order of summation.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from jaxstyle.nn.geometry import Window, check_image_size, receptive_margin
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.vgg import activations, map_layers
 
-# Of the type of the tiles' numbers, as dynamic slices want it.
+# Dynamic slices need starts of one type, that of the tiles' numbers.
 _ZERO = np.int32(0)
 Statistic = Callable[[str, jax.Array, Any], Any]
 """`(layer, activations [h, w, c], that layer's maps or None) -> pytree of means over positions`."""
@@ -39,24 +39,24 @@ def means(
     height: int | None = None,
     remat: bool = False,
 ) -> dict[str, Any]:
-    """Average a statistic over the positions of each layer.
+    """Compute the mean of a statistic over the positions of each layer.
 
     Args:
       network: weights.
       x: `[h, w, 3]`, the network's input.
       layers: names, none twice.
-      statistic: gives means over positions to which a position contributes nothing where
-        activations and map are 0.
-      maps: what else the statistic wants of positions: by layer a pytree of `[h', w', any]`.
+      statistic: returns means over positions, to which a position adds 0 where its
+        activations and its maps are 0.
+      maps: further inputs of the statistic, by layer a pytree of `[h', w', any]`.
       pooling: as in `vgg.features`.
       tile: side of the tiles in pixels, rounded down to whole cells of the deepest layer;
         0, or an image no larger, computes the whole image at once.
-      height: where `x` has rows added below, shared out over devices (`sharding.SpatialSharding`),
-        the rows that count; tiles then are strips from top to bottom.
+      height: rows of the image where `x` is padded below (`sharding.SpatialSharding`); tiles then
+        are strips from top to bottom.
       remat: as in `vgg.map_layers`; tiles are computed again in any case.
 
     Returns:
-      `{layer: what statistic gives}`.
+      `{layer: mean of the statistic}`.
     """
     if not layers:
         return {}
@@ -90,7 +90,7 @@ def means(
     tiles = grid.tiles()
     if whole:
         return share_of(x, maps, jax.tree.map(lambda t: t[0], tiles))
-    # Saves nothing of the forward pass but its arguments: the tile is computed again.
+    # The backward pass stores only the arguments and computes the tile again.
     share_again = jax.checkpoint(share_of, prevent_cse=False)
 
     def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
@@ -104,7 +104,7 @@ def means(
 def window_size(
     network: Network, layers: tuple[str, ...], height: int, width: int, *, tile: int
 ) -> tuple[int, int]:
-    """Return the rows and columns that `means` computes at once: a tile with its margin.
+    """Return the rows and columns that `means` computes at once, those of a tile with its margin.
 
     Args:
       network: weights.
@@ -120,6 +120,7 @@ def window_size(
 
 
 def _is_whole(tile: int, height: int, width: int) -> bool:
+    """Return whether one tile covers the image."""
     return not tile or tile >= max(height, width)
 
 
@@ -134,7 +135,7 @@ def feature_maps(
 ) -> dict[str, jax.Array]:
     """Compute the activations of the network's input `[h, w, 3]`, tile by tile like `means`.
 
-    Where rows were added below, the maps have what they make too; it counts for nothing.
+    Where the input is padded below, the maps include positions of the padding.
     """
     if not layers:
         return {}
@@ -174,7 +175,7 @@ class _Tile(NamedTuple):
     """One tile's pixels along each of the two axes, int32 `[2]`."""
 
     counted: jax.Array
-    """First row and column that no tile before it has counted."""
+    """First row and column that earlier tiles do not cover."""
     core: jax.Array
     """First row and column of the tile."""
     window: jax.Array
@@ -183,20 +184,24 @@ class _Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class _Axis:
-    """How an axis is cut; everything but `size` in whole cells."""
+    """Tiles along one axis, in pixels; all but `size` multiples of the deepest layer's cell."""
 
     size: int
-    """Of the image."""
+    """Side of the image."""
     extent: int
-    """Of the feature maps: as `size`, or as `padded`, where maps keep what was added."""
+    """Side that the feature maps cover: `size`, or `padded` where maps include the padding."""
     padded: int
+    """Side of the padded image."""
     core: int
+    """Side of a tile without its margins."""
     window: int
-    """Core and margins. At the image's edge the window is moved inside, not cut."""
+    """Side of a tile with its margins. At an edge the window is moved inside, not cut."""
     margin: int
+    """Width of a margin, at least that of the receptive field."""
 
     @classmethod
     def cut(cls, size: int, side: int, cell: int, margin: int) -> "_Axis":
+        """Return an axis of tiles of about `side` pixels."""
         padded = -(-size // cell) * cell
         count = -(-padded // max(cell, side // cell * cell))
         core = -(-padded // (count * cell)) * cell
@@ -205,6 +210,7 @@ class _Axis:
 
     @classmethod
     def uncut(cls, size: int, padded: int) -> "_Axis":
+        """Return an axis with one tile."""
         return cls(size, padded, padded, padded, padded, 0)
 
     def starts(self) -> list[tuple[int, int, int]]:
@@ -219,6 +225,8 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Grid:
+    """The tiles of an image, by rows and columns."""
+
     axes: tuple[_Axis, _Axis]
 
     @classmethod
@@ -231,6 +239,7 @@ class _Grid:
         side: int,
         counted: int | None,
     ) -> "_Grid":
+        """Return the tiles of an image; `counted` rows of it are not padding, all if None."""
         check_image_size(network, counted or height, width, layers)
         cell = smallest_side(layers)
         margin = receptive_margin(network.topology, layers)
@@ -245,6 +254,7 @@ class _Grid:
         return _Tile(pairs[..., 0], pairs[..., 1], pairs[..., 2])
 
     def padded(self, x: jax.Array) -> jax.Array:
+        """Return the input padded with zeros to whole cells."""
         ends = [(0, axis.padded - size) for axis, size in zip(self.axes, x.shape, strict=False)]
         return jnp.pad(x, (*ends, (0, 0))) if any(after for _, after in ends) else x
 
@@ -257,6 +267,7 @@ class _Grid:
         return part, None if whole else Window(top, left, rows.size, columns.size)
 
     def place(self, at: _Tile, layer: str) -> "_Place":
+        """Return the positions of a layer that belong to a tile."""
         cell = _cell(layer)
         sizes = [min(axis.core, axis.extent) // cell for axis in self.axes]
         ends = [axis.extent // cell for axis in self.axes]
@@ -281,20 +292,25 @@ class _Grid:
 
 
 class _Place(NamedTuple):
-    """Where a tile's cells lie in a layer's maps."""
+    """The positions of one layer that belong to a tile."""
 
     in_image: tuple[Any, ...]
+    """Their start in the maps of the whole image."""
     in_window: tuple[Any, ...]
+    """Their start in the maps of the tile with its margin."""
     sizes: tuple[int, ...]
+    """Rows and columns."""
     counted: jax.Array
-    """Which of the cells no other tile counts, `[h, w, 1]`."""
+    """Whether a position is the image's and in no earlier tile, `[h, w, 1]`."""
     share: float
-    """Of the tile's cells in the layer's."""
+    """Positions of the tile divided by those of the layer."""
 
     def slice_of_window(self, act: jax.Array) -> jax.Array:
+        """Return the tile's part of the maps of the tile with its margin."""
         return _slice(act, self.in_window, self.sizes)
 
     def slice_of_image(self, act: jax.Array) -> jax.Array:
+        """Return the tile's part of the maps of the whole image."""
         return _slice(act, self.in_image, self.sizes)
 
 

@@ -2,8 +2,7 @@
 
 The params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`. The
 widths are read from them, so one module serves the original networks and narrow
-ones. How an image becomes the network's input belongs to the weights
-(`Preprocessing`), never to a code path.
+ones. Preprocessing is a property of the weights (`Preprocessing`).
 
 Reference:
   Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image
@@ -30,7 +29,7 @@ from jaxstyle.nn.winograd import transform
 
 
 def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
-    """Set what lies beyond the image's lower and right edge as padding there would have it."""
+    """Return a map with positions beyond the image's lower and right edges set as by padding."""
     for axis, (start, size) in enumerate(
         ((window.top, window.height), (window.left, window.width))
     ):
@@ -45,10 +44,10 @@ def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
 
 
 class Block(nn.Module):
-    """A run of convolutions of one block of a VGG, then its pooling if a deeper block follows.
+    """Consecutive convolutions of one block of a VGG, and its pooling if a deeper block follows.
 
-    Applied to `[h, w, channels]` it returns the next block's input and `{layer: [h, w, c]}` of
-    those of `layers` that lie in it.
+    Applied to `[h, w, channels]` it returns the input of the next block and `{layer: [h, w, c]}`
+    for those of `layers` that are in this block.
     """
 
     convolutions: tuple[str, ...]
@@ -104,24 +103,23 @@ class Convolution(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         transformed: jax.Array | None = self.get_variable("transformed", "kernel")
         y = convolve(x, kernel.astype(x.dtype), transformed, self.precision) + bias
-        # The image itself has more values than bfloat16 can tell apart: what is made of it is
-        # rounded, not it.
+        # The image stays float32, as bfloat16 has too few bits for it; its features are rounded.
         return y.astype(jnp.bfloat16 if self.precision == "bfloat16" else x.dtype)
 
 
 def add_winograd_kernels(
     network: Network, layers: Sequence[str], height: int, width: int
 ) -> Network:
-    """Transform the kernels of the convolutions that are then faster on images of a size.
+    """Return the network with Winograd-transformed kernels where they are faster.
 
-    For runs of many evaluations: what is transformed takes four times the memory of the kernels.
-    Activations differ from the direct convolutions' by rounding. Not for bfloat16, whose rounding
-    the transformations would magnify.
+    For runs of many evaluations: transformed kernels take four times the memory. Activations
+    differ from those of direct convolutions by rounding. Networks in bfloat16 are returned
+    unchanged, as the transformations magnify its rounding.
 
     Args:
-      network: weights; arrays or mere shapes.
-      layers: that will be asked for.
-      height: pixels of the image, or of the parts that are computed at once.
+      network: weights; arrays or `jax.ShapeDtypeStruct`s.
+      layers: whose activations will be computed.
+      height: pixels of the image, or of a tile with its margin.
       width: likewise.
     """
     deepest = max(map(convolution_name, layers), default="")
@@ -137,6 +135,7 @@ def add_winograd_kernels(
 
 @jax.jit
 def _transformed(kernels: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return kernels as `winograd.transform` makes them."""
     return {name: transform(kernel) for name, kernel in kernels.items()}
 
 
@@ -185,8 +184,8 @@ def activations(
       x: `[h, w, 3]`, see `preprocess`.
       layers: names, none twice.
       pooling: as in `features`.
-      window: says that `x` is only a part of the input; activations near its edges that are
-        not the image's are then wrong (`receptive_margin`).
+      window: position of `x` if it is a part of the input; activations within
+        `receptive_margin` of its inner edges are then wrong.
     """
     return map_layers(network, x, layers, lambda layer, act, _: act, pooling=pooling, window=window)
 
@@ -202,17 +201,20 @@ def map_layers(
     window: Window | None = None,
     remat: bool = False,
 ) -> dict[str, Any]:
-    """Return `{layer: take(layer, its activations, others)}`, one block after the other.
+    """Compute a function of the activations of each layer, one block after the other.
 
     Args:
       network: weights.
       x: as in `activations`.
       layers: likewise.
-      take: what is wanted of a layer; it sees float32 activations.
-      others: a pytree of the arrays that it wants besides.
+      take: `(layer, activations in float32, others) -> pytree`.
+      others: a pytree of further arrays for `take`.
       pooling: likewise.
       window: likewise.
-      remat: a gradient keeps only what goes from block to block, and computes each again.
+      remat: whether a gradient stores only the inputs of blocks and computes each block again.
+
+    Returns:
+      `{layer: what take returns}`.
     """
     check_image_size(network, x.shape[0], x.shape[1], layers)
     widths = _FrozenWidths((name, int(p["bias"].shape[0])) for name, p in network.params.items())
@@ -250,8 +252,8 @@ def map_layers(
 def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
     """Return a function whose gradient keeps only its arguments and computes the rest again.
 
-    What `jax.checkpoint` is for; but the CPU's compiler drops its barrier and then merges what is
-    computed twice.
+    As `jax.checkpoint`, whose optimization barrier the CPU compiler drops before it merges the two
+    equal computations.
     """
     call = jax.custom_vjp(function)
 
@@ -260,7 +262,7 @@ def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any,
 
     def backward(saved: Any, cotangent: Any) -> Any:
         given, x = saved
-        # True of any number, which no compiler knows: what follows has to wait for the cotangent.
+        # Always true, but the compiler cannot know: this makes x depend on the cotangent.
         later = jax.tree.leaves(cotangent)[0].reshape(-1)[0]
         x = jnp.where(later == later, x, 0)
         return jax.vjp(function, given, x)[1](cotangent)
@@ -270,7 +272,7 @@ def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any,
 
 
 class _FrozenWidths(dict):
-    """A dict that may be a module's attribute: linen wants its fields hashable."""
+    """A hashable dict, as fields of a linen module must be."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(sorted(self.items())))

@@ -21,11 +21,12 @@ from jax import lax
 
 _A = np.sqrt(0.5)
 _POINTS = np.array([0, _A, -_A, 1 / _A, -1 / _A])
-"""Without the one at infinity, which comes last."""
+"""The finite points of interpolation; infinity comes last."""
 _RECIPROCAL = [5, 3, 4, 1, 2, 0]
 
 
 def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return G `[6, 3]`, Bᵀ `[6, 6]`, Bᵀ for turned kernels and Aᵀ `[4, 6]`, for one axis."""
     others = [np.delete(_POINTS, j) for j in range(5)]
     norms = np.array([np.prod(p - q) for p, q in zip(_POINTS, others, strict=True)])
     kernel = np.vstack([np.vander(_POINTS, 3, increasing=True) / norms[:, None], [0, 0, 1]])
@@ -50,7 +51,7 @@ _RESULT_TURNED = _RESULT[:, np.add.outer(np.multiply(6, _RECIPROCAL), _RECIPROCA
 
 
 def transform(kernel: jax.Array) -> jax.Array:
-    """Transform a kernel `[3, 3, i, o]` to `[36, i, o]`: four times its memory."""
+    """Return a kernel `[3, 3, i, o]` transformed to `[36, i, o]`, four times its memory."""
     matrix = jnp.asarray(_KERNEL, kernel.dtype)
     flat = kernel.reshape(9, *kernel.shape[2:])
     return jnp.einsum("xk,kio->xio", matrix, flat, precision=lax.Precision.HIGHEST)

@@ -14,7 +14,9 @@ from jaxstyle.engine import memory
 from jaxstyle.engine.chunk import lower
 from jaxstyle.provenance.record import read_record
 
-SMALL = Recipe(size=0, content_layers="relu2_1", style_layers="relu1_1,relu2_1", history_size=3)
+SMALL = Recipe(
+    size=0, content_layers="relu2_1", style_layers="relu1_1,relu2_1", history_size=3, scales=1
+)
 
 
 @pytest.fixture(scope="module")

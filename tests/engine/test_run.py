@@ -142,7 +142,7 @@ class TestResult:
         np.testing.assert_allclose(terms, result.terms, rtol=1e-4)
 
     def test_the_recipe_is_resolved(self, result, network):
-        expected = dataclasses.replace(RECIPE.resolved(network), scales=1, pyramid=1)
+        expected = dataclasses.replace(RECIPE.resolved(network), scales=1, pyramid=1, margin=8)
         assert result.recipe == expected
 
     def test_stylize_is_the_loop_with_nothing_in_it(self, pair, network, result):
@@ -272,7 +272,7 @@ class TestBatch:
 
     def test_no_elements(self, pair, network):
         for starts in (0, []):
-            with pytest.raises(JaxstyleError, match="lanes"):
+            with pytest.raises(JaxstyleError, match="elements"):
                 stylize_batch(*pair, recipe=RECIPE, network=network, starts=starts)
 
 

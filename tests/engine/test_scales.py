@@ -33,6 +33,8 @@ RECIPE = Recipe(
     scales=2,
     scale_ratio=2**0.5,
     scale_detail=False,
+    pyramid=1,
+    margin=0,
     history_size=4,
 )
 FLAT = Recipe(preconditioner="none")
