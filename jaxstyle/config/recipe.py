@@ -39,6 +39,8 @@ from jaxstyle.config.defaults import (
     SCALE_SIDE,
     STYLE_DEFAULTS,
     TERM_DEFAULTS,
+    WIDE_HISTORY_SIZE,
+    default_history_size,
     style_factor,
 )
 from jaxstyle.config.layers import LayerWeights, check_layers, format_layers, layer_weights
@@ -207,7 +209,8 @@ class Recipe:
     history_size: int | None = _setting(
         None,
         "Pairs that L-BFGS keeps; each takes the memory of two images; default: "
-        f"{DEFAULT_HISTORY_SIZE}, or as many as memory allows, at least {MIN_HISTORY_SIZE}.",
+        f"{DEFAULT_HISTORY_SIZE}, or {WIDE_HISTORY_SIZE} for networks as wide as VGG, or as many "
+        f"as memory allows, at least {MIN_HISTORY_SIZE}.",
     )
     preconditioner: str = _setting(
         "spectrum",
@@ -360,7 +363,7 @@ class Recipe:
         if self.learning_rate is None:
             changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
         if self.history_size is None:
-            changes["history_size"] = DEFAULT_HISTORY_SIZE
+            changes["history_size"] = default_history_size(network)
         found = dataclasses.replace(self, **changes)
         weights = (found.content_weight, found.style_weight, found.tv_weight)
         if not any(_is_traced(weight) or weight for weight in weights):
@@ -374,7 +377,7 @@ class Recipe:
         """Return the recipe with some settings changed.
 
         A strength replaces the weights; where the recipe has weights, as presets have, it scales
-        the style weight.
+        the style weight. Another optimizer has its own default learning rate.
 
         Raises:
           JaxstyleError: a value out of range, or both a strength and a weight.
@@ -387,6 +390,8 @@ class Recipe:
             settings = {**settings, "strength": None, "style_weight": weight}
         elif self.strength is not None and {"content_weight", "style_weight"} & set(settings):
             settings = {"strength": None, **settings}
+        if settings.get("optimizer", self.optimizer) != self.optimizer:
+            settings = {"learning_rate": None, **settings}
         return dataclasses.replace(self, **settings)
 
     def _term_defaults(self, normalized: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import psutil
 
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
-from jaxstyle.config.defaults import DEFAULT_HISTORY_SIZE, MIN_HISTORY_SIZE
+from jaxstyle.config.defaults import MIN_HISTORY_SIZE, default_history_size
 from jaxstyle.config.layers import smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import lower
@@ -87,7 +87,7 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
         pixels = min(height * width, _COMPILED)
         line = _Line.through(pixels, height / width, recipe, network, batch)
         if is_chosen:
-            pairs = _pairs(needed, free, height * width * batch)
+            pairs = _pairs(recipe.history_size, needed, free, height * width * batch)
             saved = recipe.history_size - pairs, recipe.history_size - MIN_HISTORY_SIZE
             needed -= saved[0] * _PAIR * height * width * batch
             line = line._replace(slope=line.slope - saved[1] * _PAIR * batch)
@@ -102,10 +102,10 @@ def _chooses_history_size(recipe: Recipe) -> bool:
     return recipe.history_size is None and recipe.optimizer in LBFGS_OPTIMIZERS
 
 
-def _pairs(needed: int, free: int, pixels: int) -> int:
-    """Return the largest history size that fits, from the bytes that the default one needs."""
+def _pairs(usual: int, needed: int, free: int, pixels: int) -> int:
+    """Return the largest history size that fits, from the bytes that the usual one needs."""
     excess = math.ceil(max(0, needed - USABLE * free) / (_PAIR * pixels))
-    return max(MIN_HISTORY_SIZE, DEFAULT_HISTORY_SIZE - excess)
+    return max(MIN_HISTORY_SIZE, usual - excess)
 
 
 def fit(
@@ -146,12 +146,12 @@ def fit(
     found = plan(height, width, recipe=recipe, network=network, batch=batch)
     if not found.fits:
         raise JaxstyleError(f"size: {advice(found, recipe)}")
-    return _with_pairs(recipe, found.history_size)
+    return _with_pairs(recipe, network, found.history_size)
 
 
-def _with_pairs(recipe: Recipe, pairs: int | None) -> Recipe:
+def _with_pairs(recipe: Recipe, network: Network, pairs: int | None) -> Recipe:
     """Return the recipe with a chosen history size that is not the default."""
-    if not _chooses_history_size(recipe) or pairs == DEFAULT_HISTORY_SIZE:
+    if not _chooses_history_size(recipe) or pairs == default_history_size(network):
         return recipe
     return dataclasses.replace(recipe, history_size=pairs)
 
@@ -182,7 +182,7 @@ def _fit_on_devices(
     assert recipe.history_size is not None, "resolved above"
     pairs = recipe.history_size
     if _chooses_history_size(asked):
-        pairs = _pairs(needed, free, height * width * batch)
+        pairs = _pairs(recipe.history_size, needed, free, height * width * batch)
         needed -= (recipe.history_size - pairs) * _PAIR * height * width * batch
     if needed > USABLE * free:
         ways = ["a smaller --size", "more --devices", *([] if recipe.tile else ["--tile 512"])]
@@ -190,7 +190,7 @@ def _fit_on_devices(
             f"size: each of {devices} devices needs {gigabytes(needed)} of memory and "
             f"{gigabytes(free)} are free; use {', '.join(ways)} or several of them"
         )
-    return _with_pairs(asked, pairs)
+    return _with_pairs(asked, network, pairs)
 
 
 def advice(plan: Plan, recipe: Recipe) -> str:

@@ -131,7 +131,7 @@ def cells(
         # 1000 and 1000.0 are one number and must give one key.
         given = {n: float(v) if type(v) is int and fields[n] else v for n, v in given.items()}
         try:
-            recipe = preset(settings.get("preset", "default")).updated(given)
+            recipe = preset(settings.get("preset", "default"), given)
             weights = network(settings.get("weights", "auto"))
             recipe = recipe.resolved(weights)
         except JaxstyleError as error:

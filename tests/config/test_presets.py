@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective, presets
-from jaxstyle.config.presets import EXPECTED_WEIGHTS, weights_notice
+from jaxstyle.config.presets import EXPECTED_WEIGHTS, preset, weights_notice
 from jaxstyle.optim.fixed_step_lbfgs import fixed_lbfgs
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
@@ -275,3 +275,34 @@ def test_fixed_steps_follow_torchs_curve(torch, make_network, make_image):
     # torch does not evaluate the last point.
     np.testing.assert_allclose(curve[: len(theirs)], theirs, rtol=0.01)
     assert len(theirs) >= 30 and curve[-1] < 0.2 * curve[0]
+
+
+def test_a_preset_has_the_rate_of_its_program_for_each_optimizer(network):
+    def rate(name, **settings):
+        return preset(name, settings).resolved(network).learning_rate
+
+    assert rate("neural-style-pt", optimizer="adam") == 1 / 255
+    assert rate("neural-style", optimizer="adam") == 10 / 256
+    assert preset("gordic", {"optimizer": "adam"}).steps == 2999
+    assert preset("gordic", {"optimizer": "adam", "steps": 7}).steps == 7
+    # What is given wins; what the program does not offer has our default.
+    assert rate("neural-style-pt", optimizer="adam", learning_rate=0.5) == 0.5
+    assert rate("neural-style-pt", optimizer="rmsprop") == rate("default", optimizer="rmsprop")
+    # A rate belongs to its optimizer.
+    assert rate("anishathalye") == rate("anishathalye", optimizer="adam") == 10 / 255
+    assert rate("anishathalye", optimizer="sgd") == rate("default", optimizer="sgd")
+
+
+def test_wide_networks_keep_more_pairs(make_network):
+    def pairs(*widths):
+        layers = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
+        params = {
+            layer: {"kernel": np.zeros((3, 3, before, width)), "bias": np.zeros(width)}
+            for layer, before, width in zip(layers, (3, *widths), widths, strict=False)
+        }
+        network = make_network(blocks=3).replace(params=params)
+        recipe = Recipe(content_layers="relu1_1", style_layers="relu1_1")
+        return recipe.resolved(network).history_size
+
+    assert pairs(64, 64, 128, 128, 256) == 50
+    assert pairs(16, 16, 32, 32, 64) == 20
