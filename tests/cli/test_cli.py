@@ -336,7 +336,7 @@ def spoiled(folder, files):
         (folder / name).write_bytes(data)
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     # Fifty megapixels in six kilobytes.
-    Image.new("1", (10000, 5000)).save(folder / "bomb.png")
+    Image.new("1", (10000, 8000)).save(folder / "bomb.png")
 
 
 C, S = "{content}", "{style}"
