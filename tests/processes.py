@@ -24,7 +24,12 @@ jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=numb
 
 network = _make_network(blocks=2)
 recipe = jaxstyle.Recipe(
-    steps=3, history_size=3, content_layers="relu1_1", style_layers="relu1_1", init="noise"
+    scales=1,
+    steps=3,
+    history_size=3,
+    content_layers="relu1_1",
+    style_layers="relu1_1",
+    init="noise",
 )
 images = _make_image(21, 18, seed=1), _make_image(16, 18, seed=2)
 given = dict(recipe=recipe, network=network)

@@ -182,7 +182,7 @@ def commands():
         "uneven": ("--batch", 3, "--devices", 2), "many": ("--devices", 9),
         "scales": ("--devices", 2, "--scales", 2),
         "growing": (
-            "--devices", 2, "--scales", 2, "--batch", 2, "--size", 64, "--upscale",
+            "--devices", 2, "--scales", 2, "--batch", 2, "--size", 96, "--upscale",
             "--style-scale", 2,
         ),
     }.items():  # fmt: skip

@@ -128,7 +128,8 @@ class TestMeasures:
         assert distance(image[::-1, ::-1], image) < distance(make_image(seed=5), image)
         # The patch in its own place is 10 away; another may be nearer.
         offset = distance(image + 10 / 255, image)
-        assert 3 < offset < 10.01
+        # About 10: the directions are random.
+        assert 5 < offset < 12
 
     def test_correlations(self, make_image):
         one, other = make_image(seed=1), make_image(seed=2)

@@ -22,7 +22,7 @@ def measure(run: Run) -> Found:
                 ]
             table.append(
                 {
-                    "optimiser": f"{cell.recipe['optimizer']}{' long' if grid == 'long' else ''}",
+                    "optimizer": f"{cell.recipe['optimizer']}{' long' if grid == 'long' else ''}",
                     "steps": cell.report["steps"],
                     "style at 90 %": first_step_within(style, SHARE),
                     "content at 90 %": first_step_within(content, SHARE),
@@ -35,7 +35,7 @@ def measure(run: Run) -> Found:
     earlier = [row["style at 90 %"] < row["content at 90 %"] for row in table]
     share = "share of content, {}".format
     grows = [row[share("end")] > row[share("start")] for row in table]
-    long = table[0] if table[0]["optimiser"].endswith("long") else table[-1]
+    long = table[0] if table[0]["optimizer"].endswith("long") else table[-1]
     return Found(
         verdict=HOLDS if all(earlier) else PARTLY if any(earlier) else CONTRADICTED,
         number=f"style first with {sum(earlier)} of {len(earlier)} optimizers",

@@ -233,12 +233,15 @@ def stylize(
     elif repeated is not None:
         repeated.check(network, inputs)
     try:
+        sharing = sharing_devices(devices, batch)
         recipe = resolve_scales(
-            recipe, sources.content.shape, [style.shape for style in sources.styles]
+            recipe,
+            sources.content.shape,
+            [style.shape for style in sources.styles],
+            rows=batch == 1 and len(sharing) > 1,
         )
         height, width = sources.content.shape[:2]
         height, width = output_size(height, width, recipe)
-        sharing = sharing_devices(devices, batch)
         asked = recipe
         recipe = memory.fit(
             height, width, recipe=asked, network=network, batch=batch, devices=len(sharing)

@@ -1,6 +1,5 @@
 """Building a `Problem`, with targets and initial images, from images and a recipe."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -124,11 +123,10 @@ def prepare(
         # What is computed with the weights is computed where they are.
         network = jax.device_put(network, devices[0])
     content = as_image(content, "content")
-    if elements is None and len(devices) > 1 and recipe.scales is None:
-        # Sharding by rows supports only one scale.
-        recipe = dataclasses.replace(recipe, scales=1)
     loaded = as_images(styles)
-    recipe = resolve_scales(recipe, content.shape, [style.shape for style in loaded])
+    rows = elements is None and len(devices) > 1
+    shapes = [style.shape for style in loaded]
+    recipe = resolve_scales(recipe, content.shape, shapes, rows=rows)
     assert recipe.scales is not None, "resolved above"
     if elements is None and len(devices) > 1 and recipe.scales > 1:
         raise JaxstyleError(

@@ -123,7 +123,11 @@ def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> t
 
 
 def resolve_scales(
-    recipe: Recipe, shape: tuple[int, ...], styles: Sequence[tuple[int, ...]]
+    recipe: Recipe,
+    shape: tuple[int, ...],
+    styles: Sequence[tuple[int, ...]],
+    *,
+    rows: bool = False,
 ) -> Recipe:
     """Return the recipe with its scales, pyramid resolutions and margin filled in.
 
@@ -131,7 +135,11 @@ def resolve_scales(
       recipe: its `scales`, `pyramid` and `margin` may be None.
       shape: of the content image as given, height first.
       styles: of the style images as given.
+      rows: whether devices share the rows of one image: they hold one resolution of it, without a
+        margin, so that this is the default then.
     """
+    if rows and recipe.scales is None:
+        recipe = dataclasses.replace(recipe, scales=1)
     scales = default_scales(recipe, shape) if recipe.scales is None else recipe.scales
     pyramid = recipe.pyramid
     if pyramid is None and recipe.scales != 1:

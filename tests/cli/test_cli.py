@@ -662,7 +662,7 @@ class TestHelp:
         for default in (
             "[default: 512]",
             "[default: lbfgs]",
-            "[default: 300]",
+            "[default: 150]",
             "[default: max]",
         ):
             assert default in out

@@ -76,12 +76,12 @@ SAME = """
 import dataclasses, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import jax, numpy as np
-import conftest, jaxstyle
+import helpers, jaxstyle
 from jaxstyle.cli.devices import enable_compilation_cache
 
 enable_compilation_cache()
-network = conftest._make_network(blocks=1)
-images = [conftest._make_image(40, 36, seed=seed) for seed in (1, 2)]
+network = helpers.make_network(blocks=1)
+images = [helpers.make_image(40, 36, seed=seed) for seed in (1, 2)]
 base = jaxstyle.Recipe(
     content_layers="relu1_2", style_layers="relu1_1", steps=3, size=0, init="noise", noise_std=30
 )

@@ -264,7 +264,7 @@ class TestScales:
             step: pixels(control.folder / f"whole-step000{step}.png").shape[:2]
             for step in (2, 4, 6, 8)
         }
-        assert shapes == {2: (23, 28), 4: (23, 28), 6: (32, 40), 8: (32, 40)}
+        assert shapes == {2: (16, 20), 4: (16, 20), 6: (32, 40), 8: (32, 40)}
         whole = report(control.folder / "whole.json")
         assert whole["steps"] == 8 and whole["history"]["step"] == list(range(9))
         assert whole["recipe"]["steps"] == 4 and whole["evaluations"] == 10

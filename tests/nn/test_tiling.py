@@ -139,7 +139,9 @@ def test_a_tile_keeps_less_than_the_image(make_network, make_image):
     network = make_network(blocks=2)
 
     def bytes_of(tile):
-        recipe = Recipe(size=0, content_layers="relu2_1", style_layers="relu1_2,relu2_2", tile=tile)
+        recipe = Recipe(
+            size=0, scales=1, content_layers="relu2_1", style_layers="relu1_2,relu2_2", tile=tile
+        )
         image = make_image(512, 512)
         problem = jaxstyle.prepare(image, image[:64, :64], recipe=recipe, network=network)
         compiled = value_and_grad.lower(problem, problem.start).compile()
@@ -169,6 +171,6 @@ def test_an_image_too_small_is_refused_in_tiles_too(make_network, make_image):
         jaxstyle.prepare(
             make_image(6, 300),
             make_image(64, 64),
-            recipe=Recipe(size=0, tile=64),
+            recipe=Recipe(size=0, scales=1, tile=64),
             network=network,
         )
