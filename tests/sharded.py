@@ -168,7 +168,7 @@ def commands():
         "[grid]\nstyle_weight = [1.0, 10.0, 100.0]\n"
     )
     settings = (
-        "--weights", FOLDER / "narrow.safetensors", "--steps", 2, "--quiet",
+        "--weights", FOLDER / "narrow.safetensors", "--steps", 2, "--quiet", "--scales", 1,
         "--content-layers", "relu1_2", "--style-layers", "relu1_1",
     )  # fmt: skip
     images = FOLDER / "content.png", FOLDER / "style.png"

@@ -121,7 +121,7 @@ EXPERIMENT = Experiment(
         "steps": 10000,
         "content_layers": ["relu1_2", "relu2_2", "relu3_2", "relu4_2", "relu5_2"],
     },
-    tiny={"content_layers": ["relu1_2", "relu2_2"], "style_layers": ""},
+    tiny={"content_layers": ["relu1_2", "relu2_2"]},
     exact={
         "content_layers": ["relu1_2", "relu2_2", "relu3_1", "relu3_3"],
         "steps": 150,

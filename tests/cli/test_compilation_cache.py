@@ -89,18 +89,18 @@ CASES = [({"optimizer": name}, None) for name in jaxstyle.config.choices.OPTIMIZ
 CASES += [({}, ["noise", "content"]), ({"tile": 32}, None)]
 
 
-def images(changes, elements):
+def painted(changes, elements):
     recipe = dataclasses.replace(base, **changes)
     problem = jaxstyle.prepare(*images, recipe=recipe, network=network, elements=elements)
     results = jaxstyle.finish(problem, list(jaxstyle.iterates(problem, chunk_size=3)))
     return b"".join(np.asarray(result.image).tobytes() for result in results)
 
 
-compiled = [images(*case) for case in CASES]
+compiled = [painted(*case) for case in CASES]
 assert len(set(compiled)) == len(CASES)  # none of them stood still
 jax.clear_caches()
 for case, bytes_ in zip(CASES, compiled):
-    assert images(*case) == bytes_, case  # of programs read from the cache
+    assert painted(*case) == bytes_, case  # of programs read from the cache
 """
 
 
