@@ -9,6 +9,7 @@ import pytest
 
 from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective, presets
 from jaxstyle.config.presets import EXPECTED_WEIGHTS, weights_notice
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.optim.fixed_step_lbfgs import fixed_lbfgs
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
@@ -195,7 +196,7 @@ def test_loss_and_gradient_are_the_peers(torch, make_network, make_image, name):
 def test_presets_resolve_and_name_their_weights(network):
     assert set(EXPECTED_WEIGHTS) == set(presets) - {"default"}
     for recipe in presets.values():
-        assert isinstance(recipe.resolved(network), Recipe)
+        assert isinstance(resolve_recipe(recipe, network), Recipe)
     assert weights_notice("gordic", "vgg19-torchvision") is None
     assert weights_notice(None, "compact") is None and weights_notice("default", "x") is None
     assert "'vgg19-torchvision'" in weights_notice("gordic", "compact")
