@@ -23,6 +23,7 @@ from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.monitor.progress import progress as shown_progress
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import Devices
@@ -87,7 +88,7 @@ def evaluate(
     """
     image = as_image(image, "image")
     margin = default_margin(recipe) if recipe.margin is None else recipe.margin
-    recipe = dataclasses.replace(recipe.resolved(network), margin=margin)
+    recipe = dataclasses.replace(resolve_recipe(recipe, network), margin=margin)
     content = images.resize(as_image(content, "content"), *image.shape[:2])
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)

@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxstyle.losses.resolve import resolve_recipe
+
 NAMES = ("jaxstyle", "jaxstyle, cached", "torch", "torch, compiled")
 
 
@@ -120,7 +122,7 @@ def _give(size: str, name: str, file: str) -> None:
     width, height = _sides(size)
     content, style = jax.random.uniform(jax.random.key(0), (2, height, width, 3))
     network = random_vgg19() if name == "full" else jaxstyle.load_network(name)
-    recipe = jaxstyle.Recipe(size=0).resolved(network)
+    recipe = resolve_recipe(jaxstyle.Recipe(size=0), network)
     settings = {
         "topology": network.topology,
         "normalised": network.normalized,

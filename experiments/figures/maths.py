@@ -23,6 +23,8 @@ from jaxstyle.images import fit, load_image, save_image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from jaxstyle.losses.resolve import resolve_recipe
+
 DEMO = Path(__file__).parents[1] / "demo"
 
 
@@ -59,7 +61,7 @@ def gram_figure(path, network, content, style):
 
 
 def weight_figure(path, network, content, style, steps):
-    base = jaxstyle.Recipe(size=0, steps=steps).resolved(network)
+    base = resolve_recipe(jaxstyle.Recipe(size=0, steps=steps), network)
     problem = jaxstyle.prepare(content, style, recipe=base, network=network)
     painted = []
     for factor in (0.1, 1.0, 10.0):

@@ -18,6 +18,7 @@ import jaxstyle
 from jaxstyle.config.layers import convolutions
 from jaxstyle.engine.chunk import lower
 from jaxstyle.engine.problem import Problem, shard_rows
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn import convolution
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import CONVENTIONS
@@ -51,7 +52,7 @@ def shape(*sizes: int, sharding: jax.sharding.Sharding | None = None) -> jax.Sha
 def problem_of(size: int, batch: int, devices: int, tile: int) -> Problem:
     """A problem of shapes, of square images."""
     network = vgg19()
-    recipe = jaxstyle.Recipe(tile=tile).resolved(network)
+    recipe = resolve_recipe(jaxstyle.Recipe(tile=tile), network)
     several = jax.devices()[:devices]
     rows = shard_rows(several, size, recipe) if devices > 1 and batch == 1 else None
 

@@ -59,6 +59,7 @@ def evaluate(
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.config.presets import weights_notice
     from jaxstyle.files import StrPath
+    from jaxstyle.losses.resolve import resolve_recipe
     from jaxstyle.provenance.inputs import InputImage, Inputs
     from jaxstyle.provenance.record import size_notice
     from jaxstyle.provenance.report import terms_report, to_json, weights_report
@@ -94,7 +95,7 @@ def evaluate(
             "loss": loss,
             "terms": terms_report(terms),
             "weights": weights_report(network),
-            "recipe": recipe.resolved(network).as_dict(),
+            "recipe": resolve_recipe(recipe, network).as_dict(),
         }
         click.echo(to_json(report), nl=False)
     else:

@@ -1,8 +1,6 @@
-"""Default values that depend on the network, the style loss or the optimizer."""
+"""Default values that depend on the network or the optimizer; style losses have their own."""
 
 from typing import TYPE_CHECKING, NamedTuple
-
-from jaxstyle.config.layers import LayerWeights
 
 if TYPE_CHECKING:
     from jaxstyle.nn.network import Network
@@ -47,40 +45,19 @@ def default_history_size(network: "Network") -> int:
 
 
 class TermDefaults(NamedTuple):
-    """Default weights of the objective's terms for one kind of network."""
+    """Default weights of the content loss and of the total variation for one kind of network."""
 
     content_weight: float
-    style_weight: float
     tv_weight: float
-    style_layers: LayerWeights
 
 
-def first_of_blocks(*weights: float) -> LayerWeights:
-    """Return the layers `relu1_1`, `relu2_1`, … with these weights."""
-    return tuple((f"relu{block}_1", weight) for block, weight in enumerate(weights, start=1))
-
-
-# By whether the network is normalized to a mean activation of 1: Gram matrices go with the
-# square of the activations, so one set cannot serve both.
+# By whether the network is normalized to a mean activation of 1. Chosen at 512 pixels on several
+# pairs (`experiments/quality`): the total variation is the mean of squares, as a sum would weigh
+# more in larger images, and paint their skies gray. Other networks have the weights of
+# neural-style, without its total variation. Those of the style are in `losses`.
 TERM_DEFAULTS: dict[bool, TermDefaults] = {
-    # Chosen at 512 pixels on several pairs (`experiments/quality`). The layers' weights make up for
-    # the division of Gram matrices by the number of channels. The total variation is the mean of
-    # squares: a sum would weigh more in larger images, and paint their skies gray.
-    True: TermDefaults(1.0, 5e3, 1e-4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
-    # Those of neural-style, whose terms are divided as ours are, without its total variation.
-    False: TermDefaults(5.0, 100.0, 0.0, first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)),
-}
-# Defaults of the other style losses: the weight for networks normalized so and for others,
-# and the layers. The first were chosen by eye on the compact network at 128 pixels; their gradients
-# at the content image were 0.15 to 0.7 times as long as the Gram loss's, that of `patches`, which
-# begins near its optimum, less than a hundredth. Those for other networks were not tried.
-_ALIKE = first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)
-STYLE_DEFAULTS: dict[str, tuple[dict[bool, float], LayerWeights]] = {
-    "covariance": ({True: 1e4, False: 100.0}, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
-    "moments": ({True: 100.0, False: 1.0}, _ALIKE),
-    "wasserstein": ({True: 100.0, False: 1.0}, _ALIKE),
-    "sliced-wasserstein": ({True: 100.0, False: 1.0}, _ALIKE),
-    "patches": ({True: 4.0, False: 1.0}, (("relu3_1", 1.0), ("relu4_1", 1.0))),
+    True: TermDefaults(1.0, 1e-4),
+    False: TermDefaults(5.0, 0.0),
 }
 
 

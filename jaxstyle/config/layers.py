@@ -86,6 +86,11 @@ def format_layers(layers: LayerWeights) -> str:
     return ",".join(l if weight == 1 else f"{l}:{weight:g}" for l, weight in layers)
 
 
+def first_of_blocks(*weights: float) -> LayerWeights:
+    """Return the layers `relu1_1`, `relu2_1`, … with these weights."""
+    return tuple((f"relu{block}_1", weight) for block, weight in enumerate(weights, start=1))
+
+
 def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
     """Return the pairs of layer and weight in a text such as `"relu1_1:0.5,relu2_1"` or `"all:2"`.
 

@@ -15,18 +15,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxstyle.config.layers import LayerWeights
+from jaxstyle.config.layers import LayerWeights, first_of_blocks
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 
-
-def _first_of_blocks(*weights: float) -> LayerWeights:
-    return tuple((f"relu{block}_1", weight) for block, weight in enumerate(weights, start=1))
-
-
 _RELU4_2: LayerWeights = (("relu4_2", 1.0),)
-_EQUAL = _first_of_blocks(1, 1, 1, 1, 1)
-_FIFTHS = _first_of_blocks(0.2, 0.2, 0.2, 0.2, 0.2)
+_EQUAL = first_of_blocks(1, 1, 1, 1, 1)
+_FIFTHS = first_of_blocks(0.2, 0.2, 0.2, 0.2, 0.2)
 NEURAL_STYLE_PT = Recipe(
     scales=1,
     variation="absolute",
@@ -117,7 +112,7 @@ CROWSON = Recipe(
     scale_detail=False,
     bounds="none",
     content_layers=_RELU4_2,
-    style_layers=_first_of_blocks(*(weight / 341 for weight in (256, 64, 16, 4, 1))),
+    style_layers=first_of_blocks(*(weight / 341 for weight in (256, 64, 16, 4, 1))),
     content_weight=0.015,
     style_weight=1.0,
     style_loss="wasserstein",

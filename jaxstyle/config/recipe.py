@@ -37,22 +37,23 @@ from jaxstyle.config.defaults import (
     MIN_HISTORY_SIZE,
     PYRAMID_SIDE,
     SCALE_SIDE,
-    STYLE_DEFAULTS,
     TERM_DEFAULTS,
     WIDE_HISTORY_SIZE,
-    default_history_size,
     style_factor,
 )
-from jaxstyle.config.layers import LayerWeights, check_layers, format_layers, layer_weights
+from jaxstyle.config.layers import LayerWeights, layer_weights
 from jaxstyle.config.validation import LARGEST_INTEGER as _LARGEST_INTEGER
 from jaxstyle.config.validation import WHOLE, is_file_name, parse_blend_weights, parse_mask_pairs
 from jaxstyle.config.validation import check_integer as _check_integer
 from jaxstyle.config.validation import check_number as _check_number
-from jaxstyle.config.validation import is_traced as _is_traced
 from jaxstyle.errors import JaxstyleError, shortened
 
 if TYPE_CHECKING:
     from jaxstyle.nn.network import Network
+
+
+# Of networks normalized to a mean activation of 1, then of others.
+_BY_NETWORK = TERM_DEFAULTS[True], TERM_DEFAULTS[False]
 
 
 def _setting(default: Any, help: str, **metadata: Any) -> Any:
@@ -60,10 +61,9 @@ def _setting(default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
-def _term_weight(name: str, what: str) -> Any:
+def _term_weight(description: str, normalized: float, other: float) -> Any:
     """Return the field of a term's weight, with its defaults in the help text."""
-    normalized, other = (getattr(TERM_DEFAULTS[kind], name) for kind in (True, False))
-    return _setting(None, f"{what}; default: {normalized:g}, or {other:g} likewise.")
+    return _setting(None, f"{description}; default: {normalized:g}, or {other:g} likewise.")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Recipe:
     style_layers: LayerWeights | None = _setting(
         None,
         "Layers whose Gram matrices carry the style, written likewise; default: "
-        f"{format_layers(TERM_DEFAULTS[True].style_layers)} for networks normalized as `compact` "
+        "relu1_1,relu2_1:4,relu3_1:16,relu4_1:64,relu5_1:64 for networks normalized as `compact` "
         "is, weighed alike for others.",
     )
     strength: float | None = _setting(
@@ -95,10 +95,12 @@ class Recipe:
         f"of {DEFAULT_STRENGTH:g}.",
     )
     content_weight: float | None = _term_weight(
-        "content_weight", "alpha, weight of the content term"
+        "alpha, weight of the content term", *(d.content_weight for d in _BY_NETWORK)
     )
-    style_weight: float | None = _term_weight("style_weight", "beta, weight of the style term")
-    tv_weight: float | None = _term_weight("tv_weight", "Weight of the total variation")
+    style_weight: float | None = _term_weight("beta, weight of the style term", 5e3, 100)
+    tv_weight: float | None = _term_weight(
+        "Weight of the total variation", *(d.tv_weight for d in _BY_NETWORK)
+    )
     style_blend: tuple[float, ...] | None = _setting(
         None,
         "Weights of several style images, one each, comma-separated; only their ratios count; "
@@ -328,51 +330,6 @@ class Recipe:
         """Whether the objective of an image is a sum over parts of it."""
         return self.style_loss in POSITION_MEAN_LOSSES and self.pooling != "max-ceil"
 
-    def resolved(self, network: "Network") -> "Recipe":
-        """Return the recipe with every default that depends on network and optimizer filled in.
-
-        `all` becomes the ReLUs of every convolution of `network`; weights, learning rate and
-        history size of None become the defaults for this network and optimizer.
-
-        Raises:
-          JaxstyleError: a layer that the network does not have, or all weights 0.
-        """
-        if not hasattr(network, "params"):
-            raise JaxstyleError(
-                f"network: {shortened(network)} is no network; load one with jaxstyle.load_network"
-            )
-        changes: dict[str, Any] = {
-            name: value
-            for name, value in self._term_defaults(network.normalized).items()
-            if getattr(self, name) is None
-        }
-        if self.strength is not None:
-            changes["style_weight"] *= style_factor(self.strength)
-            changes["strength"] = None
-        for name in _LAYERS:
-            expanded: dict[str, float] = {}
-            for layer, weight in changes.get(name, getattr(self, name)):
-                if layer != "all":
-                    expanded[layer] = weight
-                    continue
-                for held in network.layers:
-                    # A layer that is also named keeps its own weight, before `all` or after.
-                    expanded.setdefault(held.replace("conv", "relu"), weight)
-            check_layers(network, list(expanded), argument=name)
-            changes[name] = tuple(expanded.items())
-        if self.learning_rate is None:
-            changes["learning_rate"] = DEFAULT_LEARNING_RATES.get(self.optimizer)
-        if self.history_size is None:
-            changes["history_size"] = default_history_size(network)
-        found = dataclasses.replace(self, **changes)
-        weights = (found.content_weight, found.style_weight, found.tv_weight)
-        if not any(_is_traced(weight) or weight for weight in weights):
-            raise JaxstyleError(
-                "content_weight, style_weight and tv_weight are all 0, so that there is nothing to "
-                "optimize; give one of them"
-            )
-        return found
-
     def updated(self, settings: Mapping[str, Any]) -> "Recipe":
         """Return the recipe with some settings changed.
 
@@ -393,16 +350,6 @@ class Recipe:
         if settings.get("optimizer", self.optimizer) != self.optimizer:
             settings = {"learning_rate": None, **settings}
         return dataclasses.replace(self, **settings)
-
-    def _term_defaults(self, normalized: bool) -> dict[str, Any]:
-        """Return weights and style layers for this style loss and a kind of network."""
-        defaults = TERM_DEFAULTS[normalized]._asdict()
-        if self.style_loss in STYLE_DEFAULTS:
-            weights, layers = STYLE_DEFAULTS[self.style_loss]
-            defaults |= {"style_weight": weights[normalized], "style_layers": layers}
-        if self.variation != "mean-squared":
-            defaults["tv_weight"] = 0.0
-        return defaults
 
     @property
     def total_steps(self) -> int:

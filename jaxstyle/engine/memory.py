@@ -18,6 +18,7 @@ from jaxstyle.engine.problem import Problem, shard_rows
 from jaxstyle.engine.sizes import pyramid_levels
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
 
@@ -77,7 +78,7 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
     is_chosen = _chooses_history_size(recipe)
     # One number of resolutions for all sizes, or the bytes would not lie on a line.
     pyramid = pyramid_levels(recipe, [(height, width)])
-    recipe = dataclasses.replace(recipe.resolved(network), pyramid=pyramid)
+    recipe = dataclasses.replace(resolve_recipe(recipe, network), pyramid=pyramid)
     needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
     free = free_bytes()
     largest = None
@@ -139,7 +140,7 @@ def fit(
     if devices > 1:
         return _fit_on_devices(height, width, recipe, network, batch, devices, free)
     bound = upper_bound(
-        height, width, recipe=recipe.resolved(network), network=network, batch=batch
+        height, width, recipe=resolve_recipe(recipe, network), network=network, batch=batch
     )
     if free is None or bound < USABLE * free:
         return recipe
@@ -167,7 +168,7 @@ def _fit_on_devices(
 ) -> Recipe:
     if free is None:
         return recipe
-    asked, recipe = recipe, recipe.resolved(network)
+    asked, recipe = recipe, resolve_recipe(recipe, network)
     if jax.devices()[0].platform == "cpu":
         free //= devices  # They share the memory of one machine.
     if batch > 1:

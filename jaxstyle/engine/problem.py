@@ -27,6 +27,7 @@ from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.objective import Targets
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import Preprocessing
 from jaxstyle.nn.sharding import (
@@ -117,7 +118,7 @@ def prepare(
         raise JaxstyleError(
             f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
         )
-    recipe = recipe.resolved(network)
+    recipe = resolve_recipe(recipe, network)
     devices = sharing_devices(devices, 1 if elements is None else len(elements))
     if len(devices) == 1 and devices[0] != jax.local_devices()[0]:
         # What is computed with the weights is computed where they are.

@@ -17,6 +17,7 @@ from jaxstyle.config.defaults import DEFAULT_MARGIN, MAX_SCALES, PYRAMID_SIDE, S
 from jaxstyle.config.layers import smallest_side
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
 
@@ -235,7 +236,7 @@ def small_style_notice(
       network: weights.
       shortest: side of the output.
     """
-    recipe = recipe.resolved(network)
+    recipe = resolve_recipe(recipe, network)
     layers = [layer for layer, weight in recipe.style_layers or () if weight]
     for number, size in enumerate(sizes, start=1):
         height, width = style_size(*size, recipe)

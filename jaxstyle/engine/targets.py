@@ -25,6 +25,7 @@ from jaxstyle.losses.objective import (
     layer_statistics,
     mirrored,
 )
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import preprocess
@@ -60,7 +61,7 @@ def compute_targets(
       JaxstyleError: no style, blend weights or masks that do not fit, a mask that leaves nothing at
         a layer, an image too small for a layer.
     """
-    recipe = recipe.resolved(network)
+    recipe = resolve_recipe(recipe, network)
     network = recipe.configure_network(network)
     if not styles:
         raise JaxstyleError("styles: no style image was given; give at least one")

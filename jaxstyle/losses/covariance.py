@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.config.layers import first_of_blocks
+from jaxstyle.losses.base import StyleDefaults, StyleLoss
 from jaxstyle.losses.gram import style_loss
-from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.moments import Moments, moments
 
 
-def covariance(moments: Moments) -> jax.Array:
+def covariance(statistics: Moments) -> jax.Array:
     """Return the covariance matrix of channels, FᵀF / n - mu muᵀ, `[c, c]`."""
-    return moments.second - jnp.outer(moments.mean, moments.mean)
+    return statistics.second - jnp.outer(statistics.mean, statistics.mean)
 
 
 def covariance_distance(image: Moments, style: Moments) -> jax.Array:
@@ -20,3 +22,11 @@ def covariance_distance(image: Moments, style: Moments) -> jax.Array:
     """
     channels = image.mean.shape[0]
     return style_loss(covariance(image) / channels, covariance(style) / channels)
+
+
+COVARIANCE = StyleLoss(
+    moments,
+    covariance_distance,
+    normalized=StyleDefaults(1e4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
+    unnormalized=StyleDefaults(100.0, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
+)

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxstyle.config.layers import first_of_blocks
+from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss
+
 
 def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Compute the Gram matrix of a feature map: products of channels, averaged over positions.
@@ -57,3 +60,15 @@ def style_loss(gram: jax.Array, target: jax.Array) -> jax.Array:
       0.5
     """
     return jnp.mean(jnp.square(gram - target), dtype=jnp.float32)
+
+
+GRAM = StyleLoss(
+    gram_matrix,
+    style_loss,
+    # Chosen at 512 pixels on several pairs (`experiments/quality`). The weights of the layers make
+    # up for the division of Gram matrices by the number of channels.
+    normalized=StyleDefaults(5e3, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
+    # Those of neural-style. Gram matrices grow with the square of the activations, so networks of
+    # different scale need different weights.
+    unnormalized=StyleDefaults(100.0, EQUAL_LAYERS),
+)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.losses.base import mean_over_positions
+from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss, mean_over_positions
 from jaxstyle.losses.gram import gram_matrix
 
 
@@ -38,3 +38,11 @@ def moments_distance(image: Moments, style: Moments) -> jax.Array:
     """
     deviations = [jnp.sqrt(jnp.maximum(m.second - m.mean**2, 0) + 1e-6) for m in (image, style)]
     return jnp.mean(jnp.square(image.mean - style.mean) + jnp.square(deviations[0] - deviations[1]))
+
+
+MOMENTS = StyleLoss(
+    channel_moments,
+    moments_distance,
+    normalized=StyleDefaults(100.0, EQUAL_LAYERS),
+    unnormalized=StyleDefaults(1.0, EQUAL_LAYERS),
+)

@@ -41,6 +41,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.base import StyleLoss
 from jaxstyle.losses.content import content_loss
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.losses.total_variation import VARIATIONS
 from jaxstyle.nn.geometry import map_size
@@ -214,7 +215,7 @@ def make_objective(
     Raises:
       JaxstyleError: a layer that the network does not have, or all weights 0.
     """
-    recipe = recipe.resolved(network)
+    recipe = resolve_recipe(recipe, network)
     network = recipe.configure_network(network)
     style_loss = STYLE_LOSSES[recipe.style_loss]
     alpha, beta, tv_weight = recipe.content_weight, recipe.style_weight, recipe.tv_weight

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.losses.base import EXACT
+from jaxstyle.losses.base import EXACT, StyleDefaults, StyleLoss
 
 
 def concatenate_patches(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:
@@ -75,3 +75,14 @@ def patches_distance(image: jax.Array, style: jax.Array) -> jax.Array:
     start = (jnp.full(len(image), -jnp.inf), jnp.zeros(len(image), int))
     (_, nearest), _ = lax.scan(best_of, start, (jnp.arange(blocks) * BLOCK, unit))
     return jnp.mean(jnp.square(image - style[jnp.minimum(nearest, count - 1)]))
+
+
+LAYERS = (("relu3_1", 1.0), ("relu4_1", 1.0))
+PATCHES = StyleLoss(
+    patches,
+    patches_distance,
+    normalized=StyleDefaults(4.0, LAYERS),
+    unnormalized=StyleDefaults(1.0, LAYERS),
+    is_mean_over_positions=False,
+    blend=concatenate_patches,
+)

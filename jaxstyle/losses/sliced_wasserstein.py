@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.losses.base import EXACT, weighted_mean
+from jaxstyle.losses.base import EQUAL_LAYERS, EXACT, StyleDefaults, StyleLoss, weighted_mean
 
 
 def sorted_projections(features: jax.Array) -> jax.Array:
@@ -45,3 +45,13 @@ def barycenter(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Arr
     """Return the Wasserstein barycenter of sorted projections: the mean of their quantiles."""
     count = max(len(target) for target in targets)
     return weighted_mean([quantiles(target, count) for target in targets], shares)
+
+
+SLICED_WASSERSTEIN = StyleLoss(
+    sorted_projections,
+    sliced_wasserstein_distance,
+    normalized=StyleDefaults(100.0, EQUAL_LAYERS),
+    unnormalized=StyleDefaults(1.0, EQUAL_LAYERS),
+    is_mean_over_positions=False,
+    blend=barycenter,
+)

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.losses.base import EXACT
+from jaxstyle.losses.base import EQUAL_LAYERS, EXACT, StyleDefaults, StyleLoss
 from jaxstyle.losses.covariance import covariance
-from jaxstyle.losses.moments import Moments
+from jaxstyle.losses.moments import Moments, moments
 
 RIDGE = 1e-4
 """Added to the diagonal of covariance matrices before their square root is taken."""
@@ -57,3 +57,11 @@ def _root(matrix: jax.Array) -> jax.Array:
 
 
 root_trace.defvjp(_root_trace, lambda slope, cotangent: (cotangent * slope, jnp.zeros_like(slope)))
+
+
+WASSERSTEIN = StyleLoss(
+    moments,
+    wasserstein_distance,
+    normalized=StyleDefaults(100.0, EQUAL_LAYERS),
+    unnormalized=StyleDefaults(1.0, EQUAL_LAYERS),
+)

@@ -19,6 +19,7 @@ from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
 from jaxstyle.engine.sizes import output_size, pyramid_levels, style_size
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.losses.objective import Targets
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.provenance.inputs import named
 from jaxstyle.sweep.cell import Cell
@@ -91,7 +92,7 @@ def check(groups: Sequence[Group]) -> None:
     for group in groups:
         first = group.cells[0]
         # Batch elements are numbered by their settings: memory is not to choose any.
-        recipe = first.recipe.resolved(first.network)
+        recipe = resolve_recipe(first.recipe, first.network)
         memory.fit(*group.shape[:2], recipe=recipe, network=first.network)
         checked = set()
         for cell in group.cells:

@@ -17,6 +17,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.sizes import resolve_scales
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.network import Network
 from jaxstyle.provenance.inputs import InputImage, Inputs, named
 from jaxstyle.sweep.grid_file import HINTS, GridFile, Settings
@@ -133,7 +134,7 @@ def cells(
         try:
             recipe = preset(settings.get("preset", "default"), given)
             weights = network(settings.get("weights", "auto"))
-            recipe = recipe.resolved(weights)
+            recipe = resolve_recipe(recipe, weights)
         except JaxstyleError as error:
             raise _placed(error, where, grid) from None
         several = settings["style"]

@@ -17,6 +17,7 @@ from PIL import Image
 from jaxstyle import evaluate, load_network, presets
 from jaxstyle.cli import main
 from jaxstyle.images import load_image
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.weights import save_network
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
@@ -606,7 +607,7 @@ class TestPresets:
         loss, terms = evaluate(start, content, style, recipe=recipe, network=network)
         assert report["loss"] == pytest.approx(loss, rel=1e-5)
         assert report["terms"] == pytest.approx(terms._asdict(), rel=1e-5)
-        assert report["recipe"] == json.loads(json.dumps(recipe.resolved(network).as_dict()))
+        assert report["recipe"] == json.loads(json.dumps(resolve_recipe(recipe, network).as_dict()))
         # Flags given beside it win.
         code, out, _ = run(*asked, "--json", "--tv-weight", 0, "--content-weight", 7)
         beside = strict(out)

@@ -9,6 +9,7 @@ import pytest
 
 from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective, presets
 from jaxstyle.config.presets import EXPECTED_WEIGHTS, preset, weights_notice
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.optim.fixed_step_lbfgs import fixed_lbfgs
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
@@ -195,7 +196,7 @@ def test_loss_and_gradient_are_the_peers(torch, make_network, make_image, name):
 def test_presets_resolve_and_name_their_weights(network):
     assert set(EXPECTED_WEIGHTS) == set(presets) - {"default"}
     for recipe in presets.values():
-        assert isinstance(recipe.resolved(network), Recipe)
+        assert isinstance(resolve_recipe(recipe, network), Recipe)
     assert weights_notice("gordic", "vgg19-torchvision") is None
     assert weights_notice(None, "compact") is None and weights_notice("default", "x") is None
     assert "'vgg19-torchvision'" in weights_notice("gordic", "compact")
@@ -279,7 +280,7 @@ def test_fixed_steps_follow_torchs_curve(torch, make_network, make_image):
 
 def test_a_preset_has_the_rate_of_its_program_for_each_optimizer(network):
     def rate(name, **settings):
-        return preset(name, settings).resolved(network).learning_rate
+        return resolve_recipe(preset(name, settings), network).learning_rate
 
     assert rate("neural-style-pt", optimizer="adam") == 1 / 255
     assert rate("neural-style", optimizer="adam") == 10 / 256
@@ -302,7 +303,7 @@ def test_wide_networks_keep_more_pairs(make_network):
         }
         network = make_network(blocks=3).replace(params=params)
         recipe = Recipe(content_layers="relu1_1", style_layers="relu1_1")
-        return recipe.resolved(network).history_size
+        return resolve_recipe(recipe, network).history_size
 
     assert pairs(64, 64, 128, 128, 256) == 50
     assert pairs(16, 16, 32, 32, 64) == 20

@@ -15,6 +15,7 @@ from jaxstyle.config.choices import OPTIMIZERS
 from jaxstyle.config.defaults import DEFAULT_LEARNING_RATES
 from jaxstyle.config.layers import parse_layers
 from jaxstyle.config.presets import preset
+from jaxstyle.losses.resolve import resolve_recipe
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 LAYERS = [f"{kind}{b}_{i}" for kind in ("conv", "relu") for b in range(1, 6) for i in range(1, 5)]
@@ -277,16 +278,16 @@ def test_vmap_over_a_recipe():
 
 @pytest.mark.parametrize("text", ["relu2_1:3,all:2", "all:2,relu2_1:3"])
 def test_a_named_layer_keeps_its_weight_beside_all(network, text):
-    weights = dict(Recipe(style_layers=text).resolved(network).style_layers)
+    weights = dict(resolve_recipe(Recipe(style_layers=text), network).style_layers)
     assert weights.pop("relu2_1") == 3 and set(weights.values()) == {2} and len(weights) == 15
 
 
 def test_all_expands_to_every_convolution(network, make_network):
-    resolved = Recipe(style_layers="all:0.5", content_layers="all").resolved(network)
+    resolved = resolve_recipe(Recipe(style_layers="all:0.5", content_layers="all"), network)
     assert resolved.style_layers == tuple((c.replace("conv", "relu"), 0.5) for c in network.layers)
     assert len(resolved.content_layers) == 16
     part = make_network(blocks=2)
-    resolved = Recipe(style_layers="all", content_layers="conv2_2").resolved(part)
+    resolved = resolve_recipe(Recipe(style_layers="all", content_layers="conv2_2"), part)
     assert [layer for layer, _ in resolved.style_layers] == [
         "relu1_1",
         "relu1_2",
@@ -301,15 +302,17 @@ def test_resolving_refuses_layers_that_the_network_lacks(make_network, field):
     other = {"content_layers": "style_layers", "style_layers": "content_layers"}[field]
     recipe = Recipe(**{field: "relu1_1,relu4_2", other: "relu1_1"})
     with pytest.raises(JaxstyleError, match=f"^{field}: .*relu4_2.*conv2_2"):
-        recipe.resolved(make_network(blocks=2))
+        resolve_recipe(recipe, make_network(blocks=2))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_learning_rate_is_resolved_by_optimizer(network, optimizer):
-    resolved = Recipe(optimizer=optimizer).resolved(network)
+    resolved = resolve_recipe(Recipe(optimizer=optimizer), network)
     assert resolved.learning_rate == DEFAULT_LEARNING_RATES.get(optimizer)
-    assert Recipe(optimizer=optimizer, learning_rate=0.7).resolved(network).learning_rate == 0.7
-    assert resolved.resolved(network) == resolved
+    assert (
+        resolve_recipe(Recipe(optimizer=optimizer, learning_rate=0.7), network).learning_rate == 0.7
+    )
+    assert resolve_recipe(resolved, network) == resolved
     make_optimizer(resolved)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images
 from jaxstyle.engine.sizes import as_image
+from jaxstyle.losses.resolve import resolve_recipe
 
 SMALL = dict(content_layers="relu1_2", style_layers="relu1_1", style_weight=200, steps=2)
 
@@ -196,4 +197,4 @@ def test_values_of_the_wrong_kind_are_refused(settings, words):
 def test_an_objective_of_nothing_is_refused(small):
     recipe = Recipe(**(SMALL | dict(content_weight=0, style_weight=0, tv_weight=0)))
     with pytest.raises(JaxstyleError, match="all 0"):
-        recipe.resolved(small)
+        resolve_recipe(recipe, small)

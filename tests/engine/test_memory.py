@@ -12,6 +12,7 @@ import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images
 from jaxstyle.engine import memory
 from jaxstyle.engine.chunk import lower
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.provenance.record import read_record
 
 SMALL = Recipe(
@@ -57,7 +58,7 @@ def test_largest_is_where_needed_meets_free(small, monkeypatch):
 
 
 def test_images_beyond_32_bits_are_extrapolated(small):
-    settings = {"recipe": SMALL.resolved(small), "network": small}
+    settings = {"recipe": resolve_recipe(SMALL, small), "network": small}
     large = memory.needed_bytes(60_000, 60_000, **settings)
     assert large == pytest.approx(225 * memory.needed_bytes(4000, 4000, **settings), rel=0.02)
 
@@ -67,7 +68,7 @@ def test_images_beyond_32_bits_are_extrapolated(small):
     [{}, {"tile": 64}, {"history_size": 20}, {"optimizer": "adam"}, {"content_layers": "relu1_1"}],
 )
 def test_the_quick_bound_is_above_the_truth(small, changes):
-    recipe = dataclasses.replace(SMALL, **changes).resolved(small)
+    recipe = resolve_recipe(dataclasses.replace(SMALL, **changes), small)
     settings = {"recipe": recipe, "network": small}
     assert memory.upper_bound(200, 300, **settings) > memory.needed_bytes(200, 300, **settings)
 
@@ -90,7 +91,7 @@ def test_a_history_left_open_is_as_long_as_memory_allows(small, monkeypatch, dev
     settings = {"recipe": OPEN, "network": small}
     # A device has half of the rows, and half of the machine's memory.
     needed = memory.needed_bytes(
-        200 // devices, 200, recipe=OPEN.resolved(small), network=small
+        200 // devices, 200, recipe=resolve_recipe(OPEN, small), network=small
     )  # fmt: skip
     pair = 2 * 12 * 200 * 200 // devices
     free = int((needed - 7.5 * pair) / memory.USABLE * devices)
@@ -119,7 +120,7 @@ class Over(NamedTuple):
 
 def test_plan_tells_the_history_and_the_largest_size_with_the_least(small, monkeypatch):
     settings = {"recipe": OPEN, "network": small}
-    needed = memory.needed_bytes(200, 200, recipe=OPEN.resolved(small), network=small)
+    needed = memory.needed_bytes(200, 200, recipe=resolve_recipe(OPEN, small), network=small)
     monkeypatch.setattr(memory, "free_bytes", lambda: int(needed * 0.9))
     plan = jaxstyle.plan(200, 200, **settings)
     assert plan.fits and 5 <= plan.history_size < 20 and plan.needed < needed

@@ -21,6 +21,7 @@ from jaxstyle import (
 from jaxstyle.engine.sizes import pyramid_levels, resolve_scales
 from jaxstyle.losses.masks import Masks, halve_mask
 from jaxstyle.losses.objective import halve, mirrored
+from jaxstyle.losses.resolve import resolve_recipe
 
 LAYERS = ("relu1_1", "relu2_1")
 RECIPE = Recipe(
@@ -138,9 +139,10 @@ class TestStrength:
     def test_it_takes_the_place_of_the_weights(self, network):
         default = Recipe(content_layers="relu2_1", style_layers="relu1_1")
         half, none, full = (
-            dataclasses.replace(default, strength=s).resolved(network) for s in (0.5, 0.0, 1.0)
+            resolve_recipe(dataclasses.replace(default, strength=s), network)
+            for s in (0.5, 0.0, 1.0)
         )
-        assert half == default.resolved(network)
+        assert half == resolve_recipe(default, network)
         assert none.style_weight == 0 and full.style_weight > half.style_weight
 
     @pytest.mark.parametrize("name", ["content_weight", "style_weight"])

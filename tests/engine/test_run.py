@@ -22,6 +22,7 @@ from jaxstyle.engine import chunk
 from jaxstyle.engine.loop import default_chunk_size
 from jaxstyle.engine.problem import initial_image
 from jaxstyle.engine.sizes import small_style_notice, style_images, style_size
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.preprocessing import CONVENTIONS
 
 RECIPE = Recipe(
@@ -142,7 +143,9 @@ class TestResult:
         np.testing.assert_allclose(terms, result.terms, rtol=1e-4)
 
     def test_the_recipe_is_resolved(self, result, network):
-        expected = dataclasses.replace(RECIPE.resolved(network), scales=1, pyramid=1, margin=8)
+        expected = dataclasses.replace(
+            resolve_recipe(RECIPE, network), scales=1, pyramid=1, margin=8
+        )
         assert result.recipe == expected
 
     def test_stylize_is_the_loop_with_nothing_in_it(self, pair, network, result):

@@ -15,6 +15,7 @@ from jaxstyle.engine.loop import History, run_state, scale_at
 from jaxstyle.engine.results import truncate_at_divergence
 from jaxstyle.engine.sizes import output_size
 from jaxstyle.images import MIN_SIDE
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.optim.registry import carried, make_optimizer
 from jaxstyle.provenance.checkpoint import (
     check_same_run,
@@ -202,7 +203,7 @@ class TestCarried:
 
     def test_moments_of_adam_go_with_the_gradients(self, network):
         recipe = Recipe(optimizer="adam", style_layers="relu1_1", content_layers="relu1_1")
-        recipe = recipe.resolved(network)
+        recipe = resolve_recipe(recipe, network)
         init, step = make_optimizer(recipe)
         wanted = jnp.ones((4, 6, 3))
         state = init(self.square(wanted), jnp.zeros((4, 6, 3)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxstyle import JaxstyleError, Recipe, Terms, compute_targets, make_objective
+from jaxstyle.losses.resolve import resolve_recipe
 
 CASES = {
     "default": ("caffe", "zeros", Recipe(variation="absolute"), None),
@@ -50,7 +51,9 @@ class Case:
         convention, padding, recipe, self.blend = CASES[name]
         blocks = 5 if name == "default" else 3
         self.network = make_network(convention=convention, padding=padding, blocks=blocks)
-        self.recipe = dataclasses.replace(recipe, style_blend=self.blend).resolved(self.network)
+        self.recipe = resolve_recipe(
+            dataclasses.replace(recipe, style_blend=self.blend), self.network
+        )
         self.image, self.content = make_image(32, 36, seed=1), make_image(32, 36, seed=2)
         # Of different sizes, as paintings are.
         self.styles = [make_image(25, 41, seed=3), make_image(38, 24, seed=4)]
@@ -192,7 +195,9 @@ def test_only_content_or_only_style(small):
 
 
 def test_one_layer_may_serve_both_terms(small):
-    recipe = Recipe(content_layers="relu1_1", style_layers="relu1_1:2").resolved(small.network)
+    recipe = resolve_recipe(
+        Recipe(content_layers="relu1_1", style_layers="relu1_1:2"), small.network
+    )
     targets = compute_targets(small.network, small.content, small.styles, recipe)
     (loss, terms), _ = value_and_grad(small.network, targets, recipe, small.image)
     assert terms.content > 0 and terms.style > 0 and np.isfinite(loss)

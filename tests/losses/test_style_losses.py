@@ -11,6 +11,8 @@ from scipy.linalg import sqrtm
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe
+from jaxstyle.config import choices
+from jaxstyle.config.layers import format_layers
 from jaxstyle.losses.patches import BLOCK
 from jaxstyle.losses.sliced_wasserstein import quantiles
 from jaxstyle.losses.style_losses import STYLE_LOSSES
@@ -239,3 +241,17 @@ def test_losses_descend_in_a_batch(name, make_network, make_image):
     for result in results:
         assert result.loss < result.initial_loss and np.isfinite(result.image).all()
     assert results[0].terms.style < results[0].initial_terms.style
+
+
+def test_the_configuration_names_the_style_losses_and_their_properties():
+    assert tuple(STYLE_LOSSES) == choices.STYLE_LOSSES
+    means = tuple(n for n, loss in STYLE_LOSSES.items() if loss.is_mean_over_positions)
+    assert means == choices.POSITION_MEAN_LOSSES
+
+
+def test_the_help_has_the_defaults_of_the_gram_loss():
+    help = {f.name: f.metadata["help"] for f in dataclasses.fields(Recipe)}
+    defaults = STYLE_LOSSES["gram"].normalized, STYLE_LOSSES["gram"].unnormalized
+    assert f"default: {format_layers(defaults[0].layers)} for" in help["style_layers"]
+    assert "default: {:g}, or {:g} ".format(*(d.weight for d in defaults)) in help["style_weight"]
+    assert len({weight for _, weight in defaults[1].layers}) == 1, "weighed alike"

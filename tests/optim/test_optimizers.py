@@ -10,6 +10,7 @@ import pytest
 import scipy.optimize
 
 from jaxstyle import JaxstyleError, Recipe, compute_targets, lbfgs, make_objective, make_optimizer
+from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.optim.base import blank
 from jaxstyle.optim.first_order import schedule
 from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
@@ -467,9 +468,10 @@ class TestBatchSharding:
 
     def test_an_image(self, make_network, make_image):
         network = make_network(blocks=2)
-        recipe = Recipe(
-            content_layers="relu2_2", style_layers="relu1_1,relu2_1", style_weight=100.0
-        ).resolved(network)
+        recipe = resolve_recipe(
+            Recipe(content_layers="relu2_2", style_layers="relu1_1,relu2_1", style_weight=100.0),
+            network,
+        )
         targets = compute_targets(
             network, make_image(24, 24, seed=1), [make_image(24, 24, seed=2)], recipe
         )
