@@ -173,9 +173,9 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
                     batch, deaths = pending.pop(job)
                     try:
                         outcome = job.result()
-                    except submitit.core.utils.FailedProblemError:
+                    except submitit.core.utils.FailedJobError:
                         raise  # A fault of ours, with the job's traceback.
-                    except submitit.core.utils.UncompletedProblemError as error:
+                    except submitit.core.utils.UncompletedJobError as error:
                         if deaths == RETRIES:
                             raise _died("slurm", error) from None
                         submit(batch, deaths + 1)

@@ -109,7 +109,7 @@ def test_ray_loses_a_worker_and_no_cell(groups, at_home, tmp_path):
     assert_same_cells(tmp_path, at_home)
 
 
-def test_slurm_loses_a_problem_and_no_cell(groups, at_home, tmp_path):
+def test_slurm_loses_a_job_and_no_cell(groups, at_home, tmp_path):
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     # Processes of this machine in the place of Slurm's.
     killer = Killer("submitit.core._submit")
