@@ -4,7 +4,7 @@ The network is the exact VGG-16, conv1_1 to conv3_3 (Simonyan & Zisserman). The 
 distilled from VGG-19, so that nothing here was descended by a run. All images are RGB `[h, w, 3]`,
 float, in [0, 1].
 
-Lower is better, for `fringe` nearer to 1.
+Lower is better.
 
 - `patch`: mean over positions of 1 - cosine of a 3x3 patch of relu3_1 and its nearest in the
   painting, over the photograph's mean.
@@ -12,7 +12,8 @@ Lower is better, for `fringe` nearer to 1.
 - `content`: mean over positions of 1 - cosine of relu3_3 and the photograph's, both less its mean.
 - `grain`, `grain_chroma`: finest detail of luminance and chroma beyond the painting's, standard
   deviation, 0-255.
-- `fringe`: detail in the outer 8 pixels over detail inside, over the same of the photograph.
+- `fringe`: mean over the 8 outermost rings of pixels of |log(detail of the ring / detail inside)|:
+  0 without a frame, which may be flatter or rougher than the inside, or first one, then the other.
 - `unpainted`: share of positions that are hardly nearer to the painting than the photograph is.
 """
 
@@ -106,16 +107,17 @@ def _finest(image: np.ndarray) -> tuple[float, float]:
     return level(luma), float(np.mean([level(chroma[..., c]) for c in range(3)]))
 
 
-def _band_ratio(image: np.ndarray) -> float:
-    """Return the detail in the outer `BAND` pixels over the detail of the band inside of it."""
+def _fringe(image: np.ndarray) -> float:
+    """Return how far the detail of the `BAND` outermost rings is from that inside of them."""
     down = np.abs(np.diff(image, axis=0))[:, :-1].sum(-1)
     right = np.abs(np.diff(image, axis=1))[:-1].sum(-1)
     detail = down + right
     h, w = detail.shape
     rows, columns = np.arange(h)[:, None], np.arange(w)
     depth = np.minimum(np.minimum(rows, h - 1 - rows), np.minimum(columns, w - 1 - columns))
-    outer, inner = depth < BAND, (depth >= BAND) & (depth < 5 * BAND)
-    return float(detail[outer].mean() / detail[inner].mean())
+    rings = np.array([detail[depth == ring].mean() for ring in range(BAND)])
+    inside = detail[(depth >= BAND) & (depth < 5 * BAND)].mean()
+    return float(np.abs(np.log(np.maximum(rings, 1e-12) / np.maximum(inside, 1e-12))).mean())
 
 
 def measure(
@@ -150,6 +152,6 @@ def measure(
         content=float(1 - cosines.mean()),
         grain=max(0.0, fine[0] - fine_style[0]),
         grain_chroma=max(0.0, fine[1] - fine_style[1]),
-        fringe=_band_ratio(image) / _band_ratio(content),
+        fringe=_fringe(image),
         unpainted=float((mine > UNPAINTED * photograph).mean()),
     )

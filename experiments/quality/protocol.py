@@ -73,7 +73,7 @@ def main() -> None:
     referee = judge.read_judge(arguments.judge)
     known = arguments.output / "results.json"
     rows: list[dict[str, Any]] = json.loads(known.read_text()) if known.exists() else []
-    done = {(r["recipe"], r["network"], r["size"], r["content"], r["style"]) for r in rows}
+    done = {(r["recipe"], r["network"], r["size"], r["photograph"], r["painting"]) for r in rows}
     for size in arguments.sizes:
         for weights in arguments.weights:
             network = jaxstyle.load_network(weights)
@@ -91,7 +91,7 @@ def main() -> None:
                     originals = (load(n, arguments.images) for n in (content, style))
                     found = judge.measure(referee, image, *originals)
                     row = dict(zip(("recipe", "network", "size"), key, strict=True))
-                    row |= {"content": content, "style": style, "seconds": seconds}
+                    row |= {"photograph": content, "painting": style, "seconds": seconds}
                     rows.append(row | found._asdict())
                     known.write_text(json.dumps(rows, indent=1) + "\n")
                     print(row, found, flush=True)
