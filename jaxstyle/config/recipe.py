@@ -27,6 +27,7 @@ from jaxstyle.config.choices import (
     STYLE_LOSSES,
     VARIATIONS,
 )
+from jaxstyle.config.content_terms import content_losses, split_content_losses
 from jaxstyle.config.defaults import (
     DEFAULT_HISTORY_SIZE,
     DEFAULT_LEARNING_RATES,
@@ -129,8 +130,17 @@ class Recipe:
         "colors before.",
         choices=COLOR_MATCHES,
     )
+    content_loss: str = _setting(
+        "features",
+        "What is compared of the content, comma-separated `loss[:weight]`: `features` of the "
+        "content layers, their `self-similarity`, or the image's `laplacian`.",
+        metavar="LOSSES",
+    )
     style_loss: str = _setting(
         "gram", "What is compared of the style, layer by layer.", choices=STYLE_LOSSES
+    )
+    turn_style: bool = _setting(
+        False, "Take the style images also turned by 90, 180 and 270 degrees."
     )
     gram_normalization: str = _setting(
         "elements",
@@ -283,7 +293,7 @@ class Recipe:
             if getattr(self, name) is not None or name not in _OPTIONAL_INTEGERS:
                 value = _check_integer(name, getattr(self, name), low=low, high=high)
                 object.__setattr__(self, name, value)
-        for name in ("upscale", "remat", "scale_detail"):
+        for name in ("upscale", "remat", "scale_detail", "turn_style"):
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
                 raise JaxstyleError(f"{name}: {shortened(value)} is neither True nor False")
@@ -295,6 +305,13 @@ class Recipe:
                 raise JaxstyleError(
                     f"{field.name}: {value!r} does not exist; choose from {', '.join(choices)}"
                 )
+        object.__setattr__(self, "content_loss", content_losses("content_loss", self.content_loss))
+        if self.content_mask is not None and not self._compares_features_alone:
+            raise JaxstyleError(
+                f"content_mask: {self.content_mask!r} weighs positions of the content loss "
+                f"'features', and content_loss is {self.content_loss!r}; use content_loss "
+                "'features', or no mask"
+            )
         if self.style_loss != "gram" and (
             self.gram_normalization != "elements" or self.style_reduction != "mean"
         ):
@@ -304,14 +321,19 @@ class Recipe:
             )
         if self.tile and not self.is_separable:
             raise JaxstyleError(
-                f"tile: {self.tile} does not work with style_loss {self.style_loss!r} and pooling "
-                f"{self.pooling!r}; tiles need a loss of means over positions and a pooling that "
-                "drops odd rows; use tile 0"
+                f"tile: {self.tile} does not work with content_loss {self.content_loss!r}, "
+                f"style_loss {self.style_loss!r} and pooling {self.pooling!r}; tiles need losses "
+                "of means over positions and a pooling that drops odd rows; use tile 0"
             )
         if self.mask and self.style_loss not in POSITION_MEAN_LOSSES:
             raise JaxstyleError(
                 f"mask: regions do not work with style_loss {self.style_loss!r}, which is no mean "
                 "over positions; choose another style loss"
+            )
+        if self.mask and self.turn_style:
+            raise JaxstyleError(
+                "turn_style: turned images do not work with masks, whose regions would have to "
+                "turn too; use one of them"
             )
         # Each on its own: the weights of equal layers cannot be compared under a trace.
         if self.content_layers == () and self.style_layers == ():
@@ -326,9 +348,15 @@ class Recipe:
             object.__setattr__(self, name, _check_number(name, value, **bounds))
 
     @property
+    def _compares_features_alone(self) -> bool:
+        """Whether `features` is the only content loss."""
+        return set(split_content_losses(self.content_loss)) == {"features"}
+
+    @property
     def is_separable(self) -> bool:
         """Whether the objective of an image is a sum over parts of it."""
-        return self.style_loss in POSITION_MEAN_LOSSES and self.pooling != "max-ceil"
+        means = self._compares_features_alone and self.style_loss in POSITION_MEAN_LOSSES
+        return means and self.pooling != "max-ceil"
 
     def updated(self, settings: Mapping[str, Any]) -> "Recipe":
         """Return the recipe with some settings changed.

@@ -103,7 +103,8 @@ def prepare(
       elements: initial images or names for a batch, instead of `start`; batch element i has seed
         `recipe.seed + i`.
       masks: see `compute_targets`.
-      targets: those of an earlier problem with the same images, layers and sizes, to share them;
+      targets: those of an earlier problem with the same images, layers and sizes, and, with losses
+        that take layers together, the same weights of layers, to share them;
         with several scales one each, as in `Problem.scales`; on one device only.
       devices: how many of `jax.devices()`, `"all"`, or a list of them: batch elements are
         sharded over them, or without a batch the rows of the image.
@@ -256,9 +257,9 @@ def shard_rows(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> Sp
     """
     if not recipe.is_separable:
         raise JaxstyleError(
-            f"devices: the rows of one image are not shared out with style_loss "
-            f"{recipe.style_loss!r} and pooling {recipe.pooling!r}, which need whole maps in one "
-            "place; use one device, or a batch"
+            f"devices: the rows of one image are not shared out with content_loss "
+            f"{recipe.content_loss!r}, style_loss {recipe.style_loss!r} and pooling "
+            f"{recipe.pooling!r}, which need whole maps in one place; use one device, or a batch"
         )
     names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
     return SpatialSharding.over(devices, height, smallest_side(names) if names else 1)
