@@ -22,7 +22,7 @@ from jaxstyle.engine.results import Result, finish
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.interrupts import interrupts
 from jaxstyle.monitor.live import Live, View
-from jaxstyle.monitor.pace import clock
+from jaxstyle.monitor.pace import Course, clock
 from jaxstyle.weights import load_network
 
 LONGEST_SHOWN = 384
@@ -45,7 +45,7 @@ def watch(
     Returns:
       One `Result` a batch element, in order.
     """
-    live = Live(problem.recipe.total_steps, labels=labels)
+    live = Live(Course.of(problem), labels=labels)
     canvas = _Canvas()
     seen: list[Iterate] = []
     stopped = False
