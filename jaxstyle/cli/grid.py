@@ -128,7 +128,7 @@ def grid(
 
     store = grids.Store(output)
     with store.open():
-        reports = {cell.key: report for cell in cells if (report := store.find(cell))}
+        reports = store.find(cells)
         page = None
         if port is not None:
             from jaxstyle.cli.browser import open_page

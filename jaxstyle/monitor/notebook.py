@@ -131,7 +131,7 @@ def watch_grid(file: StrPath, folder: StrPath, *, elements: int | None = None) -
         place.put(f"<p>{html.escape(words)}</p>{_row(imgs, captions)}")
 
     with store.open():
-        reports = {cell.key: report for cell in cells if (report := store.find(cell))}
+        reports = store.find(cells)
         draw(reports, "")
         with interrupts() as check_interrupt:
 

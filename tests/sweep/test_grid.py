@@ -410,6 +410,14 @@ class TestBatchSharding:
             with pytest.raises(JaxstyleError, match="problems: "):
                 stack([problems(0), problems(1, **changes)])
 
+    def test_networks_are_compared_by_their_weights(self, problems):
+        first, second = problems(0), problems(1)
+        named = [p._replace(network=p.network.replace(digest="same")) for p in (first, second)]
+        assert named[0].network is not named[1].network
+        assert stack(named).start.shape[0] == 2
+        with pytest.raises(JaxstyleError, match="problems: their network"):
+            stack([named[0], second._replace(network=second.network.replace(digest="other"))])
+
     def test_memory_grows_with_the_elements(self, problems):
         two, four = (program_bytes(stack([problems(0)] * k)) for k in (2, 4))
         history = 2 * 20 * 24 * 20 * 3 * 4
@@ -631,6 +639,23 @@ class TestCommand:
         with grids.Store(tmp_path / "out").open():
             code, _, err = command("grid", grid_file(SMALL), "-o", tmp_path / "out")
         assert code == 2 and "another jaxstyle grid" in err
+
+    def test_the_folder_is_free_after_its_context(self, tmp_path):
+        held = grids.Store(tmp_path).open()
+        with held, pytest.raises(JaxstyleError, match="another jaxstyle grid"):
+            grids.Store(tmp_path).open()
+        with grids.Store(tmp_path).open():
+            pass
+
+    def test_the_folder_is_listed_once_for_all_cells(self, finished, grid_file, monkeypatch):
+        (folder, _), listed = finished, []
+        glob = Path.glob
+        monkeypatch.setattr(
+            Path, "glob", lambda path, what: listed.append(path) or glob(path, what)
+        )
+        cells = grids.cells(grids.read(grid_file(SMALL)), jaxstyle.load_network)
+        assert len(grids.Store(folder).find(cells)) == len(cells) > 1
+        assert len(listed) == 1
 
     LONG = SMALL.replace("steps = 4", "steps = 30") + "seed = [1, 2]\n"
 
