@@ -16,13 +16,14 @@ class Course(NamedTuple):
     scale_steps: int
     """Of each scale."""
     sizes: tuple[tuple[int, int], ...]
-    """Height and width at each scale, in the order of the run."""
+    """Height and width at each scale, in the order of the run; with the margin."""
 
     @classmethod
     def of(cls, problem: Problem, until: int | None = None) -> "Course":
         """Return the course of a run that ends at step `until`, or at its last step."""
         recipe = problem.recipe
-        sizes = tuple(scale.size for scale in problem.scales)
+        margin = 2 * (recipe.margin or 0)
+        sizes = tuple((s.size[0] + margin, s.size[1] + margin) for s in problem.scales)
         return cls(until or recipe.total_steps, recipe.steps, sizes)
 
     def scale(self, step: int) -> int:
@@ -44,7 +45,7 @@ class Course(NamedTuple):
 
 
 class Pace:
-    """Speed of a run, from its iterates; compiling is not counted.
+    """Speed of a run, from its iterates; compiling is not counted in it.
 
     Args:
       course: of the run; or its number of steps, where the image has one size.
@@ -56,8 +57,9 @@ class Pace:
         self._first: tuple[int, int] | None = None
         self._evaluations = 0
         self._seconds = 0.0
-        # Time and work at the present scale: small images take longer a pixel.
+        # Step and time at which the present scale began: small images take longer a pixel.
         self._since: tuple[int, float] = 0, 0.0
+        self._compile_seconds = 0.0
 
     @property
     def steps(self) -> int:
@@ -69,6 +71,7 @@ class Pace:
         before, self.step = self.step, iterate.step
         # Of a batch all batch elements, as the device works for all of them.
         self._evaluations = int(np.sum(iterate.evaluations))
+        self._compile_seconds = max(self._compile_seconds, iterate.compile_seconds)
         if self._first is None:
             # The initial image's time is not that of steps.
             self._first = iterate.step, self._evaluations
@@ -87,13 +90,21 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time to the last step at the present scale's speed; None before the first steps."""
+        """Time to the last step at the present scale's speed; None before the first steps.
+
+        Each larger scale is taken to compile as long as the longest so far, while the scale before
+        it runs.
+        """
         if self._first is None or self.step <= self._first[0]:
             return None
-        step, seconds = self._since
-        done = self.course.work(self.step)
-        rate = (self._seconds - seconds) / (done - self.course.work(step))
-        return rate * (self.course.work(self.steps) - done)
+        course, (step, seconds) = self.course, self._since
+        rate = (self._seconds - seconds) / (course.work(self.step) - course.work(step))
+        left = rate * (course.work(self.steps) - course.work(self.step))
+        for scale in range(course.scale(self.step), course.scale(self.steps)):
+            end = course.work((scale + 1) * course.scale_steps)
+            runs = rate * (end - course.work(max(step, scale * course.scale_steps)))
+            left += max(0.0, self._compile_seconds - runs)
+        return left
 
 
 def clock(seconds: float) -> str:
