@@ -10,7 +10,7 @@ SCHEDULES = ("constant", "exponential", "linear", "cosine")
 GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
 REDUCTIONS = ("mean", "sum")
 PRECONDITIONERS = ("spectrum", "none")
-INITS = ("content", "noise", "style")
+INITS = ("content", "noise", "style", "recolored")
 COLOR_MATCHES = ("none", "luminance", "cholesky", "histogram")
 INPUTS: dict[str, dict[str, Any]] = {
     # neural-style multiplies by 256 where Caffe's images went to 255.

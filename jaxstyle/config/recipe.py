@@ -165,7 +165,11 @@ class Recipe:
         "that presets follow.",
         choices=tuple(INPUTS),
     )
-    init: str = _setting("content", "Initial image: `content`, `noise`, `style` or an image file.")
+    init: str = _setting(
+        "content",
+        "Initial image: `content`, `noise`, `style`, `recolored` (the content in the style's "
+        "colors) or an image file.",
+    )
     noise_std: float = _setting(
         1.0,
         "Standard deviation of the initial noise, on the 0-255 scale of the network's input; "
@@ -192,6 +196,9 @@ class Recipe:
     scale_detail: bool = _setting(
         True,
         "At each larger scale, add the detail of the initial image that the smaller one lacked.",
+    )
+    scale_content: float = _setting(
+        1.0, "Each smaller scale weighs the content X times as much as the next."
     )
     pyramid: int | None = _setting(
         None,
@@ -272,6 +279,7 @@ class Recipe:
             object.__setattr__(self, "style_blend", parse_blend_weights(self.style_blend))
         self._number("style_scale", low=0, exclusive=True, high=8)
         self._number("scale_ratio", low=1, exclusive=True, high=16)
+        self._number("scale_content", low=0, exclusive=True, high=16)
         self._number("noise_std", low=0)
         self._number("noise_blend", low=0, high=1)
         if self.content_mask is not None and not is_file_name(self.content_mask):

@@ -1,5 +1,6 @@
 """Building a `Problem`, with targets and initial images, from images and a recipe."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -163,6 +164,9 @@ def _at_scale(
 ) -> Problem:
     """Build the problem of one scale; `level` is the number of larger scales."""
     height, width = original.shape[:2]
+    assert recipe.content_weight is not None, "resolved"
+    weight = recipe.content_weight * recipe.scale_content**level
+    recipe = dataclasses.replace(recipe, content_weight=weight)
     content = images.resize(original, *output_size(height, width, recipe, level=level))
     shrunk = style_images(styles, recipe, level=level)
     rows = None
@@ -180,7 +184,7 @@ def _at_scale(
         return initial_image(
             start,
             content=content,
-            style=matched(shrunk[0], jnp.asarray(content)) if start == "style" else shrunk[0],
+            style=shrunk[0] if start == "noise" else matched(shrunk[0], jnp.asarray(content)),
             convention=recipe.configure_network(network).convention,
             noise_std=recipe.noise_std,
             seed=seed,
@@ -323,8 +327,9 @@ def initial_image(
     """Return the image that the optimizer starts from, RGB of the content's shape.
 
     Args:
-      init: `"content"` and `"style"` are those images (the style resized); `"noise"` is
-        normal noise around the network's mean color, as in the papers.
+      init: `"content"` and `"style"` are those images (the style resized); `"recolored"` is the
+        content with mean and covariance of the style's colors; `"noise"` is normal noise around
+        the network's mean color, as in the papers.
       content: RGB `[h, w, 3]` in [0, 1].
       style: RGB of any size.
       convention: preprocessing of the network, with its mean color.
@@ -340,6 +345,8 @@ def initial_image(
     if init == "style":
         height, width = content.shape[:2]
         return jnp.asarray(images.resize(np.asarray(style), height, width))
+    if init == "recolored":
+        return color_transfer.match_cholesky(content, jnp.asarray(style))
     if init == "noise":
         mean = np.asarray(convention.mean, np.float32) / np.float32(convention.scale)
         if convention.channel_order == "bgr":
