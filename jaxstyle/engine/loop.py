@@ -157,12 +157,12 @@ def _descend(
     chunk_size = chunk_size or usual
     # One program for all chunks that are no longer than usual.
     max_steps = max(chunk_size, usual)
-    arguments, axes = common_arguments(scale)
+    arguments, program = common_arguments(scale)
     layout = scale.layout
     clock = _Clock()
     begun = partial(
         start_run, arguments,
-        shape=scale.start.shape[-3:], axes=axes, layout=layout, max_steps=max_steps,
+        shape=scale.start.shape[-3:], program=program, max_steps=max_steps,
     )  # fmt: skip
 
     # A call returns when its program is compiled and queued; time spent waiting is running time.
@@ -188,9 +188,7 @@ def _descend(
         small: Any = larger, np.asarray(latest.evaluations, np.int32)
         small = layout.place_state(small, scale.size[1]) if layout else small
         carry, *_ = begun(small[0])
-        carry = transfer_state(
-            arguments[2], latest.carry, carry, small[1], axes=axes, layout=layout
-        )
+        carry = transfer_state(latest.carry, carry, small[1], program=program)
     done = latest.step
     known = latest.history
     losses = known.loss[..., known.step >= reference_step(problem, level)]
@@ -207,7 +205,7 @@ def _descend(
             chunk_size - done % chunk_size, end - done, chunk_size if done else first or chunk_size
         )
         carry, *numbers = run_chunk(
-            *arguments, carry, num_steps, axes=axes, layout=layout, max_steps=max_steps
+            *arguments, carry, num_steps, program=program, max_steps=max_steps
         )
         done += num_steps
         before, latest = latest, _iterate(scale, carry, done, (num_steps, *numbers), clock)

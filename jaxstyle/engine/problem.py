@@ -9,9 +9,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
-from jaxstyle.config import pytree as _pytree  # noqa: F401
 from jaxstyle.config.choices import INITS
 from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.sizes import (
     ImageLike,
@@ -71,6 +71,11 @@ class Problem(NamedTuple):
     def scales(self) -> tuple["Problem", ...]:
         """The problems of all scales, smallest first."""
         return (*self.coarse_levels, self._replace(coarse_levels=()))
+
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers that programs take as arguments; each `[k]` if batch elements differ."""
+        return Numbers.stack(self.elements) if self.elements else Numbers.of(self.recipe)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -280,8 +285,9 @@ def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
 
     def form(problem: Problem) -> tuple[Any, ...]:
         shapes = jax.tree.map(jnp.shape, problem.targets)
-        structure = jax.tree.structure(problem.recipe.device_part())
-        return id(problem.network), problem.start.shape, problem.recipe.steps, structure, shapes
+        recipe = problem.recipe
+        settings = recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))
+        return id(problem.network), problem.start.shape, settings, shapes
 
     if first.start.ndim != 3 or any(form(problem) != form(first) for problem in problems):
         raise JaxstyleError(
