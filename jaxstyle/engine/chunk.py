@@ -347,3 +347,38 @@ def lower(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
     if problem.layout is not None:
         form = problem.layout.with_shardings(form, problem.size[1])
     return run_chunk.lower(*arguments, form, chunk_size, program=program, max_steps=chunk_size)
+
+
+def compile_scale(
+    arguments: Arguments, program: Program, before: Problem, scale: Problem, *, max_steps: int
+) -> None:
+    """Compile what a larger scale runs, so that it begins at once.
+
+    JAX finds the programs again by the shapes of their arguments. May run in a thread beside the
+    smaller scale. Does not compile for several devices.
+
+    Args:
+      arguments: of the larger scale (`common_arguments`).
+      program: likewise.
+      before: the smaller scale.
+      scale: the larger scale.
+      max_steps: of a chunk.
+    """
+    small, large = (
+        jax.ShapeDtypeStruct(problem.start.shape, problem.start.dtype)
+        for problem in (before, scale)
+    )
+    next_scale_start.lower(
+        small, small, large, detailed=scale.detailed, shape=large.shape
+    ).compile()  # fmt: skip
+    init_carry.lower(*arguments, large, shape=large.shape[-3:], program=program).compile()
+    carry, carry_before = (
+        jax.eval_shape(
+            partial(init_carry, shape=form.shape[-3:], program=program), *arguments, form
+        )
+        for form in (large, small)
+    )
+    run_chunk.lower(*arguments, carry, 1, program=program, max_steps=max_steps).compile()
+    spent = jax.ShapeDtypeStruct(large.shape[:-3], jnp.int32)
+    transfer_state.lower(carry_before, carry, spent, program=program).compile()
+    clipped_image.lower(carry.best.position, scale.chroma, bounds=scale.recipe.bounds).compile()

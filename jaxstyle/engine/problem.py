@@ -194,7 +194,10 @@ def _at_scale(
         if isinstance(start, str):
             clean = painted(start, seed)
         else:
-            clean = jnp.asarray(images.resize(as_image(start, "start"), *content.shape[:2]))
+            given = as_image(start, "start")
+            # An initial image may have values outside [0, 1], which resizing must not change.
+            outside = bool(given.min() < 0 or given.max() > 1)
+            clean = jnp.asarray(images.resize(given, *content.shape[:2], clip=not outside))
         share = recipe.noise_blend
         return (1 - share) * clean + share * painted("noise", seed) if share else clean
 
@@ -287,7 +290,7 @@ def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
         shapes = jax.tree.map(jnp.shape, problem.targets)
         recipe = problem.recipe
         settings = recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))
-        return id(problem.network), problem.start.shape, settings, shapes
+        return problem.network.key, problem.start.shape, settings, shapes
 
     if first.start.ndim != 3 or any(form(problem) != form(first) for problem in problems):
         raise JaxstyleError(
