@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxstyle.config import pytree as _pytree  # noqa: F401
+from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.base import StyleLoss
@@ -246,22 +246,29 @@ def describe_structure(
 
 
 def make_objective(
-    network: Network, targets: Targets, recipe: Recipe, *, rows: SpatialSharding | None = None
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    *,
+    numbers: Numbers | None = None,
+    rows: SpatialSharding | None = None,
 ) -> Objective:
     """Build the style-transfer loss as a pure function `image -> (loss, Terms)`.
 
     The function takes one RGB image `[h, w, 3]` of the content image's size in
     [0, 1] (values outside are allowed) and may be jitted, vmapped and differentiated.
-    Bind inside the jitted function, so that weights and targets are its arguments:
+    Bind inside the jitted function, so that weights and targets are its arguments; with `numbers`
+    as one too, other weights of the terms do not recompile:
 
       >>> @jax.jit
-      ... def value(network, targets, recipe, image):
-      ...     return make_objective(network, targets, recipe)(image)
+      ... def value(network, targets, recipe, numbers, image):
+      ...     return make_objective(network, targets, recipe, numbers=numbers)(image)
 
     Args:
       network: weights.
       targets: of the same network and recipe (`compute_targets`).
       recipe: its layers and weights, losses, pooling, margin and tiles are used.
+      numbers: in the place of the recipe's, perhaps traced.
       rows: how the image's rows are sharded over devices; the function then takes
         `[rows.padded, w, 3]` and ignores the rows beyond the image.
 
@@ -271,14 +278,12 @@ def make_objective(
     recipe = resolve_recipe(recipe, network)
     network = recipe.configure_network(network)
     style_loss = STYLE_LOSSES[recipe.style_loss]
-    alpha, beta, tv_weight = recipe.content_weight, recipe.style_weight, recipe.tv_weight
-    style_weights = recipe.style_layers
-    assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
-    assert style_weights is not None, "resolved above"
+    numbers = numbers or Numbers.of(recipe)
+    content_layers = {layer: numbers.content_layers[layer] for layer, _ in recipe.content_layers}
+    style_layers = {layer: numbers.style_layers[layer] for layer, _ in recipe.style_layers or ()}
     content_losses = content_loss_weights(recipe.content_loss)
     structure_layers = content_layer_names(recipe) if targets.structure else ()
-    style_layers = tuple(layer for layer, _ in style_weights)
-    joint_layers = style_layers if style_loss.is_joint else ()
+    joint_layers = tuple(style_layers) if style_loss.is_joint else ()
     statistic = partial(
         layer_statistics, style_loss, frozenset(() if style_loss.is_joint else style_layers),
         joint_layers=frozenset((*structure_layers, *joint_layers)),
@@ -315,13 +320,10 @@ def make_objective(
             difference: Any = found[layer].content
             return difference * (size if sums else 1)
 
-        zero = jnp.zeros((), jnp.float32)
-        total = sum(
-            (w * of_layer(l) for l, w in recipe.content_layers if l in targets.content), zero
-        )
-        total = content_losses.get("features", 0.0) * total
+        parts: Any = (content_layers[layer] * of_layer(layer) for layer in targets.content)
+        total = content_losses.get("features", 0.0) * sum(parts, jnp.zeros((), jnp.float32))
         maps: Any = {layer: found[layer].features for layer in structure_layers}
-        mine = describe_structure(recipe.content_loss, maps, dict(recipe.content_layers), image)
+        mine = describe_structure(recipe.content_loss, maps, content_layers, image)
         for name, target in (targets.structure or {}).items():
             total += content_losses[name] * STRUCTURE_LOSSES[name].distance(mine[name], target)
         return total
@@ -347,9 +349,10 @@ def make_objective(
 
         if joint_layers:
             maps: Any = {layer: found[layer].features for layer in joint_layers}
-            mine = style_loss.statistics(maps, dict(style_weights), image)
+            mine = style_loss.statistics(maps, style_layers, image)
             return style_loss.distance(mine, style[JOINT])
-        return sum((w * of_layer(l) for l, w in style_weights), jnp.zeros((), jnp.float32))
+        parts: Any = (weight * of_layer(layer) for layer, weight in style_layers.items())
+        return sum(parts, jnp.zeros((), jnp.float32))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
         height = image.shape[0] if rows is None else rows.height
@@ -367,12 +370,12 @@ def make_objective(
         for level in targets.coarse:
             coarse, small = halve(coarse), halve(small)
             padded = mirrored(coarse, recipe.margin)
-            found = layer_means(padded, style_layers, {}, None, level.regions)
+            found = layer_means(padded, tuple(style_layers), {}, None, level.regions)
             styles.append(style_term(found, level.style, padded.shape, small))
         terms = Terms(
-            content=alpha * content,
-            style=beta * sum(styles) / len(styles),
-            tv=tv_weight * variation(image, x, height=height),
+            content=numbers.content_weight * content,
+            style=numbers.style_weight * sum(styles) / len(styles),
+            tv=numbers.tv_weight * variation(image, x, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 
