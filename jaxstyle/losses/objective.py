@@ -10,10 +10,11 @@ image and of the style image. Each loss documents its normalization. A recipe ma
 instead of means, other divisors of G, other statistics than G (`style_losses`) and other forms
 of TV (`total_variation`).
 
-With an image pyramid the style term is the mean of its values at several resolutions, each half the
-one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
-High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2). Large structures of a style
-are then compared within the network's receptive field, whatever the size of the image.
+With an image pyramid the style term is the weighted mean of its values at several resolutions, each
+half the one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
+High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2, with equal weights). Each
+resolution is weighted by its number of pixels. Large structures of a style are then compared within
+the network's receptive field, whatever the size of the image.
 
 A content mask multiplies the squares of (F_l − P_l) position by position. With region masks the
 style term is a sum over regions r, each with one style:
@@ -192,6 +193,12 @@ def layer_statistics(
     return _Means(None if target is None else content_loss(act, target, weights=weights), style)
 
 
+def _mean_over_pyramid(styles: list[jax.Array]) -> jax.Array:
+    """Return the mean of the style losses of all resolutions, weighted by their pixels."""
+    weights = np.array([4.0**-level for level in range(len(styles))])
+    return jnp.vdot(jnp.asarray(weights / weights.sum(), styles[0].dtype), jnp.stack(styles))
+
+
 def make_objective(
     network: Network,
     targets: Targets,
@@ -304,7 +311,7 @@ def make_objective(
             styles.append(style_term(found, level.style, padded.shape))
         terms = Terms(
             content=numbers.content_weight * content,
-            style=numbers.style_weight * sum(styles) / len(styles),
+            style=numbers.style_weight * _mean_over_pyramid(styles),
             tv=numbers.tv_weight * variation(image, x, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
