@@ -27,7 +27,6 @@ COMMANDS = {
     "weights": "jaxstyle.cli.weights",
     "show": "jaxstyle.cli.show",
     "doctor": "jaxstyle.cli.doctor",
-    "completion": "jaxstyle.cli.completion",
 }
 """Each command's module, which has a function of the command's name."""
 
@@ -96,7 +95,7 @@ def _main(arguments: Sequence[str]) -> None:
         _drop_stdout()
         sys.exit(1)
     except OSError as error:
-        # Of files, rooms below have made a `JaxstyleError`.
+        # Errors of files are `JaxstyleError`s already.
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             raise
         _drop_stdout()
