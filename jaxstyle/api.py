@@ -23,6 +23,7 @@ from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.masks import Masks
+from jaxstyle.losses.metrics import Metrics, compute_metrics
 from jaxstyle.losses.objective import Terms
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.monitor.pace import Course
@@ -104,6 +105,40 @@ def evaluate(
         )
     )
     return float(loss), Terms(*map(float, terms))
+
+
+def measure(
+    image: ImageLike,
+    content: ImageLike,
+    styles: ImageLike | Sequence[ImageLike],
+    *,
+    network: Network,
+    recipe: Recipe | None = None,
+) -> Metrics:
+    """Compute numbers for the quality of any image, which do not depend on the objective.
+
+    Some rank the photograph first and some the painting: read them beside those of both. Formulas
+    and sources are in the docs, on the page of metrics.
+
+    Args:
+      image: RGB, at least 32 pixels a side.
+      content: the photograph; resized to the image's size.
+      styles: one painting or several; bounded by `recipe.size`.
+      network: weights; metrics of different networks do not compare.
+      recipe: its content layers and sizes are used; the default one if not given.
+
+    Raises:
+      JaxstyleError: an image that is too small.
+    """
+    recipe = resolve_recipe(recipe or Recipe(), network)
+    image = as_image(image, "image")
+    return compute_metrics(
+        recipe.configure_network(network),
+        jnp.asarray(image),
+        jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2])),
+        style_images(styles, recipe),
+        content_layers=[layer for layer, _ in recipe.content_layers] or ["relu1_1"],
+    )
 
 
 def stylize(

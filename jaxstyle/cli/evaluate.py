@@ -36,6 +36,13 @@ from jaxstyle.errors import JaxstyleError
 @weights_option
 @recipe_options(OBJECTIVE)
 @bounds_options
+@click.option(
+    "--metrics",
+    "with_metrics",
+    is_flag=True,
+    help="Also numbers for quality, which do not depend on the objective, beside those of the "
+    "unchanged photograph and of the painting.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     image: Path,
@@ -45,6 +52,7 @@ def evaluate(
     weights_name: str,
     max_pixels: int | None,
     first_frame: bool,
+    with_metrics: bool,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -56,6 +64,7 @@ def evaluate(
 
     from jaxstyle import images
     from jaxstyle.api import evaluate as evaluate_image
+    from jaxstyle.api import measure
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.config.presets import weights_notice
@@ -76,14 +85,18 @@ def evaluate(
 
     try:
         inputs = Inputs.read(content, styles, recipe, load)
+        pixels = images.load_image(image, argument="IMAGE", **limits)
+        given = inputs.content.pixels, [style.pixels for style in inputs.styles]
         loss, terms = evaluate_image(
-            images.load_image(image, argument="IMAGE", **limits),
-            inputs.content.pixels,
-            [style.pixels for style in inputs.styles],
-            recipe=recipe,
-            network=network,
-            masks=inputs.arrays,
+            pixels, *given, recipe=recipe, network=network, masks=inputs.arrays
         )
+        rows = {}
+        if with_metrics:
+            compared = {"image": pixels, "content": given[0], "style": given[1][0]}
+            for name, one in compared.items():
+                resized = images.resize(one, *pixels.shape[:2])
+                found = measure(resized, *given, recipe=recipe, network=network)
+                rows[name] = found._asdict()
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
@@ -98,9 +111,18 @@ def evaluate(
             "weights": weights_report(network),
             "recipe": resolve_recipe(recipe, network).as_dict(),
         }
+        if rows:
+            mine, *others = rows
+            report["metrics"] = rows[mine]
+            report["references"] = {name: rows[name] for name in others}
         click.echo(to_json(report), nl=False)
     else:
         click.echo(f"loss     {loss:.6g}")
         for name, value in terms_report(terms).items():
             click.echo(f"{name:8} {value:.6g}")
+        if rows:
+            click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
+            for metric in rows["image"]:
+                values = "".join(f"{row[metric]:9.4f}" for row in rows.values())
+                click.echo(f"{metric:18}{values}")
     return 0

@@ -17,7 +17,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.problem import Problem
 from jaxstyle.images.color_transfer import with_chroma
 from jaxstyle.images.pixel_range import BOUNDS
-from jaxstyle.losses.objective import Objective, Targets, Terms, make_objective
+from jaxstyle.losses.objective import Objective, Targets, Terms, make_objective, network_layers
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import BatchSharding, Layout, SpatialSharding
 from jaxstyle.nn.tiling import window_size
@@ -105,7 +105,7 @@ def common_arguments(problem: Problem) -> tuple[Arguments, Program]:
     network = problem.recipe.configure_network(problem.network)
     # Where rows are sharded, Winograd's windows would need more than the one row exchanged.
     if not isinstance(problem.layout, SpatialSharding):
-        layers = tuple({**problem.targets.content, **problem.targets.style})
+        layers = network_layers(problem.recipe)
         parts = window_size(network, layers, *problem.size, tile=problem.recipe.tile)
         network = add_winograd_kernels(network, layers, *parts)
     program = Program(

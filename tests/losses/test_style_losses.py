@@ -13,13 +13,13 @@ import jaxstyle
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.config import choices
 from jaxstyle.config.layers import format_layers
-from jaxstyle.losses.patches import BLOCK
+from jaxstyle.losses.nearest import BLOCK
 from jaxstyle.losses.sliced_wasserstein import quantiles
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.losses.wasserstein import root_trace
 
 H, W, C = 7, 5, 4
-FAMILIES = list(STYLE_LOSSES)
+FAMILIES = [name for name, loss in STYLE_LOSSES.items() if not loss.is_joint]
 
 
 def features(height=H, width=W, channels=C, seed=0):
