@@ -85,6 +85,7 @@ class Browser:
     def goto(self, address):
         """Open an address, or load it again."""
         self.call("Page.navigate", url=address)
+        self.wait("document.readyState == 'complete'")
 
     def run(self, script):
         """Return the value of an expression in the page; of a promise, what it comes to."""
