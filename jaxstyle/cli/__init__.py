@@ -20,6 +20,7 @@ BAD_INPUT = 2
 
 COMMANDS = {
     "stylize": "jaxstyle.cli.stylize",
+    "studio": "jaxstyle.cli.studio",
     "texture": "jaxstyle.cli.texture",
     "evaluate": "jaxstyle.cli.evaluate",
     "grid": "jaxstyle.cli.grid",
