@@ -184,6 +184,7 @@ def stylize(
         output_size,
         resolve_scales,
         small_style_notice,
+        style_size,
     )
     from jaxstyle.files import shown
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
@@ -248,8 +249,10 @@ def stylize(
         height, width = output_size(height, width, recipe)
         asked = recipe
         recipe = memory.fit(
-            height, width, recipe=asked, network=network, batch=batch, devices=len(sharing)
-        )
+            height, width, recipe=asked, network=network, batch=batch, devices=len(sharing),
+            styles=[style_size(s.shape[0], s.shape[1], asked) for s in sources.styles],
+            checkpoint=checkpoint is not None,
+        )  # fmt: skip
         problem = prepare(
             sources.content,
             sources.styles,

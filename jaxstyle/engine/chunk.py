@@ -226,7 +226,7 @@ def next_scale_start(
     return resized(image) + jnp.where(flags, start - resized(before), 0)
 
 
-@partial(jax.jit, static_argnames=("axes", "layout"))
+@partial(jax.jit, static_argnames=("axes", "layout"), donate_argnums=(2,))
 def transfer_state(
     recipe: Recipe,
     before: Carry,
@@ -241,7 +241,7 @@ def transfer_state(
     Args:
       recipe: of both scales.
       before: state at the end of the smaller scale.
-      begun: state at the start of the larger one.
+      begun: state at the start of the larger one; its memory becomes that of the result.
       spent: evaluations up to the end of the smaller one.
       axes: batch axes.
       layout: sharding of the batch.
