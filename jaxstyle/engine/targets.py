@@ -333,3 +333,23 @@ def _style_statistics(
 
 
 _structure = jax.jit(describe_structure, static_argnames=("content_loss",))
+
+
+def lower_style_statistics(
+    network: Network, size: tuple[int, int], recipe: Recipe
+) -> jax.stages.Lowered:
+    """Return the lowered program of the statistics of one style image.
+
+    Args:
+      network: weights; leaves may be `jax.ShapeDtypeStruct`s.
+      size: height and width of the style image in the run.
+      recipe: resolved.
+    """
+    return _style_statistics.lower(
+        recipe.configure_network(network),
+        jax.ShapeDtypeStruct((*size, 3), jnp.float32),
+        tuple(layer for layer, _ in recipe.style_layers or ()),
+        {},
+        style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
+        pooling=recipe.pooling, tile=recipe.tile, height=None, level=0, margin=recipe.margin,
+    )  # fmt: skip

@@ -26,7 +26,7 @@ def wasserstein_distance(image: Moments, style: Moments) -> jax.Array:
     return distance / image.mean.shape[0]
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def root_trace(a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute the trace of (b^½ a b^½)^½ of two covariance matrices.
 
@@ -56,7 +56,12 @@ def _root(matrix: jax.Array) -> jax.Array:
     return jnp.matmul(vectors * jnp.sqrt(jnp.maximum(values, RIDGE)), vectors.T, precision=EXACT)
 
 
-root_trace.defvjp(_root_trace, lambda slope, cotangent: (cotangent * slope, jnp.zeros_like(slope)))
+@root_trace.defjvp
+def _root_trace_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    trace, slope = _root_trace(*primals)
+    return trace, jnp.sum(slope * tangents[0])
 
 
 WASSERSTEIN = StyleLoss(
