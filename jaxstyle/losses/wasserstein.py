@@ -46,14 +46,15 @@ def _root_trace(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     root = _root(b)
     left, values, _ = jnp.linalg.svd(jnp.matmul(root, _root(a), precision=EXACT))
     spread = jnp.matmul(root, left, precision=EXACT)
-    slope = jnp.matmul(spread / jnp.maximum(values, RIDGE), spread.T, precision=EXACT) / 2
+    slope = jnp.matmul(spread / jnp.maximum(values, RIDGE)[None], spread.T, precision=EXACT) / 2
     return jnp.sum(values), slope
 
 
 def _root(matrix: jax.Array) -> jax.Array:
     """Return the square root of a symmetric matrix whose eigenvalues are clipped at `RIDGE`."""
     values, vectors = jnp.linalg.eigh(matrix)
-    return jnp.matmul(vectors * jnp.sqrt(jnp.maximum(values, RIDGE)), vectors.T, precision=EXACT)
+    scaled = vectors * jnp.sqrt(jnp.maximum(values, RIDGE))[None]
+    return jnp.matmul(scaled, vectors.T, precision=EXACT)
 
 
 root_trace.defvjp(_root_trace, lambda slope, cotangent: (cotangent * slope, jnp.zeros_like(slope)))
