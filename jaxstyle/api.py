@@ -24,6 +24,7 @@ from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.objective import Terms
 from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.monitor.pace import Course
 from jaxstyle.monitor.progress import progress as shown_progress
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import Devices
@@ -170,9 +171,7 @@ def stylize(
         )
         seen: list[Iterate] = []
         with contextlib.ExitStack() as stack:
-            show = stack.enter_context(
-                shown_progress(problem.recipe.total_steps, quiet=not progress)
-            )
+            show = stack.enter_context(shown_progress(Course.of(problem), quiet=not progress))
             for iterate in iterates(problem):
                 # Of each but the last only the numbers are needed.
                 if seen:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
     OBJECTIVE,
@@ -20,7 +21,7 @@ from jaxstyle.cli.streams import tell
 from jaxstyle.errors import JaxstyleError
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("image", type=IMAGE)
 @click.option("--content", type=IMAGE, required=True, help="Content image; resized to IMAGE.")
 @click.option(

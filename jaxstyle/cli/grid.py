@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
     as_flags,
@@ -23,7 +24,7 @@ class Enough(KeyboardInterrupt):
     """Somebody pressed the page's button."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("file", type=IMAGE, metavar="FILE.toml")
 @click.option("-o", "--output", type=IMAGE, required=True, metavar="DIR", help="Folder to fill.")
 @click.option(
@@ -127,7 +128,7 @@ def grid(
 
     store = grids.Store(output)
     with store.open():
-        reports = {cell.key: report for cell in cells if (report := store.find(cell))}
+        reports = store.find(cells)
         page = None
         if port is not None:
             from jaxstyle.cli.browser import open_page

@@ -1,5 +1,6 @@
 """The images of a command, read from files and identified."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +11,26 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.files import StrPath
 from jaxstyle.images import Array
 from jaxstyle.provenance.inputs import InputImage, Inputs
-from jaxstyle.weights import auto_notice
+from jaxstyle.weights import auto_notice, cache_folder
 
 # How messages name a file that is no flag of the recipe.
 _ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
 
 
-def tell_weights(weights: str) -> None:
-    """Write to standard error that `"auto"` means the embedded network, and how to get another."""
-    if weights == "auto" and (notice := auto_notice()):
-        tell(notice)
+def tell_weights(weights: str, *, quiet: bool = False) -> None:
+    """Write where `"auto"` means the embedded network, and how to get a better one.
+
+    Once for a cache folder, on standard error: a file there says that it has been written.
+    """
+    if quiet or weights != "auto" or not (notice := auto_notice()):
+        return
+    told = cache_folder() / "recommended"
+    if told.exists():
+        return
+    tell(notice)
+    with contextlib.suppress(OSError):
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.touch()
 
 
 class Sources(NamedTuple):

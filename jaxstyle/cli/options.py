@@ -207,6 +207,8 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
     if default is not None:
         help += f"  [default: {default}]"
     flag = "--" + field.name.replace("_", "-")
+    if bool in kinds:
+        flag += f"/--no-{flag[2:]}"
     return click.option(flag, field.name, default=None, help=help, **settings)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
     as_flags,
@@ -20,7 +21,7 @@ from jaxstyle.config.defaults import MIN_HISTORY_SIZE
 from jaxstyle.errors import JaxstyleError
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--content", type=IMAGE, help="Take the proportions of this image; else square.")
 @preset_option
 @weights_option

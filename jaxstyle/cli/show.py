@@ -1,19 +1,31 @@
 """`jaxstyle show`: how an image was made, from the record that it carries."""
 
+import contextlib
+import dataclasses
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jaxstyle.cli.options import IMAGE
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.errors import JaxstyleError
+
+if TYPE_CHECKING:
+    from jaxstyle.provenance.record import Record
 
 
 @click.command()
 @click.argument("image", type=IMAGE, metavar="PICTURE.png")
+@click.option("--all", "everything", is_flag=True, help="Print every setting.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
-def show(image: Path, as_json: bool) -> int:
-    """Print how IMAGE was made: settings, seed, weights, images, versions.
+def show(image: Path, everything: bool, as_json: bool) -> int:
+    """Print how an image was made: its files, losses, settings and versions.
 
-    `jaxstyle stylize --from PICTURE -o COPY.png` makes it again.
+    Of the settings it prints those that are not the defaults, and the command line that they come
+    to. `jaxstyle stylize --from PICTURE.png -o COPY.png` makes the image again.
     """
     from jaxstyle.provenance.record import read_record
     from jaxstyle.provenance.report import to_json
@@ -24,20 +36,97 @@ def show(image: Path, as_json: bool) -> int:
         return 0
     # What the name that was asked for meant, where it says something else.
     name = "" if record.weights_name == record.weights else f" ({record.weights_name})"
+    changed = dict(changed_settings(record))
+    settings = record.recipe.as_dict()
     rows = [
         *((name.rstrip(" 123456789"), file.path) for name, file in record.files.items() if file),
         ("weights", f"{record.weights}{name}, {record.weights_sha256[:12]}"),
         ("loss", record.everything["loss"]),
         *((f"loss_{term}", value) for term, value in record.terms.items()),
         ("steps done", record.steps),
-        *((name, _plain(value)) for name, value in record.recipe.as_dict().items()),
+        *((name, _plain(v)) for name, v in settings.items() if everything or name in changed),
         *record.environment.items(),
+        ("command", command_line(record)),
     ]
     for name, value in rows:
         # A record is anyone's to write, and a file may have any name: no terminal codes.
         text = str(value)
         click.echo(f"{name:18} {text if text.isprintable() else ascii(text)}")
     return 0
+
+
+def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
+    """List the settings that are not what the default recipe has for these images and weights.
+
+    Where the weights are not on this machine, what depends on them is listed too.
+    """
+    from jaxstyle.engine.sizes import resolve_scales
+    from jaxstyle.losses.resolve import resolve_recipe
+    from jaxstyle.weights import load_network
+
+    recipe = record.recipe
+    kept = {name: getattr(recipe, name) for name in _DECIDING}
+    base = Recipe(**kept)
+    images = record.everything["images"]
+    content, *styles = (_shape(image) for image in (images["content"], *images["styles"]))
+    if content and all(styles):
+        base = resolve_scales(base, content, [style for style in styles if style])
+    deciding = _DECIDING
+    with contextlib.suppress(JaxstyleError):
+        network = load_network(record.weights)
+        try:
+            base = resolve_recipe(base, network)
+        except JaxstyleError:
+            # The network lacks a default layer.
+            deciding = (*_DECIDING, *_LAYERS)
+            layers = {name: getattr(recipe, name) for name in _LAYERS}
+            base = resolve_recipe(dataclasses.replace(base, **layers), network)
+    for field in dataclasses.fields(Recipe):
+        usual = field.default if field.name in deciding else getattr(base, field.name)
+        if getattr(recipe, field.name) != usual:
+            yield field.name, getattr(recipe, field.name)
+
+
+_DECIDING: tuple[str, ...] = (
+    "style_loss", "variation", "optimizer", "size", "upscale", "scale_ratio", "style_scale",
+)  # fmt: skip
+"""Settings that decide what the defaults of others are."""
+_LAYERS = ("content_layers", "style_layers")
+
+
+def command_line(record: "Record") -> str:
+    """Return the command that makes the image of a `Record` again, with OUT.png to write."""
+    words = ["jaxstyle", "stylize", str(record.content.path)]
+    words += [str(style.path) for style in record.styles]
+    words += ["-o", "OUT.png"]
+    if record.weights != "auto":
+        words += ["--weights", record.weights]
+    for name, value in changed_settings(record):
+        flag = "--" + name.replace("_", "-")
+        if name == "mask":
+            for pair in value:
+                words += [flag, *pair]
+        elif isinstance(value, bool):
+            words += [flag] if value else [flag.replace("--", "--no-", 1)]
+        elif value is not None:
+            words += [flag, _as_word(name, value)]
+    return shlex.join(words)
+
+
+def _as_word(name: str, value: Any) -> str:
+    if name.endswith("_layers"):
+        return ",".join(f"{layer}:{weight!r}" for layer, weight in value)
+    if isinstance(value, tuple):
+        return ",".join(repr(x) for x in value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _shape(image: Any) -> tuple[int, int] | None:
+    """Return height and width of an image of a record; None if it does not say them."""
+    match image:
+        case {"size": [int(width), int(height)]} if width > 0 and height > 0:
+            return height, width
+    return None
 
 
 def _plain(value: object) -> object:

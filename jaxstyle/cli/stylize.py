@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
     as_flags,
@@ -22,13 +23,14 @@ from jaxstyle.cli.options import (
     weights_option,
 )
 from jaxstyle.cli.streams import tell, tell_from_signal
+from jaxstyle.cli.waiting import Waiting
 from jaxstyle.errors import JaxstyleError
 
 NO_BETTER = 3
 """Exit code of a run that diverged and is no better than its start."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("content", type=IMAGE, required=False, metavar="CONTENT")
 @click.argument("styles", type=IMAGE, nargs=-1, metavar="STYLE [STYLE ...]")
 @click.option("-o", "--output", type=IMAGE, required=True, help="Image to write.")
@@ -165,6 +167,7 @@ def stylize(
             raise JaxstyleError(f"{flag}: {value} is out of range; give a whole number from 1")
     check_batch(batch)
 
+    waiting = Waiting("preparing", quiet=quiet or log_json)
     # Imported here so that usage errors and --help do not wait for JAX's programs.
     from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
@@ -184,6 +187,7 @@ def stylize(
     )
     from jaxstyle.files import shown
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+    from jaxstyle.monitor.pace import Course
     from jaxstyle.monitor.progress import progress
     from jaxstyle.nn.sharding import sharing_devices
     from jaxstyle.provenance.checkpoint import (
@@ -262,9 +266,10 @@ def stylize(
     if resumed is not None:
         check_same_run(resumed, problem)
         state = load_state(resumed, problem)
-    tell_weights(weights_name)
+    waiting.stop()
     # Lines for programs stand alone.
     quiet = quiet or log_json
+    tell_weights(weights_name, quiet=quiet)
     notices = []
     if repeated is None:
         notices.append(weights_notice(preset_name, network.name))
@@ -293,7 +298,7 @@ def stylize(
         if line and not quiet:
             tell(line)
 
-    total = until or recipe.total_steps
+    course = Course.of(problem, until)
     chunk_size = default_chunk_size(problem.start)
     # A chunk must end on every snapshot and checkpoint.
     common = math.gcd(save_every or 0, checkpoint_every or 0)
@@ -318,14 +323,14 @@ def stylize(
         from jaxstyle.monitor.serve import RunView
 
         shown_content = images.resize(sources.content, *problem.size)
-        live = Live(total)
+        live = Live(course)
         page = open_page(port, RunView(live, shown_content), as_json=log_json)
     seen: list[Iterate] = []
     code = 0
     stopped = False
     with interrupts(tell_from_signal) as check_interrupt:
         try:
-            with progress(total, quiet=quiet, as_json=log_json) as show:
+            with progress(course, quiet=quiet, as_json=log_json) as show:
                 for iterate in iterates(
                     problem, chunk_size=chunk_size, first=1, state=state, until=until
                 ):

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
     as_flags,
@@ -15,6 +16,7 @@ from jaxstyle.cli.options import (
     weights_option,
 )
 from jaxstyle.cli.streams import tell
+from jaxstyle.cli.waiting import Waiting
 from jaxstyle.errors import JaxstyleError
 
 FIELDS = (
@@ -25,7 +27,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("styles", type=IMAGE, nargs=-1, required=True, metavar="STYLE [STYLE ...]")
 @click.option("-o", "--output", type=IMAGE, required=True, help="Image to write.")
 @click.option(
@@ -53,6 +55,7 @@ def texture(
     """
     recipe = build_recipe("default", flags | {"content_weight": 0.0, "init": "noise"})
     size = _size(aspect, recipe.size)
+    waiting = Waiting("preparing", quiet=quiet)
 
     from jaxstyle import images
     from jaxstyle.api import texture_problem
@@ -62,6 +65,7 @@ def texture(
     from jaxstyle.engine.results import finish
     from jaxstyle.files import check_writable
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+    from jaxstyle.monitor.pace import Course
     from jaxstyle.monitor.progress import progress
     from jaxstyle.provenance.report import texture_report, write_report
     from jaxstyle.weights import load_network
@@ -77,13 +81,13 @@ def texture(
         problem = texture_problem(loaded, recipe=recipe, network=network, size=size)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
-    if not quiet:
-        tell_weights(weights_name)
+    waiting.stop()
+    tell_weights(weights_name, quiet=quiet)
     seen: list[Iterate] = []
     code = 0
     with interrupts() as check_interrupt:
         try:
-            with progress(problem.recipe.total_steps, quiet=quiet) as show:
+            with progress(Course.of(problem), quiet=quiet) as show:
                 for iterate in iterates(problem, first=1):
                     if seen:
                         seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]

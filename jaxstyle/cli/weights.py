@@ -1,6 +1,8 @@
 """`jaxstyle weights`: list, fetch, verify, convert and find networks."""
 
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -17,16 +19,17 @@ def weights() -> None:
 @weights.command("list")
 def list_() -> int:
     """Show every network that is known, and where it is."""
-    from rich.console import Console
-    from rich.table import Table
-
     from jaxstyle.weights import cache_folder, describe
 
-    table = Table("name", "network", "where", "download", "licence", "note", box=None)
+    width = min(shutil.get_terminal_size().columns, 100)
     for row in describe():
         size = f"{row.size / 1e6:.0f} MB" if row.size else ""
-        table.add_row(row.name, row.network, row.where, size, row.license, row.note)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        click.echo(f"{row.name:22} {row.network:8} {row.where:14} {size:>7}".rstrip())
+        more = "; ".join(
+            text for text in (row.note, row.license and f"license: {row.license}") if text
+        )
+        if more:
+            click.echo(textwrap.fill(more, width, initial_indent="    ", subsequent_indent="    "))
     click.echo(f"\ncache folder: {cache_folder()}")
     return 0
 

@@ -370,3 +370,38 @@ def lower(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
     return run_chunk.lower(
         *arguments, form, chunk_size, axes=axes, layout=problem.layout, max_steps=chunk_size
     )
+
+
+def compile_scale(
+    arguments: Arguments, axes: Axes | None, before: Problem, scale: Problem, *, max_steps: int
+) -> None:
+    """Compile what a larger scale runs, so that it begins at once.
+
+    JAX finds the programs again by the shapes of their arguments. May run in a thread beside the
+    smaller scale. Does not compile for several devices.
+
+    Args:
+      arguments: of the larger scale (`common_arguments`).
+      axes: likewise.
+      before: the smaller scale.
+      scale: the larger scale.
+      max_steps: of a chunk.
+    """
+    small, large = (
+        jax.ShapeDtypeStruct(problem.start.shape, problem.start.dtype)
+        for problem in (before, scale)
+    )
+    shape = {"shape": large.shape[-3:]}
+    static: dict[str, Any] = {"axes": axes, "layout": None}
+    next_scale_start.lower(
+        small, small, large, detailed=scale.detailed, shape=large.shape
+    ).compile()  # fmt: skip
+    init_carry.lower(*arguments, large, **shape, **static).compile()
+    carry, carry_before = (
+        jax.eval_shape(partial(init_carry, shape=form.shape[-3:], **static), *arguments, form)
+        for form in (large, small)
+    )
+    run_chunk.lower(*arguments, carry, 1, max_steps=max_steps, **static).compile()
+    spent = jax.ShapeDtypeStruct(large.shape[:-3], jnp.int32)
+    transfer_state.lower(arguments[2], carry_before, carry, spent, **static).compile()
+    clipped_image.lower(carry.best.position, scale.chroma, bounds=scale.recipe.bounds).compile()

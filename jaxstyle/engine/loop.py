@@ -7,6 +7,7 @@ are left to the loop of the caller.
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,9 +18,12 @@ from jax.typing import ArrayLike
 
 from jaxstyle.engine import heap
 from jaxstyle.engine.chunk import (
+    Arguments,
+    Axes,
     Carry,
     clipped_image,
     common_arguments,
+    compile_scale,
     next_scale_start,
     run_chunk,
     start_run,
@@ -30,6 +34,9 @@ from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.objective import Terms
 from jaxstyle.nn.sharding import SpatialSharding, gather
+
+_CommonArguments = tuple[Arguments, Axes | None]
+"""What `common_arguments` returns."""
 
 
 class History(NamedTuple):
@@ -117,15 +124,58 @@ def iterates(
     for name, value in (("every", chunk_size), ("first", first)):
         if value is not None and value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
-    latest = None
+    latest = arguments = None
     until = problem.recipe.total_steps if until is None else until
     lowest = scale_at(problem, state.step) if state else 0
-    for level in range(lowest, max(lowest, scale_at(problem, until)) + 1):
-        for iterate in _descend(
-            problem, level, latest, chunk_size=chunk_size, first=first, state=state, until=until
-        ):
-            yield iterate
-        latest, state = iterate, None
+    last = max(lowest, scale_at(problem, until))
+    with _Ahead(problem, chunk_size) as ahead:
+        for level in range(lowest, last + 1):
+            for iterate in _descend(
+                problem, level, latest, arguments,
+                chunk_size=chunk_size, first=first, state=state, until=until,
+            ):  # fmt: skip
+                if level < last:
+                    ahead.begin(level + 1)
+                yield iterate
+            arguments = ahead.arguments(level + 1) if level < last else None
+            latest, state = iterate, None
+
+
+class _Ahead:
+    """Compiles a scale in a thread while the one before it runs.
+
+    Args:
+      problem: of all scales.
+      chunk_size: steps a chunk; see `iterates`.
+    """
+
+    def __init__(self, problem: Problem, chunk_size: int | None):
+        self._problem = problem
+        self._chunk_size = chunk_size
+        self._thread = ThreadPoolExecutor(1, "compile")
+        self._scales: dict[int, Future[_CommonArguments]] = {}
+
+    def __enter__(self) -> "_Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Who stops early does not wait for what will not run.
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def begin(self, level: int) -> None:
+        """Compile a scale, unless that has begun."""
+        if level not in self._scales and self._problem.layout is None:
+            self._scales[level] = self._thread.submit(self._compile, level)
+
+    def _compile(self, level: int) -> _CommonArguments:
+        before, scale = self._problem.scales[level - 1 : level + 1]
+        made = common_arguments(scale)
+        compile_scale(*made, before, scale, max_steps=_max_steps(scale, self._chunk_size))
+        return made
+
+    def arguments(self, level: int) -> _CommonArguments | None:
+        """Return the arguments of a scale once it is compiled, or None if it is not done here."""
+        return self._scales[level].result() if level in self._scales else None
 
 
 def scale_at(problem: Problem, step: int) -> int:
@@ -145,19 +195,21 @@ def _descend(
     problem: Problem,
     level: int,
     latest: Iterate | None,
+    made: _CommonArguments | None,
     *,
     chunk_size: int | None,
     first: int | None,
     state: RunState | None,
     until: int,
 ) -> Iterator[Iterate]:
-    """Run one scale: from `state`, from the start, or from the last iterate of the scale before."""
+    """Run one scale: from `state`, from the start, or from the last iterate of the scale before.
+
+    `made` are the scale's common arguments if they are there already.
+    """
     scale, end = problem.scales[level], min((level + 1) * problem.recipe.steps, until)
-    usual = default_chunk_size(scale.start)
-    chunk_size = chunk_size or usual
-    # One program for all chunks that are no longer than usual.
-    max_steps = max(chunk_size, usual)
-    arguments, axes = common_arguments(scale)
+    max_steps = _max_steps(scale, chunk_size)
+    chunk_size = chunk_size or max_steps
+    arguments, axes = made or common_arguments(scale)
     layout = scale.layout
     clock = _Clock()
     begun = partial(
@@ -299,6 +351,11 @@ def run_state(seen: Sequence[Iterate]) -> RunState:
         compile_seconds=sum(i.compile_seconds for i in seen),
         run_seconds=sum(i.run_seconds for i in seen),
     )
+
+
+def _max_steps(scale: Problem, chunk_size: int | None) -> int:
+    """Return the longest chunk of a scale's program: one for all that are no longer than usual."""
+    return max(chunk_size or 1, default_chunk_size(scale.start))
 
 
 def default_chunk_size(start: ArrayLike) -> int:

@@ -120,7 +120,7 @@ def fit(
 ) -> Recipe:
     """Return a recipe that fits into memory, with its history size chosen if it was None.
 
-    Compiles nothing if `upper_bound` already fits.
+    Compiles nothing if `upper_bound` fits, and one program if the run fits.
 
     Args:
       height: of the image.
@@ -139,15 +139,22 @@ def fit(
     free = free_bytes()
     if devices > 1:
         return _fit_on_devices(height, width, recipe, network, batch, devices, free)
-    bound = upper_bound(
-        height, width, recipe=resolve_recipe(recipe, network), network=network, batch=batch
-    )
+    resolved = resolve_recipe(recipe, network)
+    bound = upper_bound(height, width, recipe=resolved, network=network, batch=batch)
     if free is None or bound < USABLE * free:
         return recipe
-    found = plan(height, width, recipe=recipe, network=network, batch=batch)
-    if not found.fits:
+    needed = needed_bytes(height, width, recipe=resolved, network=network, batch=batch)
+    pairs = resolved.history_size
+    if _chooses_history_size(recipe):
+        assert pairs is not None, "resolved above"
+        usual, pixels = pairs, height * width * batch
+        pairs = _pairs(usual, needed, free, pixels)
+        needed -= (usual - pairs) * _PAIR * pixels
+    if needed > USABLE * free:
+        # Only the message needs the largest size, for which further programs are compiled.
+        found = plan(height, width, recipe=recipe, network=network, batch=batch)
         raise JaxstyleError(f"size: {advice(found, recipe)}")
-    return _with_pairs(recipe, network, found.history_size)
+    return _with_pairs(recipe, network, pairs)
 
 
 def _with_pairs(recipe: Recipe, network: Network, pairs: int | None) -> Recipe:

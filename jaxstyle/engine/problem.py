@@ -189,7 +189,10 @@ def _at_scale(
         if isinstance(start, str):
             clean = painted(start, seed)
         else:
-            clean = jnp.asarray(images.resize(as_image(start, "start"), *content.shape[:2]))
+            given = as_image(start, "start")
+            # An initial image may have values outside [0, 1], which resizing must not change.
+            outside = bool(given.min() < 0 or given.max() > 1)
+            clean = jnp.asarray(images.resize(given, *content.shape[:2], clip=not outside))
         share = recipe.noise_blend
         return (1 - share) * clean + share * painted("noise", seed) if share else clean
 
@@ -281,7 +284,7 @@ def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
     def form(problem: Problem) -> tuple[Any, ...]:
         shapes = jax.tree.map(jnp.shape, problem.targets)
         structure = jax.tree.structure(problem.recipe.device_part())
-        return id(problem.network), problem.start.shape, problem.recipe.steps, structure, shapes
+        return problem.network.key, problem.start.shape, problem.recipe.steps, structure, shapes
 
     if first.start.ndim != 3 or any(form(problem) != form(first) for problem in problems):
         raise JaxstyleError(

@@ -49,16 +49,17 @@ def fitted(
     return new_height, new_width
 
 
-def resize(image: Array, height: int, width: int) -> Array:
+def resize(image: Array, height: int, width: int, *, clip: bool = True) -> Array:
     """Resample with a Lanczos filter in float precision, averaging when it shrinks.
 
     Args:
       image: [h, w, 3] in [0, 1].
       height: rows of the result, at least 1.
       width: columns of the result, at least 1.
+      clip: bring the result to [0, 1], as Lanczos overshoots at edges.
 
     Returns:
-      [height, width, 3] float32, clipped to [0, 1] as Lanczos overshoots at edges.
+      [height, width, 3] float32.
 
     Raises:
       ValueError: a side is below 1.
@@ -76,4 +77,5 @@ def resize(image: Array, height: int, width: int) -> Array:
         )
         for c in range(image.shape[-1])
     ]
-    return np.asarray(np.clip(np.stack(channels, axis=-1), 0, 1), np.float32)
+    resized = np.stack(channels, axis=-1)
+    return np.asarray(np.clip(resized, 0, 1) if clip else resized, np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxstyle import images
 from jaxstyle.engine.loop import Iterate
 from jaxstyle.images.curves import svg_curves
-from jaxstyle.monitor.pace import Pace
+from jaxstyle.monitor.pace import Course, Pace
 
 
 class View(NamedTuple):
@@ -31,13 +31,13 @@ class Live:
     Images stay on the device until somebody looks at one.
 
     Args:
-      steps: of the whole run.
+      course: of the run; or its number of steps, where the image has one size.
       labels: of a batch's batch elements; numbers if not given.
     """
 
-    def __init__(self, steps: int, *, labels: Sequence[str] | None = None):
+    def __init__(self, course: Course | int, *, labels: Sequence[str] | None = None):
         self._labels = None if labels is None else tuple(labels)
-        self._pace = Pace(steps)
+        self._pace = Pace(course)
         self._histories: list[Any] = []
         self._last: Iterate | None = None
         self._lock = threading.Lock()

@@ -22,7 +22,7 @@ from jaxstyle.engine.results import Result, finish
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.interrupts import interrupts
 from jaxstyle.monitor.live import Live, View
-from jaxstyle.monitor.pace import clock
+from jaxstyle.monitor.pace import Course, clock
 from jaxstyle.weights import load_network
 
 LONGEST_SHOWN = 384
@@ -45,7 +45,7 @@ def watch(
     Returns:
       One `Result` a batch element, in order.
     """
-    live = Live(problem.recipe.total_steps, labels=labels)
+    live = Live(Course.of(problem), labels=labels)
     canvas = _Canvas()
     seen: list[Iterate] = []
     stopped = False
@@ -131,7 +131,7 @@ def watch_grid(file: StrPath, folder: StrPath, *, elements: int | None = None) -
         place.put(f"<p>{html.escape(words)}</p>{_row(imgs, captions)}")
 
     with store.open():
-        reports = {cell.key: report for cell in cells if (report := store.find(cell))}
+        reports = store.find(cells)
         draw(reports, "")
         with interrupts() as check_interrupt:
 

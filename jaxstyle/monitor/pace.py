@@ -1,34 +1,85 @@
 """How fast a run goes and how long it will still take."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jaxstyle.engine.loop import Iterate
+from jaxstyle.engine.problem import Problem
+
+
+class Course(NamedTuple):
+    """The steps that a run makes, and the size of the image at each of its scales."""
+
+    steps: int
+    """Of the whole run."""
+    scale_steps: int
+    """Of each scale."""
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width at each scale, in the order of the run; with the margin."""
+
+    @classmethod
+    def of(cls, problem: Problem, until: int | None = None) -> "Course":
+        """Return the course of a run that ends at step `until`, or at its last step."""
+        recipe = problem.recipe
+        margin = 2 * (recipe.margin or 0)
+        sizes = tuple((s.size[0] + margin, s.size[1] + margin) for s in problem.scales)
+        return cls(until or recipe.total_steps, recipe.steps, sizes)
+
+    def scale(self, step: int) -> int:
+        """Return the number, from 0, of the scale that a step belongs to."""
+        return min(max(0, -(-step // self.scale_steps) - 1), len(self.sizes) - 1)
+
+    def name(self, step: int) -> str:
+        """Return the words for the scale of a step; none where the run has one scale."""
+        if len(self.sizes) == 1:
+            return ""
+        return f"scale {self.scale(step) + 1}/{len(self.sizes)}"
+
+    def work(self, step: int) -> float:
+        """Return the pixels of all steps up to one: what the time of a run is proportional to."""
+        return sum(
+            height * width * min(max(0, step - scale * self.scale_steps), self.scale_steps)
+            for scale, (height, width) in enumerate(self.sizes)
+        )
 
 
 class Pace:
-    """Speed of a run, from its iterates; compiling is not counted.
+    """Speed of a run, from its iterates; compiling is not counted in it.
 
     Args:
-      steps: of the whole run.
+      course: of the run; or its number of steps, where the image has one size.
     """
 
-    def __init__(self, steps: int):
-        self.steps = steps
+    def __init__(self, course: Course | int):
+        self.course = Course(course, course, ((1, 1),)) if isinstance(course, int) else course
         self.step = 0
         self._first: tuple[int, int] | None = None
         self._evaluations = 0
         self._seconds = 0.0
+        # Step and time at which the present scale began: small images take longer a pixel.
+        self._since: tuple[int, float] = 0, 0.0
+        self._compile_seconds = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.course.steps
 
     def tick(self, iterate: Iterate) -> None:
-        """Take note of the next iterate."""
-        self.step = iterate.step
+        """Count the next iterate."""
+        before, self.step = self.step, iterate.step
         # Of a batch all batch elements, as the device works for all of them.
         self._evaluations = int(np.sum(iterate.evaluations))
+        self._compile_seconds = max(self._compile_seconds, iterate.compile_seconds)
         if self._first is None:
             # The initial image's time is not that of steps.
             self._first = iterate.step, self._evaluations
-        else:
-            self._seconds += iterate.run_seconds
+            self._since = iterate.step, 0.0
+            return
+        if self.course.scale(before) != self.course.scale(self.step):
+            self._since = before, self._seconds
+        self._seconds += iterate.run_seconds
 
     @property
     def evaluations_per_second(self) -> float | None:
@@ -39,14 +90,25 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step at the speed so far; None before the first steps."""
+        """Time to the last step at the present scale's speed; None before the first steps.
+
+        Each larger scale is taken to compile as long as the longest so far, while the scale before
+        it runs.
+        """
         if self._first is None or self.step <= self._first[0]:
             return None
-        return self._seconds * (self.steps - self.step) / (self.step - self._first[0])
+        course, (step, seconds) = self.course, self._since
+        rate = (self._seconds - seconds) / (course.work(self.step) - course.work(step))
+        left = rate * (course.work(self.steps) - course.work(self.step))
+        for scale in range(course.scale(self.step), course.scale(self.steps)):
+            end = course.work((scale + 1) * course.scale_steps)
+            runs = rate * (end - course.work(max(step, scale * course.scale_steps)))
+            left += max(0.0, self._compile_seconds - runs)
+        return left
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as a person reads it: `7 s`, `2:05`, `1:02:03`."""
+    """Return a duration as text: `7 s`, `2:05`, `1:02:03`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

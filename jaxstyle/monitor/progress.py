@@ -13,27 +13,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from jaxstyle.engine.loop import Iterate
-from jaxstyle.monitor.pace import Pace, clock
+from jaxstyle.monitor.pace import Course, Pace, clock
 from jaxstyle.provenance.report import to_json
 
 BAR = 16
 """Characters of the bar, so that all else fits into 80 columns."""
+COMPILING = "compiling …"
 
 
 @contextmanager
 def progress(
-    steps: int, *, quiet: bool = False, as_json: bool = False
+    course: Course | int, *, quiet: bool = False, as_json: bool = False
 ) -> Iterator[Callable[[Iterate], None]]:
-    """Return a function to call with each iterate of a run of `steps` steps.
+    """Yield a function to call with each iterate of a run.
 
     Everything goes to standard error, so that standard output stays a program's.
 
     Args:
-      steps: of the whole run.
+      course: of the run; or its number of steps, where the image has one size.
       quiet: show nothing.
       as_json: write a JSON object a line and iterate, for programs (`log_line`); also if `quiet`.
     """
-    pace = Pace(steps)
+    pace = Pace(course)
+    steps = pace.steps
     if as_json:
         begun = time.monotonic()
 
@@ -47,28 +49,33 @@ def progress(
         yield lambda iterate: None
     elif on_a_terminal():
         console = Console(stderr=True)
+        course = pace.course
         room = (
             console.width
-            - 2 * len(str(steps))
-            - len("step /  ")
+            - len(f"step {steps}/{steps} 1:00:00 left ")
             - BAR
-            - len(" 0:00:00 1:00:00 left ")
+            - len(f" 0:00:00 {course.name(0)} ")
         )
+        # What matters most stands first, as a narrow terminal cuts the end.
+        fields = "step {task.completed}/{task.total}", "{task.fields[left]}"
         with Progress(
-            TextColumn("step {task.completed}/{task.total}"),
+            *(TextColumn(field, table_column=Column(no_wrap=True)) for field in fields),
             BarColumn(BAR),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[scale]}"),
             TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
             console=console,
         ) as bar:
-            task = bar.add_task("", total=steps, left="", numbers="compiling …")
+            task = bar.add_task("", total=steps, left="", scale=course.name(0), numbers=COMPILING)
 
             def draw(iterate: Iterate) -> None:
                 pace.tick(iterate)
                 left = "" if pace.seconds_left is None else f"{clock(pace.seconds_left)} left"
-                numbers = describe(iterate, pace, room=room)
-                bar.update(task, completed=iterate.step, left=left, numbers=numbers)
+                scale, numbers = course.name(iterate.step), describe(iterate, pace, room=room)
+                following = course.name(iterate.step + 1)
+                if iterate.step < steps and following != scale:
+                    scale, numbers = following, COMPILING
+                bar.update(task, completed=iterate.step, left=left, scale=scale, numbers=numbers)
 
             yield draw
     else:

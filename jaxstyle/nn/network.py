@@ -1,6 +1,6 @@
 """The type of a network: weights with topology, preprocessing and provenance."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import flax.struct
 import jax
@@ -37,6 +37,11 @@ class Network:
     """Winograd-transformed kernels by convolution; empty but in a run (`add_winograd_kernels`)."""
     precision: str = flax.struct.field(pytree_node=False, default="tf32")
     """Precision of the convolutions, a key of `PRECISIONS`."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for networks of the same weights and settings; without a digest, for this one."""
+        return self.digest or id(self), jax.tree.structure(self)
 
     @property
     def layers(self) -> tuple[str, ...]:

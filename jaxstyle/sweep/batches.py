@@ -79,7 +79,7 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
         # The statistics of losses that are no means have a size that depends on the style's.
         is_mean_over_positions = STYLE_LOSSES[recipe.style_loss].is_mean_over_positions
         styles = None if is_mean_over_positions else _style_shapes(cell)
-        form = (shapes[fitted], id(cell.network), structure, recipe.steps, styles)
+        form = (shapes[fitted], cell.network.key, structure, recipe.steps, styles)
         members.setdefault(form, []).append(cell)
     return [Group(tuple(elements), form[0]) for form, elements in members.items()]
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.network import Network
 from jaxstyle.provenance.inputs import InputImage, Inputs, named
 from jaxstyle.sweep.grid_file import HINTS, GridFile, Settings
+
+OPTIMIZATION_SETTINGS = frozenset(
+    {
+        "init", "noise_std", "noise_blend", "seed", "steps", "scales", "scale_ratio",
+        "scale_detail", "average", "optimizer", "learning_rate", "schedule", "decay", "momentum",
+        "adam_b2", "history_size", "preconditioner", "bounds", "tile", "remat", "precision",
+    }
+)  # fmt: skip
+"""Settings of a recipe that say how an image is found and not what it is asked to be."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,13 +48,27 @@ class Cell:
     @functools.cached_property
     def key(self) -> str:
         """Digest of all that the result depends on but the program: settings and inputs."""
-        recipe = self.recipe.as_dict()
-        if self.inputs.init:
-            recipe["init"] = None
+        return self._digest({"init"} if self.inputs.init else set(), set())
+
+    @functools.cached_property
+    def objective(self) -> str:
+        """Digest of all that the loss of a given image depends on.
+
+        Only the losses of cells that share it can be compared.
+        """
+        return self._digest(OPTIMIZATION_SETTINGS, {"init"})
+
+    def _digest(self, settings: Collection[str], files: Collection[str]) -> str:
+        """Return the digest of settings and inputs, without some settings and some files."""
         # Of files the digest counts and not the name.
-        recipe |= {"content_mask": None, "mask": None}
-        files = {name: file and file["sha256"] for name, file in named(self.inputs.report())}
-        inputs = {"recipe": recipe, "weights": self.network.digest, "files": files}
+        recipe = self.recipe.as_dict() | {"content_mask": None, "mask": None}
+        recipe |= dict.fromkeys(settings)
+        digests = {
+            name: file and file["sha256"]
+            for name, file in named(self.inputs.report())
+            if name not in files
+        }
+        inputs = {"recipe": recipe, "weights": self.network.digest, "files": digests}
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     @property

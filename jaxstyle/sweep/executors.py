@@ -102,12 +102,12 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
                 task = ray.remote(**asked)(outcome_of)
             except (TypeError, ValueError) as error:
                 raise JaxstyleError(f"--executor-option: {error}; see ray.remote") from None
-            stored: dict[int, Any] = {}
+            stored: dict[Any, Any] = {}
             for batch in batches:
                 network, places = _apart(batch)
-                if id(network) not in stored:
-                    stored[id(network)] = ray.put(network)
-                given = stored[id(network)], places, batch.group.own_targets
+                if network.key not in stored:
+                    stored[network.key] = ray.put(network)
+                given = stored[network.key], places, batch.group.own_targets
                 pending[task.remote(*given)] = batch
             while pending:
                 ready, _ = ray.wait(list(pending), timeout=BETWEEN_LOOKS)

@@ -38,19 +38,30 @@ def page(
         + "</select></label>"
         for axis, values in axes.items()
     )
+    objectives = list(dict.fromkeys(cell.objective for cell in cells))
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=html.escape(title),
         count=len(cells),
         filters=filters,
         cards="\n".join(
-            _card(number, cell, reports[cell.key], thumbnails[cell.key])
+            _card(
+                number,
+                cell,
+                reports[cell.key],
+                thumbnails[cell.key],
+                objective=objectives.index(cell.objective),
+            )
             for number, cell in enumerate(cells)
         ),
+        note=""
+        if len(objectives) < 2
+        else "<p>Losses of different objectives (settings of the loss, images, weights) do not "
+        "compare: sorted by loss, cells stay with those of their own objective.</p>",
     )
 
 
-def _card(number: int, cell: Cell, report: Report, thumbnail: np.ndarray) -> str:
+def _card(number: int, cell: Cell, report: Report, thumbnail: np.ndarray, *, objective: int) -> str:
     labels = cell.labels()
     loss = "Infinity" if report["loss"] is None else report["loss"]  # As JavaScript reads it.
     address = html.escape(f"cells/{report['cell']['name']}", quote=True)
@@ -60,7 +71,7 @@ def _card(number: int, cell: Cell, report: Report, thumbnail: np.ndarray) -> str
         f"<dt>{term}</dt><dd>{_number(value)}</dd>" for term, value in report["terms"].items()
     )
     return (
-        f'<article data-number="{number}" data-loss="{loss}" '
+        f'<article data-number="{number}" data-loss="{loss}" data-objective="{objective}" '
         f"data-settings={_quoted(json.dumps(labels))}>"
         f'<a href="{address}.png"><img src="data:image/jpeg;base64,{data}" '
         f"alt={_quoted(named)}></a>"

@@ -27,9 +27,10 @@ class Progress(NamedTuple):
     """Of the running cells."""
     steps: int
     best: Cell | None
-    """The cell of the least loss so far, running ones included."""
+    """The cell of the least loss so far, running ones included; None if the cells have different
+    objectives, whose losses do not compare."""
     loss: float
-    """Its loss."""
+    """Its loss; NaN without one."""
     seconds_left: float | None
     """Estimated from the steps done since the start; `None` before there are any."""
     places: tuple[Cell | None, ...] = ()
@@ -71,6 +72,7 @@ def run(
     """
     reports = dict(finished)
     cells = {cell.key: cell for group in groups for cell in group.cells}
+    comparable = len({cell.objective for cell in cells.values()}) == 1
     clock = _Clock(groups, reports)
     sharing = select_devices(devices)
     execute = executor or local(sharing)
@@ -87,7 +89,7 @@ def run(
 
     def progress(running: int, step: int, steps: int, seen: Mapping[Cell, float]) -> Progress:
         losses = {cells[key]: _loss(report) for key, report in reports.items()} | dict(seen)
-        best = min(losses, key=losses.__getitem__, default=None)
+        best = min(losses, key=losses.__getitem__, default=None) if comparable else None
         loss = losses[best] if best else float("nan")
         return Progress(len(reports), len(cells), running, step, steps, best, loss, clock.left())
 

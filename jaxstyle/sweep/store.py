@@ -1,7 +1,10 @@
 """The folder of a grid: an image and a report for each finished cell, whole or not there."""
 
+import collections
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,8 @@ class Store:
         self.folder = folder
         self.cells = folder / "cells"
 
-    def open(self) -> FileLock:
-        """Make the folder and keep others out of it until the lock that is returned is released.
+    def open(self) -> contextlib.AbstractContextManager[FileLock]:
+        """Make the folder and keep other processes out of it until the context ends.
 
         Raises:
           JaxstyleError: it cannot be made or written, or another process has it.
@@ -39,7 +42,7 @@ class Store:
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
-            lock.acquire()
+            held = lock.acquire()
         except Timeout:
             raise JaxstyleError(
                 f"-o {shown(self.folder)}: another jaxstyle grid is running there; wait for it "
@@ -51,21 +54,24 @@ class Store:
             ) from None
         for left in self.cells.glob(".jaxstyle-*.tmp"):
             left.unlink()  # Of a process that was killed while writing.
-        return lock
+        return held
 
-    def find(self, cell: Cell) -> Report | None:
-        """Return the report of a cell that is done; `None` if it is not, or not whole."""
-        for path in sorted(self.cells.glob(f"*{cell.key[:12]}.json")):
-            report = _read(path)
-            if report is None or report["cell"]["key"] != cell.key:
-                continue
-            image = path.with_suffix(".png")
-            try:
-                if sha256_of(image) == report["images"]["output"]["sha256"]:
-                    return report
-            except JaxstyleError:
-                continue
-        return None
+    def find(self, cells: Iterable[Cell]) -> dict[str, Report]:
+        """Return the reports of the cells that are done, by key; the folder is listed once.
+
+        The readable part of a file's name depends on what else varies in the grid, so only the
+        beginning of the key in it is compared.
+        """
+        paths = collections.defaultdict(list)
+        for path in sorted(self.cells.glob("*.json")):
+            paths[path.stem[-_KEY_DIGITS:]].append(path)
+        reports = {}
+        for cell in cells:
+            for path in paths[cell.key[:_KEY_DIGITS]]:
+                if (report := _finished(path, cell)) is not None:
+                    reports[cell.key] = report
+                    break
+        return reports
 
     def save(
         self, cell: Cell, result: Result, *, elements: int, place: int, of: int, filled: int
@@ -102,6 +108,22 @@ class Store:
         report["digest"] = _digest(report)
         write_atomically(path.with_suffix(".json"), to_json(report).encode(), argument="-o")
         return report
+
+
+_KEY_DIGITS = 12
+"""Of a cell's key, at the end of its files' names (`Cell.name`)."""
+
+
+def _finished(path: Path, cell: Cell) -> Report | None:
+    """Return a cell's report; None if it is another cell's, or it or its image is not whole."""
+    report = _read(path)
+    if report is None or report["cell"]["key"] != cell.key:
+        return None
+    try:
+        whole = sha256_of(path.with_suffix(".png")) == report["images"]["output"]["sha256"]
+    except JaxstyleError:
+        return None
+    return report if whole else None
 
 
 def _read(path: Path) -> Report | None:

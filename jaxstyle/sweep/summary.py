@@ -34,8 +34,9 @@ def write_table(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Repor
 def row(cell: Cell, report: Report) -> dict[str, Any]:
     """Return a cell's settings and numbers as a row; without a value the entry is empty.
 
-    `loss_content`, `loss_style` and `loss_tv` are the weighted terms; `seconds` is the cell's
-    share of the running time of the batch of `lanes` that it was in.
+    `loss_content`, `loss_style` and `loss_tv` are the weighted terms; losses compare only between
+    rows of one `objective`. `seconds` is the cell's share of the running time of the batch of
+    `lanes` that it was in.
     """
     recipe = {
         name: format_layers(tuple(value.items())) if isinstance(value, dict) else value
@@ -48,6 +49,7 @@ def row(cell: Cell, report: Report) -> dict[str, Any]:
         "weights": report["weights"]["name"],
         "preset": cell.settings.get("preset", "default"),
         **recipe,
+        "objective": f"o-{cell.objective[:8]}",
         "loss": report["loss"],
         **{f"loss_{term}": value for term, value in report["terms"].items()},
         "initial_loss": report["initial"]["loss"],

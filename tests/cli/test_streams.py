@@ -119,14 +119,34 @@ def shown_on_terminal(words, environment, columns):
     return drawn.decode()
 
 
-def test_the_progress_fits_into_80_columns(command, environment):
+def lines_on_terminal(words, environment, columns):
+    """Return the texts that a command drew on a terminal, one redrawing each."""
     env = {**environment, "TERM": "xterm-256color"}
     env.pop("COLUMNS", None)
-    drawn = shown_on_terminal(command(steps=200), env, 80)
-    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn).replace("\r", "\n").splitlines()
+    drawn = shown_on_terminal(words, env, columns)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn).replace("\r", "\n").splitlines()
+
+
+def test_the_progress_fits_into_80_columns(command, environment):
+    lines = lines_on_terminal(command(steps=200), environment, 80)
     last = [line for line in lines if line.startswith("step 200/200")][-1]
-    assert "loss" in last and "left" in last and len(last.rstrip()) <= 80
-    assert "…" not in last
+    assert "loss" in last and len(last.rstrip()) <= 80
+    assert re.match(r"step 200/200 +\d+ s left ", last) and "…" not in last
+    # A clock from the beginning, as JAX loads and programs compile for seconds.
+    assert any(line.startswith("preparing … 0:00:0") for line in lines)
+    assert any(re.match(r"step 0/200 .*0:00:0\d .*compiling …", line) for line in lines)
+
+
+def test_the_progress_names_the_scale(command, environment):
+    lines = lines_on_terminal(command("--scales", 2, steps=20), environment, 80)
+    assert any(re.match(r"step 20/40 .*scale 2/2 +compiling …", line) for line in lines)
+    last = [line for line in lines if line.startswith("step 40/40")][-1]
+    assert "scale 2/2" in last and "loss" in last and len(last.rstrip()) <= 80
+
+
+def test_a_narrow_terminal_keeps_step_and_time_left(command, environment):
+    lines = lines_on_terminal(command("--scales", 2, steps=20), environment, 40)
+    assert any(re.match(r"step 40/40 +\d+ s left ", line) for line in lines)
 
 
 def test_a_dumb_terminal_gets_lines(command, environment):

@@ -170,3 +170,16 @@ def test_stylize_refuses_what_cannot_fit(run, tmp_path, make_image):
     assert err.startswith("jaxstyle: error: --size: an image of 60000x60000 needs")
     assert err.count("\n") == 1 and "--tile" in err
     assert not (tmp_path / "out.png").exists()
+
+
+def test_one_program_is_compiled_where_the_run_fits(small, monkeypatch):
+    needed, sizes = memory.needed_bytes, []
+
+    def counted(height, width, **settings):
+        sizes.append((height, width))
+        return needed(height, width, **settings)
+
+    monkeypatch.setattr(memory, "needed_bytes", counted)
+    monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
+    memory.fit(64, 64, recipe=SMALL, network=small)
+    assert sizes == [(64, 64)]

@@ -308,6 +308,12 @@ class TestPrepare:
         assert start(size=0) == (40, 30, 3)
         assert start(size=32, init="style") == (32, 24, 3)
 
+    def test_values_of_a_start_stay_when_it_is_resized(self, network, make_image):
+        content = make_image(40, 32)
+        for start in (np.full((40, 32, 3), 1.5, np.float32), np.full((20, 16, 3), 1.5, np.float32)):
+            problem = prepare(content, content, recipe=RECIPE, network=network, start=start)
+            np.testing.assert_allclose(problem.start, 1.5, rtol=1e-5)
+
     @pytest.mark.parametrize(
         ("change", "words"),
         [

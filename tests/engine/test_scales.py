@@ -1,12 +1,17 @@
 """Several scales in one run, and the mean of its images."""
 
 import dataclasses
+import threading
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.monitoring import (
+    register_event_duration_secs_listener,
+    unregister_event_duration_listener,
+)
 
 from jaxstyle import JaxstyleError, Recipe, evaluate, finish, images, iterates, lbfgs, prepare
 from jaxstyle.engine import loop
@@ -281,3 +286,42 @@ class TestDetail:
         assert problem_of(image_pair, network, scale_detail=True, noise_blend=0.5).detailed == (
             False,
         )
+
+
+def test_the_next_scale_is_compiled_while_this_one_runs(image_pair, network):
+    # Of a size that nothing else in this process has.
+    problem = problem_of(image_pair, network, steps=2, scale_ratio=1.5)
+    compiled = []
+
+    def note(name, seconds, **about):
+        if "backend_compile" in name:
+            compiled.append((threading.current_thread(), about.get("fun_name")))
+
+    register_event_duration_secs_listener(note)
+    try:
+        here = []
+        for iterate in iterates(problem):
+            here.append((iterate.step, len(compiled)))
+    finally:
+        unregister_event_duration_listener(note)
+    main = threading.main_thread()
+    beside = {name for thread, name in compiled if thread is not main}
+    assert any("run_chunk" in name for name in beside)
+    before = next(count for step, count in here if step == 2)
+    assert [name for thread, name in compiled[before:] if thread is main] == []
+
+
+def test_who_stops_at_the_first_scale_does_not_wait(image_pair, network, monkeypatch):
+    problem = problem_of(image_pair, network)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def compiling(*_, **__):
+        begun.set()
+        assert goes_on.wait(60)
+
+    monkeypatch.setattr(loop, "compile_scale", compiling)
+    run = iterates(problem)
+    next(run)
+    assert begun.wait(60)
+    run.close()
+    goes_on.set()

@@ -431,6 +431,10 @@ class TestGridPage:
 
     def test_in_a_browser(self, grid_page, painted):
         *_, reports = painted
+
+        def of(report):
+            return report["recipe"]["style_weight"]
+
         with in_browser(grid_page) as (page, expect):
             expect(page.locator("figure.finished img")).to_have_count(2, timeout=PATIENCE)
             expect(page.locator("figure.running img")).to_have_count(2)
@@ -447,8 +451,14 @@ class TestGridPage:
             expect(page.locator("figure.finished img")).to_have_count(4, timeout=PATIENCE)
             for image in page.locator("figure img").all():
                 expect_property(expect, "naturalWidth", image, 40)
-            best = min(report["loss"] for report in reports.values())
-            expect(page.locator("figure[data-best]")).to_contain_text(f"loss {best:.4g}"[:8])
+            # One for each style weight: losses of different weights do not compare.
+            expect(page.locator("figure[data-best]")).to_have_count(2)
+            least = (
+                min(report["loss"] for report in reports.values() if of(report) == weight)
+                for weight in (1.0, 2.0)
+            )
+            for best, marked in zip(least, page.locator("figure[data-best]").all(), strict=True):
+                expect(marked).to_contain_text(f"loss {best:.4g}"[:8])
             page.get_by_role("button", name="Stop and keep").click()
             expect(page.locator("#status")).to_contain_text("stopping", timeout=PATIENCE)
             assert grid_page.stopped
@@ -468,5 +478,11 @@ def test_the_grid_command_shows_a_page_and_its_button_ends_it(run, painted, tmp_
     lines = [json.loads(line) for line in err.splitlines()]
     assert (code, out) == (0, "") and len(lines) == 4
     assert (lines[-1]["cells"], lines[-1]["total"], lines[-1]["running"]) == (2, 4, 2)
-    assert lines[-1]["step"] == lines[-1]["steps"] == 2 and lines[-1]["loss"] > 0
-    assert {"cell", "style_weight", "init"} == lines[-1]["best"].keys()
+    assert lines[-1]["step"] == lines[-1]["steps"] == 2
+    # Two style weights are two objectives, whose losses do not compare.
+    assert lines[-1]["best"] is None and lines[-1]["loss"] is None
+    text = file.read_text().replace("style_weight = [1.0, 2.0]", "seed = [1, 2]")
+    (tmp_path / "seeds.toml").write_text(text)
+    err = run("grid", tmp_path / "seeds.toml", "-o", tmp_path / "seeds", "--log-json")[2]
+    last = json.loads(err.splitlines()[-1])
+    assert {"cell", "seed", "init"} == last["best"].keys() and last["loss"] > 0

@@ -5,15 +5,16 @@ import pytest
 
 from jaxstyle import Iterate, Terms
 from jaxstyle.engine.loop import History
-from jaxstyle.monitor.pace import Pace, clock
+from jaxstyle.monitor.pace import Course, Pace, clock
 
 
-def iterate(step, evaluations, run_seconds):
+def iterate(step, evaluations, run_seconds, compile_seconds=9.0):
     terms = Terms(*(np.zeros(1) for _ in Terms._fields))
     history = History(*(np.zeros(1) for _ in History._fields))
     return Iterate(
-        step, None, np.ones(1), terms, np.asarray(evaluations), history, 9.0, run_seconds
-    )
+        step, None, np.ones(1), terms, np.asarray(evaluations), history, compile_seconds,
+        run_seconds,
+    )  # fmt: skip
 
 
 def test_nothing_is_known_before_the_first_steps():
@@ -32,6 +33,33 @@ def test_neither_compiling_nor_the_initial_image_count():
     assert pace.seconds_left == pytest.approx(6.0)
     pace.tick(iterate(10, 21, 6.0))
     assert pace.seconds_left == 0
+
+
+def test_time_left_counts_the_pixels_of_the_scales_to_come():
+    course = Course(20, 10, ((8, 8), (16, 16)))
+    pace = Pace(course)
+    pace.tick(iterate(0, 1, 9.0, 0.0))
+    pace.tick(iterate(5, 6, 1.0, 0.0))
+    # 5 steps more of 0.2 s, and 10 of four times as many pixels.
+    assert pace.seconds_left == pytest.approx(1.0 + 10 * 0.8)
+    pace.tick(iterate(10, 11, 1.0, 0.0))
+    assert pace.seconds_left == pytest.approx(8.0)
+    # From here on by the speed of the larger scale.
+    pace.tick(iterate(15, 16, 3.0, 0.0))
+    assert pace.seconds_left == pytest.approx(3.0)
+    assert [course.name(step) for step in (0, 10, 11)] == ["scale 1/2", "scale 1/2", "scale 2/2"]
+
+
+def test_time_left_counts_what_compiling_outlasts_the_scale_before():
+    pace = Pace(Course(30, 10, ((8, 8), (16, 16), (32, 32))))
+    pace.tick(iterate(0, 1, 9.0, 5.0))
+    pace.tick(iterate(5, 6, 1.0, 0.0))
+    # The first scale takes 2 s, while the second is compiled for 5 s; the second takes longer.
+    assert pace.seconds_left == pytest.approx(1.0 + 10 * 0.8 + 10 * 3.2 + (5.0 - 2.0))
+    pace.tick(iterate(10, 11, 1.0, 0.0))
+    assert pace.seconds_left == pytest.approx(10 * 0.8 + 10 * 3.2 + (5.0 - 2.0))
+    pace.tick(iterate(15, 16, 4.0, 3.0))
+    assert pace.seconds_left == pytest.approx(4.0 + 10 * 3.2)
 
 
 def test_a_run_that_goes_on_from_a_later_step():

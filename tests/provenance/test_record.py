@@ -1,6 +1,7 @@
 """The record in a PNG: `show` prints it, `--from` repeats it, and nobody's record is trusted."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -177,6 +178,25 @@ class TestCommands:
         # Steps that are asked for are all made, and snapshots do not change the image.
         code, _, err = run("stylize", "--from", snapshot, "-o", again, "--steps", 4, "--quiet")
         assert code == 0 and again.read_bytes() == out.read_bytes(), err
+
+    def test_show_names_what_differs_and_the_command_that_makes_it(
+        self, stylize, run, tmp_path, files
+    ):
+        stylize(tmp_path / "out.png", "--tv-weight", 0.25, "--optimizer", "adam", "--no-upscale")
+        code, out, _ = run("show", tmp_path / "out.png")
+        assert code == 0
+        rows = {line[:18].strip(): line[19:] for line in out.splitlines()}
+        assert rows["tv_weight"] == "0.25" and rows["optimizer"] == "adam"
+        # What nobody changed is listed by --all.
+        assert "pooling" not in rows and "learning_rate" not in rows and "margin" not in rows
+        assert len(rows) < 30
+        everything = run("show", tmp_path / "out.png", "--all")[1]
+        assert "\npooling            max\n" in everything
+        command = shlex.split(rows["command"])
+        assert command[:2] == ["jaxstyle", "stylize"]
+        again = [str(tmp_path / "again.png") if word == "OUT.png" else word for word in command[1:]]
+        assert run(*again, "--quiet")[0] == 0
+        assert np.array_equal(load_image(tmp_path / "again.png"), load_image(tmp_path / "out.png"))
 
     def test_show(self, stylize, run, tmp_path, files):
         stylize(tmp_path / "out.png", "--seed", 9)

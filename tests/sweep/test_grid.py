@@ -259,6 +259,25 @@ class TestCells:
         }  # fmt: skip
         assert len(changed | {one}) == 8
 
+    def test_losses_compare_where_only_the_optimization_differs(self, cells):
+        base = f"[base]\n{BASE}{OBJECTIVE}[grid]\n"
+        alike = (
+            "seed = [1, 2]", "optimizer = ['adam', 'lbfgs']", "init = ['noise', 'other.png']",
+            "steps = [1, 2]", "learning_rate = [0.1, 0.2]", "bounds = ['soft', 'none']",
+        )  # fmt: skip
+        different = (
+            "style_weight = [1, 2]", "size = [24, 28]", "style = ['style.png', 'style2.png']",
+            "content_layers = ['relu1_1', 'relu2_2']", "pooling = ['max', 'avg']",
+            "preset = ['default', 'neural-style']", "margin = [0, 8]",
+        )  # fmt: skip
+        for line in alike:
+            first, second = cells(base + line)
+            assert first.objective == second.objective and first.key != second.key, line
+        for line in different:
+            text = base.replace('style = "style.png"\n', "") if line[:7] == "style =" else base
+            first, second = cells(text + line)
+            assert first.objective != second.objective, line
+
     def test_groups_are_what_numbers_cannot_change(self, cells):
         text = f"""[base]\n{BASE}{OBJECTIVE}[grid]
         content = ["content.png", "other.png", "tall.png"]
@@ -410,6 +429,14 @@ class TestBatchSharding:
             with pytest.raises(JaxstyleError, match="problems: "):
                 stack([problems(0), problems(1, **changes)])
 
+    def test_networks_are_compared_by_their_weights(self, problems):
+        first, second = problems(0), problems(1)
+        named = [p._replace(network=p.network.replace(digest="same")) for p in (first, second)]
+        assert named[0].network is not named[1].network
+        assert stack(named).start.shape[0] == 2
+        with pytest.raises(JaxstyleError, match="problems: their network"):
+            stack([named[0], second._replace(network=second.network.replace(digest="other"))])
+
     def test_memory_grows_with_the_elements(self, problems):
         two, four = (program_bytes(stack([problems(0)] * k)) for k in (2, 4))
         history = 2 * 20 * 24 * 20 * 3 * 4
@@ -490,6 +517,7 @@ class TestCommand:
             assert report["loss"] == float(row["loss"])
             assert len(report["history"]["loss"]) == 5
         assert len({row["loss"] for row in rows}) == 6
+        assert len({row["objective"] for row in rows}) == 3
 
     def test_pandas_reads_it(self, finished):
         pandas = pytest.importorskip("pandas")
@@ -530,6 +558,8 @@ class TestCommand:
             "content", "noise",
         }  # fmt: skip
         assert all(math.isfinite(float(card["data-loss"])) for card in cards)
+        assert [card["data-objective"] for card in cards] == ["0", "1", "2"] * 2
+        assert "do not compare" in text
         images = [a["src"] for tag, a in seen if tag == "img"]
         assert all(source.startswith("data:image/jpeg;base64,") for source in images)
         assert not any("src" in a for tag, a in seen if tag in ("script", "link"))
@@ -542,7 +572,8 @@ class TestCommand:
     def test_plain_lines_in_a_pipe(self, finished):
         lines = finished[1].stderr.splitlines()
         assert lines[0] == "cells 0/6"
-        assert lines[-1].startswith("cells 6/6") and "best loss" in lines[-1]
+        # The style weights differ, and so do the objectives.
+        assert lines[-1].startswith("cells 6/6") and "best" not in lines[-1]
         assert finished[1].stdout == "" and "\r" not in finished[1].stderr
 
     def test_run_again_it_runs_nothing(self, finished, command, inputs):
@@ -631,6 +662,23 @@ class TestCommand:
         with grids.Store(tmp_path / "out").open():
             code, _, err = command("grid", grid_file(SMALL), "-o", tmp_path / "out")
         assert code == 2 and "another jaxstyle grid" in err
+
+    def test_the_folder_is_free_after_its_context(self, tmp_path):
+        held = grids.Store(tmp_path).open()
+        with held, pytest.raises(JaxstyleError, match="another jaxstyle grid"):
+            grids.Store(tmp_path).open()
+        with grids.Store(tmp_path).open():
+            pass
+
+    def test_the_folder_is_listed_once_for_all_cells(self, finished, grid_file, monkeypatch):
+        (folder, _), listed = finished, []
+        glob = Path.glob
+        monkeypatch.setattr(
+            Path, "glob", lambda path, what: listed.append(path) or glob(path, what)
+        )
+        cells = grids.cells(grids.read(grid_file(SMALL)), jaxstyle.load_network)
+        assert len(grids.Store(folder).find(cells)) == len(cells) > 1
+        assert len(listed) == 1
 
     LONG = SMALL.replace("steps = 4", "steps = 30") + "seed = [1, 2]\n"
 

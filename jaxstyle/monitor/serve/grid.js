@@ -4,7 +4,7 @@
 const MOST_COLUMNS = 10;
 const figures = [];
 let seen = 0;
-let best = null;
+let objectives = [];
 
 function element(kind, name, text = "") {
   const made = document.createElement(kind);
@@ -30,7 +30,8 @@ function figure(number, caption) {
   return made;
 }
 
-function lay({ title, axes, labels }) {
+function lay({ title, axes, labels, objectives: found }) {
+  objectives = found;
   at("title").textContent = title;
   document.title = `${title} jaxstyle`;
   const along = labels.map((values) => named(axes.slice(-1), values.slice(-1)));
@@ -88,14 +89,18 @@ function draw(state) {
   crown();
 }
 
-// The least loss so far is outlined.
+// The least loss so far of each objective is outlined, where several cells have that objective:
+// losses of different objectives do not compare.
 function crown() {
-  if (best) best.made.removeAttribute("data-best");
-  best = null;
-  for (const cell of figures) {
-    if (cell && cell.loss !== null && (best === null || cell.loss < best.loss)) best = cell;
-  }
-  if (best) best.made.setAttribute("data-best", "best so far");
+  const best = new Map();
+  figures.forEach((cell, number) => {
+    cell.made.removeAttribute("data-best");
+    const objective = objectives[number];
+    const several = objectives.indexOf(objective) !== objectives.lastIndexOf(objective);
+    if (cell.loss === null || !several) return;
+    if (!best.has(objective) || cell.loss < best.get(objective).loss) best.set(objective, cell);
+  });
+  for (const cell of best.values()) cell.made.setAttribute("data-best", "best so far");
 }
 
 (async () => {

@@ -102,6 +102,7 @@ class GridView(View):
                     "title": self._folder.resolve().name,
                     "axes": list(self._cells[0].axes),
                     "labels": [list(cell.labels().values()) for cell in self._cells],
+                    "objectives": [cell.objective for cell in self._cells],
                 }
                 return Answer(json.dumps(found), "application/json")
             case "picture", int(cell):
