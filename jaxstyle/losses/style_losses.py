@@ -6,13 +6,14 @@ from jaxstyle.losses.gram import GRAM
 from jaxstyle.losses.moments import MOMENTS
 from jaxstyle.losses.patches import PATCHES
 from jaxstyle.losses.sliced_wasserstein import SLICED_WASSERSTEIN
-from jaxstyle.losses.wasserstein import WASSERSTEIN
+from jaxstyle.losses.wasserstein import ITERATED_WASSERSTEIN, WASSERSTEIN
 
 STYLE_LOSSES: dict[str, StyleLoss] = {
     "gram": GRAM,
     "covariance": COVARIANCE,
     "moments": MOMENTS,
     "wasserstein": WASSERSTEIN,
+    "wasserstein-newton-schulz": ITERATED_WASSERSTEIN,
     "sliced-wasserstein": SLICED_WASSERSTEIN,
     "patches": PATCHES,
 }
