@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import convolve, gaussian_filter
 
 import jaxstyle
+from jaxstyle.config.numbers import static_part
 
 # The difference of two Laplacians: zero on everything that is locally a parabola.
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
@@ -57,26 +58,32 @@ def first_step_within(values: np.ndarray, share: float) -> int:
 
 
 @jax.jit
-def _terms(network, targets, recipe, images):
-    return jax.lax.map(jaxstyle.make_objective(network, targets, recipe), images)
+def _terms(network, targets, recipe, numbers, images):
+    objective = jaxstyle.make_objective(network, targets, recipe, numbers=numbers)
+    return jax.lax.map(objective, images)
 
 
 @jax.jit
-def _grads(network, targets, recipe, images):
-    objective = jaxstyle.make_objective(network, targets, recipe)
+def _grads(network, targets, recipe, numbers, images):
+    objective = jaxstyle.make_objective(network, targets, recipe, numbers=numbers)
     return jax.lax.map(jax.grad(lambda x: objective(x)[0]), images)
+
+
+def _arguments(problem: jaxstyle.Problem):
+    """Problems that differ in numbers share a program."""
+    return problem.network, problem.targets, static_part(problem.recipe), problem.numbers
 
 
 def losses(problem: jaxstyle.Problem, images: np.ndarray) -> tuple[np.ndarray, jaxstyle.Terms]:
     """Score images `[k, h, w, 3]` under a problem's objective: losses `[k]` and terms."""
     images = jnp.asarray(images, jnp.float32)
-    return jax.device_get(_terms(problem.network, problem.targets, problem.recipe, images))
+    return jax.device_get(_terms(*_arguments(problem), images))
 
 
 def gradients(problem: jaxstyle.Problem, images: np.ndarray) -> np.ndarray:
     """The loss's gradient with respect to each of the images `[k, h, w, 3]`."""
     images = jnp.asarray(images, jnp.float32)
-    return jax.device_get(_grads(problem.network, problem.targets, problem.recipe, images))
+    return jax.device_get(_grads(*_arguments(problem), images))
 
 
 def gradient_seconds(problem: jaxstyle.Problem, image: np.ndarray, *, repeats: int = 7) -> float:

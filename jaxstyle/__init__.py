@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jaxstyle.api import stylize as stylize
     from jaxstyle.api import stylize_batch as stylize_batch
     from jaxstyle.api import texture as texture
+    from jaxstyle.config.numbers import Numbers as Numbers
     from jaxstyle.config.presets import presets as presets
     from jaxstyle.config.recipe import Recipe as Recipe
     from jaxstyle.engine.loop import Iterate as Iterate
@@ -45,6 +46,7 @@ _EXPORTS = {
     "Problem": "jaxstyle.engine.problem",
     "Masks": "jaxstyle.losses.masks",
     "Network": "jaxstyle.nn.network",
+    "Numbers": "jaxstyle.config.numbers",
     "Optimizer": "jaxstyle.optim.base",
     "Plan": "jaxstyle.engine.memory",
     "Recipe": "jaxstyle.config.recipe",

@@ -12,9 +12,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
+from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.presets import preset as named_recipe
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.chunk import values
+from jaxstyle.engine.chunk import Program, values
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare
 from jaxstyle.engine.results import Result, collect_iterates, finish
@@ -94,7 +95,13 @@ def evaluate(
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
     loss, terms = jax.device_get(
-        values(network, targets, recipe.device_part(), jnp.asarray(image), axes=None, layout=None)
+        values(
+            network,
+            targets,
+            Numbers.of(recipe),
+            jnp.asarray(image),
+            program=Program(static_part(recipe)),
+        )
     )
     return float(loss), Terms(*map(float, terms))
 

@@ -133,7 +133,6 @@ def main() -> None:
         )
         for pair in PAIRS
     ]  # fmt: skip
-    problems = [problem._replace(recipe=problem.recipe.device_part()) for problem in problems]
     first = "L-BFGS, pixels"
     wanted = [
         float(np.min(losses(problem, problem.start, first, arguments.evaluations)[:REFERENCE]))

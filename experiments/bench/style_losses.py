@@ -45,7 +45,6 @@ def main() -> None:
             problem = jaxstyle.prepare(
                 content, style, network=network, recipe=dataclasses.replace(recipe, style_loss=name)
             )
-            problem = problem._replace(recipe=problem.recipe.device_part())
             found[name].append([float(length(problem, x)) for x in (problem.start, painted)])
     print("| style loss | at the content | after 50 steps |")
     print("|---|---|---|")

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jaxstyle.config.validation import check_number as _check_number
-from jaxstyle.config.validation import is_traced as _is_traced
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.config.validation import number
+from jaxstyle.errors import JaxstyleError, shortened
 
 if TYPE_CHECKING:
     from jaxstyle.nn.network import Network
@@ -116,11 +115,11 @@ def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
                 f"{argument}: the weight {weight!r} in {part!r} is not a number; "
                 "write e.g. relu4_2:0.5"
             ) from None
-    return layer_weights(pairs, argument)
+    return layer_weights(argument, pairs)
 
 
 def layer_weights(
-    layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]], argument: str
+    argument: str, layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]]
 ) -> LayerWeights:
     """Return layers in any accepted form, text, mapping or sequence, as pairs with weights.
 
@@ -131,16 +130,21 @@ def layer_weights(
         return parse_layers(layers, argument=argument)
     if isinstance(layers, Mapping):
         layers = tuple(layers.items())
-    pairs = tuple((item, 1.0) if isinstance(item, str) else (item[0], item[1]) for item in layers)
-    for layer, weight in pairs:
+    try:
+        pairs = [(item, 1.0) if isinstance(item, str) else (item[0], item[1]) for item in layers]
+        names = [str(layer) for layer, _ in pairs]
+    except (TypeError, LookupError):
+        raise JaxstyleError(
+            f"{argument}: {shortened(layers)} names no layers; write e.g. 'relu4_2:0.5,relu5_1'"
+        ) from None
+    for layer in names:
         if layer != "all":
             try:
                 split_layer(layer)
             except JaxstyleError as error:
                 raise JaxstyleError(f"{argument}: {error}") from None
-        _check_number(f"{argument}: weight of {layer}", weight, low=0)
-    names = [layer for layer, _ in pairs]
-    for layer in names:
         if names.count(layer) > 1:
             raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
-    return tuple((layer, w if _is_traced(w) else float(w)) for layer, w in pairs)
+    check = number()
+    weights = [check(f"{argument}: weight of {layer}", weight) for layer, weight in pairs]
+    return tuple(zip(names, weights, strict=True))

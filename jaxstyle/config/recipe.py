@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jaxstyle.config.choices import (
     BOUNDS,
     COLOR_MATCHES,
@@ -42,10 +40,16 @@ from jaxstyle.config.defaults import (
     style_factor,
 )
 from jaxstyle.config.layers import LayerWeights, layer_weights
-from jaxstyle.config.validation import LARGEST_INTEGER as _LARGEST_INTEGER
-from jaxstyle.config.validation import WHOLE, is_file_name, parse_blend_weights, parse_mask_pairs
-from jaxstyle.config.validation import check_integer as _check_integer
-from jaxstyle.config.validation import check_number as _check_number
+from jaxstyle.config.validation import (
+    Check,
+    blend_weights,
+    boolean,
+    choice,
+    file_name,
+    integer,
+    mask_pairs,
+    number,
+)
 from jaxstyle.errors import JaxstyleError, shortened
 
 if TYPE_CHECKING:
@@ -56,23 +60,35 @@ if TYPE_CHECKING:
 _BY_NETWORK = TERM_DEFAULTS[True], TERM_DEFAULTS[False]
 
 
-def _setting(default: Any, help: str, **metadata: Any) -> Any:
-    """Return a dataclass field with a help text, and perhaps `choices` or a `metavar`."""
-    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+def _setting(default: Any, help: str, check: Check, **metadata: Any) -> Any:
+    """Return a dataclass field.
+
+    Args:
+      default: None where the network or the images of a run decide.
+      help: text for the command line.
+      check: converts a value, or raises; None passes where it is the default.
+      metadata: for the command line, such as a `metavar`.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "check": check, **metadata})
+
+
+def _choice(default: str | None, help: str, choices: tuple[str, ...]) -> Any:
+    """Return the field of a setting with a few named values."""
+    return _setting(default, help, choice(choices), choices=choices)
 
 
 def _term_weight(description: str, normalized: float, other: float) -> Any:
     """Return the field of a term's weight, with its defaults in the help text."""
-    return _setting(None, f"{description}; default: {normalized:g}, or {other:g} likewise.")
+    help = f"{description}; default: {normalized:g}, or {other:g} likewise."
+    return _setting(None, help, number())
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one stylization; immutable, hashable, compared by value.
+    """The settings of one stylization: plain Python values, immutable, compared by value.
 
-    A pytree whose leaves are the numbers that scale the objective or the steps: changing them
-    does not recompile, and grids `vmap` over them. Settings that shape the program (layers,
-    pooling, optimizer, history size) are static.
+    `jaxstyle.Numbers` are those of its numbers that compiled programs take as arguments: changing
+    them does not recompile, and grids `vmap` over them.
 
     Raises:
       JaxstyleError: a value outside its range; the message names field, value and range.
@@ -81,18 +97,21 @@ class Recipe:
     content_layers: LayerWeights = _setting(
         (("relu4_2", 1.0),),
         "Layers that keep the content, comma-separated `layer[:weight]`; `all` = every layer.",
+        layer_weights,
     )
     style_layers: LayerWeights | None = _setting(
         None,
         "Layers whose Gram matrices carry the style, written likewise; default: "
         "relu1_1,relu2_1:4,relu3_1:16,relu4_1:64,relu5_1:64 for networks normalized as `compact` "
         "is, weighed alike for others.",
+        layer_weights,
     )
     strength: float | None = _setting(
         None,
         "How much of the style: 0 is the photograph, 1 the painting's texture with hints of the "
         "photograph; in the place of --content-weight and --style-weight, whose defaults are those "
         f"of {DEFAULT_STRENGTH:g}.",
+        number(high=1),
     )
     content_weight: float | None = _term_weight(
         "alpha, weight of the content term", *(d.content_weight for d in _BY_NETWORK)
@@ -105,195 +124,182 @@ class Recipe:
         None,
         "Weights of several style images, one each, comma-separated; only their ratios count; "
         "default: equal.",
+        blend_weights,
         metavar="X,X",
     )
     style_scale: float = _setting(
         1.0,
         "Size of the style images: their longest side is X times what it would be; beyond 1 "
         "enlarges them, up to 8.",
+        number(above=0, high=8),
     )
     content_mask: str | None = _setting(
         None,
         "Gray image that says where the content is kept: white as without it, black not at all.",
+        file_name,
         metavar="FILE",
     )
     mask: tuple[tuple[str, str], ...] = _setting(
         (),
         "Gray images, white where a style goes to in the output and where it is taken from in "
         "the style image; once a style, in their order; `-` for the whole.",
+        mask_pairs,
         metavar="REGION STYLE_REGION",
     )
-    preserve_color: str = _setting(
+    preserve_color: str = _choice(
         "none",
         "Keep the content's colors: paint the luminance alone, or give the style the content's "
         "colors before.",
-        choices=COLOR_MATCHES,
+        COLOR_MATCHES,
     )
-    style_loss: str = _setting(
-        "gram", "What is compared of the style, layer by layer.", choices=STYLE_LOSSES
+    style_loss: str = _choice(
+        "gram", "What is compared of the style, layer by layer.", STYLE_LOSSES
     )
-    gram_normalization: str = _setting(
+    gram_normalization: str = _choice(
         "elements",
         "What Gram matrices are divided by: elements or positions of the map, or pixels.",
-        choices=GRAM_NORMALIZATIONS,
+        GRAM_NORMALIZATIONS,
     )
-    style_reduction: str = _setting(
-        "mean", "How squared differences of Gram matrices are put together.", choices=REDUCTIONS
+    style_reduction: str = _choice(
+        "mean", "How squared differences of Gram matrices are put together.", REDUCTIONS
     )
-    content_reduction: str = _setting(
-        "mean", "How squared differences of features are put together.", choices=REDUCTIONS
+    content_reduction: str = _choice(
+        "mean", "How squared differences of features are put together.", REDUCTIONS
     )
-    variation: str = _setting(
+    variation: str = _choice(
         "mean-squared",
         "Form of the total variation; by default its weight is 0 for the others.",
-        choices=VARIATIONS,
+        VARIATIONS,
     )
-    pooling: str = _setting("max", "How the network halves its maps.", choices=POOLINGS)
-    convention: str | None = _setting(
+    pooling: str = _choice("max", "How the network halves its maps.", POOLINGS)
+    convention: str | None = _choice(
         None,
         "How images become the network's input, where not as the weights say: as in the programs "
         "that presets follow.",
-        choices=tuple(INPUTS),
+        tuple(INPUTS),
     )
-    init: str = _setting("content", "Initial image: `content`, `noise`, `style` or an image file.")
+    init: str = _setting(
+        "content", "Initial image: `content`, `noise`, `style` or an image file.", file_name
+    )
     noise_std: float = _setting(
         1.0,
         "Standard deviation of the initial noise, on the 0-255 scale of the network's input; "
         "with --bounds soft the start is then brought into [0, 1].",
+        number(),
     )
     noise_blend: float = _setting(
-        0.0, "Share of noise in the initial image: (1 - X) of --init and X of noise."
+        0.0,
+        "Share of noise in the initial image: (1 - X) of --init and X of noise.",
+        number(high=1),
     )
-    seed: int = _setting(0, "Seed of the initial noise.")
-    size: int = _setting(512, "Longest side of the output in pixels; 0 keeps the content image's.")
-    upscale: bool = _setting(False, "Let --size enlarge a smaller content image.")
+    seed: int = _setting(0, "Seed of the initial noise.", integer())
+    size: int = _setting(
+        512, "Longest side of the output in pixels; 0 keeps the content image's.", integer()
+    )
+    upscale: bool = _setting(False, "Let --size enlarge a smaller content image.", boolean)
     margin: int | None = _setting(
         None,
         "Pixels by which the image is mirrored beyond its edges for the network, so that edges "
         f"look like the inside; default: {DEFAULT_MARGIN}, or 0 where --scales 1 is given.",
+        integer(high=256),
     )
-    steps: int = _setting(150, "Optimizer steps; of each scale.")
+    steps: int = _setting(150, "Optimizer steps; of each scale.", integer(low=1))
     scales: int | None = _setting(
         None,
         "Sizes at which the image is optimized one after the other, up to --size; default: as many "
         f"as leave {SCALE_SIDE} pixels on the longer side of the first.",
+        integer(low=1, high=MAX_SCALES),
     )
-    scale_ratio: float = _setting(2.0, "Each size of --scales is X times the one before.")
+    scale_ratio: float = _setting(
+        2.0, "Each size of --scales is X times the one before.", number(above=1, high=16)
+    )
     scale_detail: bool = _setting(
         True,
         "At each larger scale, add the detail of the initial image that the smaller one lacked.",
+        boolean,
     )
     pyramid: int | None = _setting(
         None,
         "Resolutions at which the style is compared, each half the one before; default: down to "
         f"{PYRAMID_SIDE} pixels on the longer side, or 1 where --scales 1 is given.",
+        integer(low=1, high=MAX_SCALES),
     )
     average: float | None = _setting(
         None,
         "Give the mean of all steps' images instead of the best one, a step's share falling by "
         "this factor with every later step.",
+        number(high=0.9999),
     )
-    optimizer: str = _setting("lbfgs", "How the image descends.", choices=OPTIMIZERS)
+    optimizer: str = _choice("lbfgs", "How the image descends.", OPTIMIZERS)
     learning_rate: float | None = _setting(
         None,
         "Step size of first-order methods, in image units (0..1); default: "
         + ", ".join(f"{name} {rate:g}" for name, rate in DEFAULT_LEARNING_RATES.items())
         + ".",
+        number(above=0),
     )
-    schedule: str = _setting(
-        "constant", "How the learning rate falls over the run.", choices=SCHEDULES
-    )
+    schedule: str = _choice("constant", "How the learning rate falls over the run.", SCHEDULES)
     decay: float = _setting(
-        0.01, "Fraction of the learning rate that a schedule but `constant` ends at."
+        0.01,
+        "Fraction of the learning rate that a schedule but `constant` ends at.",
+        number(above=0, high=1),
     )
-    momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.")
-    adam_b2: float = _setting(0.999, "Decay of the second moment of the optimizer `adam`.")
+    momentum: float = _setting(0.9, "Momentum of the optimizer `momentum`.", number(high=1))
+    adam_b2: float = _setting(
+        0.999, "Decay of the second moment of the optimizer `adam`.", number(high=1)
+    )
     history_size: int | None = _setting(
         None,
         "Pairs that L-BFGS keeps; each takes the memory of two images; default: "
         f"{DEFAULT_HISTORY_SIZE}, or {WIDE_HISTORY_SIZE} for networks as wide as VGG, or as many "
         f"as memory allows, at least {MIN_HISTORY_SIZE}.",
+        integer(low=1, high=MAX_HISTORY_SIZE),
     )
-    preconditioner: str = _setting(
+    preconditioner: str = _choice(
         "spectrum",
         "What the optimizer `lbfgs` starts from: the spectrum of images, or `none`.",
-        choices=PRECONDITIONERS,
+        PRECONDITIONERS,
     )
-    bounds: str = _setting(
+    bounds: str = _choice(
         "soft",
         "How the image's values are kept in [0, 1]: by a change of variables, or `none` until it "
         "is saved.",
-        choices=BOUNDS,
+        BOUNDS,
     )
     tile: int = _setting(
         0,
         "Compute the network on tiles of N pixels a side, exactly, for images too large for "
         "memory; 0: on the whole image.",
+        integer(),
     )
 
     remat: bool = _setting(
         False,
         "Save memory: keep only what goes from block to block of the network, and compute each "
         "again for the gradient.",
+        boolean,
     )
-    precision: str = _setting(
+    precision: str = _choice(
         "tf32",
         "Numbers in the network: products by TF32 on GPUs that have it (elsewhere float32; TPUs "
         "bfloat16), float32 everywhere, or bfloat16 maps. Losses and the optimizer are float32's.",
-        choices=PRECISIONS,
+        PRECISIONS,
     )
 
     def __post_init__(self) -> None:
-        for name in _LAYERS:
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, layer_weights(getattr(self, name), name))
-        for name in ("content_weight", "style_weight", "tv_weight", "learning_rate"):
-            self._number(name, low=0, exclusive=name == "learning_rate")
-        if self.strength is not None:
-            self._number("strength", low=0, high=1)
-            for name in ("content_weight", "style_weight"):
-                if getattr(self, name) is not None:
-                    raise JaxstyleError(
-                        f"strength: {self.strength!r} and {name} {getattr(self, name)!r} are two "
-                        "ways to say one thing; give one of them"
-                    )
-        self._number("average", low=0, high=0.9999)
-        if self.style_blend is not None:
-            object.__setattr__(self, "style_blend", parse_blend_weights(self.style_blend))
-        self._number("style_scale", low=0, exclusive=True, high=8)
-        self._number("scale_ratio", low=1, exclusive=True, high=16)
-        self._number("noise_std", low=0)
-        self._number("noise_blend", low=0, high=1)
-        if self.content_mask is not None and not is_file_name(self.content_mask):
-            raise JaxstyleError(f"content_mask: {self.content_mask!r} is not the name of a file")
-        object.__setattr__(self, "mask", parse_mask_pairs(self.mask))
-        self._number("decay", low=0, exclusive=True, high=1)
-        self._number("momentum", low=0, high=1)
-        self._number("adam_b2", low=0, high=1)
-        for name, low, high in (
-            ("steps", 1, _LARGEST_INTEGER),
-            ("size", 0, _LARGEST_INTEGER),
-            ("history_size", 1, MAX_HISTORY_SIZE),
-            ("seed", 0, _LARGEST_INTEGER),
-            ("tile", 0, _LARGEST_INTEGER),
-            ("scales", 1, MAX_SCALES),
-            ("pyramid", 1, MAX_SCALES),
-            ("margin", 0, 256),
-        ):
-            if getattr(self, name) is not None or name not in _OPTIONAL_INTEGERS:
-                value = _check_integer(name, getattr(self, name), low=low, high=high)
-                object.__setattr__(self, name, value)
-        for name in ("upscale", "remat", "scale_detail"):
-            value = getattr(self, name)
-            if not isinstance(value, bool | np.bool_):
-                raise JaxstyleError(f"{name}: {shortened(value)} is neither True nor False")
-            object.__setattr__(self, name, bool(value))
         for field in dataclasses.fields(self):
-            choices = field.metadata.get("choices")
             value = getattr(self, field.name)
-            if choices and value not in choices and value is not field.default:
+            if value is not None or field.default is not None:
+                object.__setattr__(self, field.name, field.metadata["check"](field.name, value))
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Raise a `JaxstyleError` for settings that exclude each other."""
+        for name in ("content_weight", "style_weight"):
+            if self.strength is not None and getattr(self, name) is not None:
                 raise JaxstyleError(
-                    f"{field.name}: {value!r} does not exist; choose from {', '.join(choices)}"
+                    f"strength: {self.strength!r} and {name} {getattr(self, name)!r} are two ways "
+                    "to say one thing; give one of them"
                 )
         if self.style_loss != "gram" and (
             self.gram_normalization != "elements" or self.style_reduction != "mean"
@@ -313,17 +319,10 @@ class Recipe:
                 f"mask: regions do not work with style_loss {self.style_loss!r}, which is no mean "
                 "over positions; choose another style loss"
             )
-        # Each on its own: the weights of equal layers cannot be compared under a trace.
-        if self.content_layers == () and self.style_layers == ():
+        if not self.content_layers and self.style_layers == ():
             raise JaxstyleError(
                 "content_layers and style_layers are both empty; name at least one layer"
             )
-
-    def _number(self, name: str, **bounds: Any) -> None:
-        """Convert a setting to a float and check its range; None stays where it is the default."""
-        value = getattr(self, name)
-        if value is not None or getattr(type(self), name) is not None:
-            object.__setattr__(self, name, _check_number(name, value, **bounds))
 
     @property
     def is_separable(self) -> bool:
@@ -362,25 +361,6 @@ class Recipe:
         convention = dataclasses.replace(network.convention, **changes)
         return dataclasses.replace(network, convention=convention, precision=self.precision)
 
-    def device_part(self) -> "Recipe":
-        """Return the recipe with the settings reset that only the host uses.
-
-        Recipes that differ only in those then share one compiled program.
-        """
-        colors = "luminance" if self.preserve_color == "luminance" else "none"
-        return dataclasses.replace(
-            self,
-            init="content",
-            noise_blend=0.0,
-            upscale=False,
-            style_blend=None,
-            style_scale=1.0,
-            preserve_color=colors,
-            # Programs depend on whether there are masks, not on their file names.
-            content_mask=self.content_mask and WHOLE,
-            mask=((WHOLE, WHOLE),) * len(self.mask),
-        )
-
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as values for JSON; layers as `{"relu4_2": 1.0}`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -404,66 +384,34 @@ class Recipe:
                 raise JaxstyleError(
                     f"{name!r}: not a setting of a recipe; there are {', '.join(hints)}"
                 )
-            kinds = set(typing.get_args(hints[name])) or {hints[name]}
-            if name in _LAYERS:
-                kinds = (kinds & {type(None)}) | {str, dict}
-            elif name == "style_blend":
-                kinds = {type(None), str, list}
-            elif name == "mask":
-                kinds = {list}
-            elif float in kinds:
-                kinds |= {int}
-            if type(value) not in kinds:
-                named: dict[Any, str] = {list: "a list of pairs"} if name == "mask" else {}
-                named |= {float: "a number", bool: "true or false", int: "a whole number"}
-                wanted = next((n for kind, n in named.items() if kind in kinds), "a text")
+            types, wanted = _json_types(name, hints[name])
+            if type(value) not in types:
                 raise JaxstyleError(
                     f"{name}: {shortened(value)} is of the wrong type; give {wanted}"
                 )
         return cls(**settings)
 
-    # Traced numbers and static settings (see the class docstring).
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        layers = [getattr(self, name) for name in _LAYERS]
-        weights = [None if pairs is None else tuple(w for _, w in pairs) for pairs in layers]
-        names = tuple(None if pairs is None else tuple(l for l, _ in pairs) for pairs in layers)
-        numbers = tuple(getattr(self, name) for name in _NUMBERS)
-        structure = tuple(getattr(self, name) for name in _STRUCTURE)
-        return (weights, numbers), (names, structure)
-
-    @classmethod
-    def tree_unflatten(cls, structure: tuple[Any, ...], numbers: tuple[Any, ...]) -> "Recipe":
-        # Without `__init__`: leaves may be tracers or placeholders, which cannot be checked.
-        recipe = object.__new__(cls)
-        (names, static), (weights, values) = structure, numbers
-        layers = tuple(
-            None if n is None else tuple(zip(n, w, strict=True))
-            for n, w in zip(names, weights, strict=True)
-        )
-        fields = _LAYERS + _NUMBERS + _STRUCTURE
-        for name, value in zip(fields, (*layers, *values, *static), strict=True):
-            object.__setattr__(recipe, name, value)
-        return recipe
-
 
 _LAYERS = ("content_layers", "style_layers")
-_NUMBERS = (
-    "content_weight",
-    "style_weight",
-    "tv_weight",
-    "noise_std",
-    "seed",
-    "size",
-    "steps",
-    "learning_rate",
-    "decay",
-    "momentum",
-    "adam_b2",
-    "average",
-)
-_STRUCTURE = tuple(
-    field.name for field in dataclasses.fields(Recipe) if field.name not in _LAYERS + _NUMBERS
-)
-_OPTIONAL_INTEGERS = ("history_size", "scales", "pyramid", "margin")
-"""Whole numbers that may be None, chosen for the network and the images of a run."""
+
+
+def _json_types(name: str, hint: Any) -> tuple[set[type], str]:
+    """Return the types of a setting's values in JSON, and what errors call them.
+
+    Args:
+      name: of the setting.
+      hint: its type in `Recipe`, perhaps with None.
+    """
+    kinds = set(typing.get_args(hint)) or {hint}
+    optional = kinds & {type(None)}
+    if name in _LAYERS:
+        return optional | {str, dict}, "a text"
+    if name == "style_blend":
+        return optional | {str, list}, "a text"
+    if name == "mask":
+        return {list}, "a list of pairs"
+    if float in kinds:
+        return kinds | {int}, "a number"
+    if bool in kinds:
+        return kinds, "true or false"
+    return kinds, "a whole number" if int in kinds else "a text"

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.problem import Problem
 from jaxstyle.images.color_transfer import with_chroma
@@ -63,137 +63,128 @@ class Carry(NamedTuple):
     """The moving average, if `Recipe.average` is set."""
 
 
-Numbers = tuple[jax.Array, Terms]
+Losses = tuple[jax.Array, Terms]
 """Loss and terms after each step, `[max_steps]`."""
 
 
-class Axes(NamedTuple):
-    """Batch axes of a program's arguments: 0, or None where batch elements share the argument."""
+class Program(NamedTuple):
+    """What a program is compiled for, beside the shapes of its arguments; hashable."""
 
-    targets: int | None
-    recipe: int | None
+    recipe: Recipe
+    """Static part of the recipe."""
+    batched: bool = False
+    """Whether the arguments have a batch axis, first."""
+    own_targets: bool = False
+    """Whether the targets have it too."""
+    own_numbers: bool = False
+    """Whether the numbers have it too."""
+    layout: Layout | None = None
+    """Sharding of the batch, or of the image's rows."""
+
+    @property
+    def rows(self) -> SpatialSharding | None:
+        """Sharding of the image's rows, if they are."""
+        return self.layout if isinstance(self.layout, SpatialSharding) else None
+
+    def map_elements(self, function: Any) -> Any:
+        """Return `function(shared, targets, numbers, x)` mapped over batch elements and devices."""
+        if not self.batched:
+            return function
+        axes = (None, 0 if self.own_targets else None, 0 if self.own_numbers else None, 0)
+        mapped = jax.vmap(function, in_axes=axes)
+        if isinstance(self.layout, BatchSharding):
+            return self.layout.map_elements(mapped, axes)
+        return mapped
 
 
-Arguments = tuple[Network, Targets, Recipe]
+Arguments = tuple[Network, Targets, Numbers]
 
 
-def common_arguments(problem: Problem) -> tuple[Arguments, Axes | None]:
-    """Return the programs' common arguments and, for a batch, their batch axes."""
+def common_arguments(problem: Problem) -> tuple[Arguments, Program]:
+    """Return the programs' common arguments, and what they are compiled for."""
     network = problem.recipe.configure_network(problem.network)
     # Where rows are sharded, Winograd's windows would need more than the one row exchanged.
     if not isinstance(problem.layout, SpatialSharding):
         layers = tuple({**problem.targets.content, **problem.targets.style})
         parts = window_size(network, layers, *problem.size, tile=problem.recipe.tile)
         network = add_winograd_kernels(network, layers, *parts)
-    if len(problem.start.shape) == 3:
-        return (network, problem.targets, problem.recipe.device_part()), None
-    recipe = problem.recipe.device_part()
-    if problem.elements:
-        # On the host, as these are few numbers.
-        recipe = jax.tree.map(
-            lambda *numbers: np.stack([_number(n) for n in numbers]),
-            *(element.device_part() for element in problem.elements),
-        )
-    axes = Axes(0 if problem.own_targets else None, 0 if problem.elements else None)
-    return (network, problem.targets, recipe), axes
-
-
-def _number(value: Any) -> np.ndarray:
-    """Return a number of a recipe as int32 or float32."""
-    return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)
-
-
-def _elements(function: Any, axes: Axes | None, layout: Layout | None) -> Any:
-    """Return `function(shared, targets, recipe, x)` mapped over batch elements and devices."""
-    if axes is None:
-        return function
-    mapped = jax.vmap(function, in_axes=(None, *axes, 0))
-    return (
-        layout.map_elements(mapped, (None, *axes, 0))
-        if isinstance(layout, BatchSharding)
-        else mapped
+    program = Program(
+        static_part(problem.recipe),
+        batched=len(problem.start.shape) == 4,
+        own_targets=problem.own_targets,
+        own_numbers=bool(problem.elements),
+        layout=problem.layout,
     )
+    return (network, problem.targets, problem.numbers), program
 
 
-def _objective(
-    network: Network, targets: Targets, recipe: Recipe, rows: SpatialSharding | None
-) -> Objective:
+def _objective(network: Network, targets: Targets, numbers: Numbers, program: Program) -> Objective:
     """Build the objective as a function of the optimizer's variables (`pixel_range`)."""
-    of_image = make_objective(network, targets, recipe, rows=rows)
+    recipe = program.recipe
+    of_image = make_objective(network, targets, recipe, numbers=numbers, rows=program.rows)
     return lambda position: of_image(BOUNDS[recipe.bounds].image(position))
 
 
-@partial(jax.jit, static_argnames=("axes", "layout"))
+@partial(jax.jit, static_argnames=("program",))
 def values(
-    network: Network,
-    targets: Targets,
-    recipe: Recipe,
-    image: jax.Array,
-    *,
-    axes: Axes | None,
-    layout: Layout | None,
+    network: Network, targets: Targets, numbers: Numbers, image: jax.Array, *, program: Program
 ) -> tuple[jax.Array, Terms]:
     """Compute the objective of an image `[h, w, 3]`, or of a batch of them."""
-    rows = layout if isinstance(layout, SpatialSharding) else None
 
     def value(
-        network: Network, targets: Targets, recipe: Recipe, image: jax.Array
+        network: Network, targets: Targets, numbers: Numbers, image: jax.Array
     ) -> tuple[jax.Array, Terms]:
-        return make_objective(network, targets, recipe, rows=rows)(image)
+        recipe, rows = program.recipe, program.rows
+        return make_objective(network, targets, recipe, numbers=numbers, rows=rows)(image)
 
-    return _elements(value, axes, layout)(network, targets, recipe, image)
+    return program.map_elements(value)(network, targets, numbers, image)
 
 
-def _kept(carry: Carry, layout: Layout | None) -> Carry:
+def _kept(carry: Carry, rows: SpatialSharding | None) -> Carry:
     """Return the state sharded as its image is; zeros would not be sharded by themselves."""
-    return (
-        layout.constrain(carry, carry.best.position.shape[1])
-        if isinstance(layout, SpatialSharding)
-        else carry
-    )
+    return rows.constrain(carry, carry.best.position.shape[1]) if rows else carry
 
 
-@partial(jax.jit, static_argnames=("shape", "axes", "layout"))
+@partial(jax.jit, static_argnames=("shape", "program"))
 def init_carry(
     network: Network,
     targets: Targets,
-    recipe: Recipe,
+    numbers: Numbers,
     start: jax.Array,
     *,
     shape: tuple[int, ...],
-    axes: Axes | None,
-    layout: Layout | None,
+    program: Program,
 ) -> Carry:
     """Build the state of a run at the initial image of `shape`, or at a batch of them.
 
     A start of another size is resized. If `is_flat(recipe)` nothing is evaluated here but in the
     first step of `run_chunk`.
     """
-    rows = layout if isinstance(layout, SpatialSharding) else None
+    recipe = program.recipe
 
-    def init(network: Network, targets: Targets, recipe: Recipe, start: jax.Array) -> Carry:
+    def init(network: Network, targets: Targets, numbers: Numbers, start: jax.Array) -> Carry:
         if start.shape != shape:
             start = jax.image.resize(start, shape, "lanczos3")
         # A copy, as the carry is donated and the caller keeps the start.
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
-        optimizer = make_optimizer(recipe, rows=rows)
+        optimizer = make_optimizer(recipe, numbers=numbers, rows=program.rows)
         if is_flat(recipe):
             state = blank(
                 optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields))
             )
         else:
-            state = optimizer.init(_objective(network, targets, recipe, rows), position)
+            state = optimizer.init(_objective(network, targets, numbers, program), position)
         # Strong types, as after a step: optax's line search would else be compiled a second time.
         state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
         point, mean = state.point, None
-        if recipe.average is not None:
+        if numbers.average is not None:
             mean = Mean(jnp.zeros_like(position), jnp.zeros((), position.dtype))
             if not is_flat(recipe):
-                mean = mean.add(BOUNDS[recipe.bounds].image(position), recipe.average)
+                mean = mean.add(BOUNDS[recipe.bounds].image(position), numbers.average)
         best = Best(point.position, point.value, point.aux)
         return Carry(state, best, jnp.zeros((), jnp.int32), mean)
 
-    return _kept(_elements(init, axes, layout)(network, targets, recipe, start), layout)
+    return _kept(program.map_elements(init)(network, targets, numbers, start), program.rows)
 
 
 @partial(jax.jit, static_argnames=("detailed", "shape"))
@@ -226,45 +217,34 @@ def next_scale_start(
     return resized(image) + jnp.where(flags, start - resized(before), 0)
 
 
-@partial(jax.jit, static_argnames=("axes", "layout"))
-def transfer_state(
-    recipe: Recipe,
-    before: Carry,
-    begun: Carry,
-    spent: jax.Array,
-    *,
-    axes: Axes | None,
-    layout: BatchSharding | None,
-) -> Carry:
+@partial(jax.jit, static_argnames=("program",))
+def transfer_state(before: Carry, begun: Carry, spent: jax.Array, *, program: Program) -> Carry:
     """Return the state of a larger scale with the optimizer's memory of the smaller one.
 
     Args:
-      recipe: of both scales.
       before: state at the end of the smaller scale.
       begun: state at the start of the larger one.
       spent: evaluations up to the end of the smaller one.
-      axes: batch axes.
-      layout: sharding of the batch.
+      program: of the larger scale.
     """
 
-    def given(_: None, __: None, recipe: Recipe, of: tuple[Carry, Carry, jax.Array]) -> Carry:
+    def given(_: None, __: None, ___: None, of: tuple[Carry, Carry, jax.Array]) -> Carry:
         before, begun, spent = of
-        state = carried(before.state, begun.state, recipe)
+        state = carried(before.state, begun.state, program.recipe)
         return begun._replace(state=state, spent=spent)
 
-    return _elements(given, axes, layout)(None, None, recipe, (before, begun, spent))
+    return program.map_elements(given)(None, None, None, (before, begun, spent))
 
 
-@partial(jax.jit, static_argnames=("axes", "layout", "max_steps"), donate_argnums=(3,))
+@partial(jax.jit, static_argnames=("program", "max_steps"), donate_argnums=(3,))
 def run_chunk(
     network: Network,
     targets: Targets,
-    recipe: Recipe,
+    numbers: Numbers,
     carry: Carry,
     num_steps: ArrayLike,
     *,
-    axes: Axes | None,
-    layout: Layout | None,
+    program: Program,
     max_steps: int,
 ) -> tuple[Carry, jax.Array, Terms]:
     """Run a chunk of `num_steps` steps, at most `max_steps`.
@@ -275,17 +255,17 @@ def run_chunk(
       The state after the chunk, and the loss and terms of each step in the first `num_steps` of
       `max_steps` entries.
     """
-    rows = layout if isinstance(layout, SpatialSharding) else None
+    rows, bounds = program.rows, BOUNDS[program.recipe.bounds]
 
     def steps(
-        shared: tuple[Network, ArrayLike], targets: Targets, recipe: Recipe, carry: Carry
-    ) -> tuple[Carry, Numbers]:
+        shared: tuple[Network, ArrayLike], targets: Targets, numbers: Numbers, carry: Carry
+    ) -> tuple[Carry, Losses]:
         network, num_steps = shared
-        objective, bounds = _objective(network, targets, recipe, rows), BOUNDS[recipe.bounds]
-        optimizer = make_optimizer(recipe, rows=rows)
+        objective = _objective(network, targets, numbers, program)
+        optimizer = make_optimizer(program.recipe, numbers=numbers, rows=rows)
 
-        def step(index: jax.Array, so_far: tuple[Carry, Numbers]) -> tuple[Carry, Numbers]:
-            carry, numbers = so_far
+        def step(index: jax.Array, so_far: tuple[Carry, Losses]) -> tuple[Carry, Losses]:
+            carry, losses = so_far
             state, info = optimizer.step(objective, carry.state)
             point, best = state.point, carry.best
             # NaN compares false, so a diverged run keeps its best point.
@@ -293,25 +273,25 @@ def run_chunk(
             candidate = Best(point.position, point.value, point.aux)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
             image = bounds.image(point.position)
-            mean = carry.mean and carry.mean.add(image, recipe.average)
+            mean = carry.mean and carry.mean.add(image, numbers.average)
             found = info.value, info.aux
-            numbers = jax.tree.map(lambda all, one: all.at[index].set(one), numbers, found)
-            return _kept(Carry(state, best, carry.spent, mean), layout), numbers
+            losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, found)
+            return _kept(Carry(state, best, carry.spent, mean), rows), losses
 
         one = carry.best.loss, carry.best.terms
         empty = jax.tree.map(lambda number: jnp.zeros(max_steps, number.dtype), one)
-        after, numbers = jax.lax.fori_loop(0, num_steps, step, (carry, empty))
+        after, losses = jax.lax.fori_loop(0, num_steps, step, (carry, empty))
         if after.mean is None:
-            return after, numbers
+            return after, losses
         position = bounds.position(after.mean.total / after.mean.weight)
         loss, terms = objective(position)
         # A diverged run keeps its last finite average.
         finite, mean = jnp.isfinite(loss), Best(position, loss, terms)
         best = jax.tree.map(lambda new, old: jnp.where(finite, new, old), mean, carry.best)
-        return after._replace(best=best), numbers
+        return after._replace(best=best), losses
 
-    carry, (losses, terms) = _elements(steps, axes, layout)(
-        (network, num_steps), targets, recipe, carry
+    carry, (losses, terms) = program.map_elements(steps)(
+        (network, num_steps), targets, numbers, carry
     )
     return carry, losses, terms
 
@@ -321,15 +301,14 @@ def start_run(
     start: jax.Array,
     *,
     shape: tuple[int, ...],
-    axes: Axes | None,
-    layout: Layout | None,
+    program: Program,
     max_steps: int,
 ) -> tuple[Carry, jax.Array, Terms]:
     """Build the state of a run at an image and evaluate it, in the program of `run_chunk`."""
-    carry = init_carry(*arguments, start, shape=shape, axes=axes, layout=layout)
-    if is_flat(arguments[2]):
+    carry = init_carry(*arguments, start, shape=shape, program=program)
+    if is_flat(program.recipe):
         made: tuple[Carry, jax.Array, Terms] = run_chunk(
-            *arguments, carry, 1, axes=axes, layout=layout, max_steps=max_steps
+            *arguments, carry, 1, program=program, max_steps=max_steps
         )
         return made
     best = carry.best
@@ -351,8 +330,8 @@ def clipped_image(position: jax.Array, chroma: jax.Array | None, *, bounds: str)
 
 def carry_shapes(problem: Problem) -> Any:
     """Return the shapes and types of `RunState.carry` at the last scale of a problem."""
-    arguments, axes = common_arguments(problem)
-    make = partial(init_carry, shape=problem.start.shape[-3:], axes=axes, layout=problem.layout)
+    arguments, program = common_arguments(problem)
+    make = partial(init_carry, shape=problem.start.shape[-3:], program=program)
     return jax.eval_shape(make, *arguments, problem.start)
 
 
@@ -363,17 +342,15 @@ def lower(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
       problem: leaves may be `jax.ShapeDtypeStruct`s.
       chunk_size: largest number of steps of a chunk.
     """
-    arguments, axes = common_arguments(problem)
+    arguments, program = common_arguments(problem)
     form = carry_shapes(problem)
     if problem.layout is not None:
         form = problem.layout.with_shardings(form, problem.size[1])
-    return run_chunk.lower(
-        *arguments, form, chunk_size, axes=axes, layout=problem.layout, max_steps=chunk_size
-    )
+    return run_chunk.lower(*arguments, form, chunk_size, program=program, max_steps=chunk_size)
 
 
 def compile_scale(
-    arguments: Arguments, axes: Axes | None, before: Problem, scale: Problem, *, max_steps: int
+    arguments: Arguments, program: Program, before: Problem, scale: Problem, *, max_steps: int
 ) -> None:
     """Compile what a larger scale runs, so that it begins at once.
 
@@ -382,7 +359,7 @@ def compile_scale(
 
     Args:
       arguments: of the larger scale (`common_arguments`).
-      axes: likewise.
+      program: likewise.
       before: the smaller scale.
       scale: the larger scale.
       max_steps: of a chunk.
@@ -391,17 +368,17 @@ def compile_scale(
         jax.ShapeDtypeStruct(problem.start.shape, problem.start.dtype)
         for problem in (before, scale)
     )
-    shape = {"shape": large.shape[-3:]}
-    static: dict[str, Any] = {"axes": axes, "layout": None}
     next_scale_start.lower(
         small, small, large, detailed=scale.detailed, shape=large.shape
     ).compile()  # fmt: skip
-    init_carry.lower(*arguments, large, **shape, **static).compile()
+    init_carry.lower(*arguments, large, shape=large.shape[-3:], program=program).compile()
     carry, carry_before = (
-        jax.eval_shape(partial(init_carry, shape=form.shape[-3:], **static), *arguments, form)
+        jax.eval_shape(
+            partial(init_carry, shape=form.shape[-3:], program=program), *arguments, form
+        )
         for form in (large, small)
     )
-    run_chunk.lower(*arguments, carry, 1, max_steps=max_steps, **static).compile()
+    run_chunk.lower(*arguments, carry, 1, program=program, max_steps=max_steps).compile()
     spent = jax.ShapeDtypeStruct(large.shape[:-3], jnp.int32)
-    transfer_state.lower(arguments[2], carry_before, carry, spent, **static).compile()
+    transfer_state.lower(carry_before, carry, spent, program=program).compile()
     clipped_image.lower(carry.best.position, scale.chroma, bounds=scale.recipe.bounds).compile()

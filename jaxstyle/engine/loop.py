@@ -8,7 +8,6 @@ are left to the loop of the caller.
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +18,8 @@ from jax.typing import ArrayLike
 from jaxstyle.engine import heap
 from jaxstyle.engine.chunk import (
     Arguments,
-    Axes,
     Carry,
+    Program,
     clipped_image,
     common_arguments,
     compile_scale,
@@ -34,9 +33,6 @@ from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.objective import Terms
 from jaxstyle.nn.sharding import SpatialSharding, gather
-
-_CommonArguments = tuple[Arguments, Axes | None]
-"""What `common_arguments` returns."""
 
 
 class History(NamedTuple):
@@ -124,25 +120,56 @@ def iterates(
     for name, value in (("every", chunk_size), ("first", first)):
         if value is not None and value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
-    latest = arguments = None
     until = problem.recipe.total_steps if until is None else until
     lowest = scale_at(problem, state.step) if state else 0
     last = max(lowest, scale_at(problem, until))
-    with _Ahead(problem, chunk_size) as ahead:
+    latest = None
+    with _Scales(problem, chunk_size) as scales:
         for level in range(lowest, last + 1):
-            for iterate in _descend(
-                problem, level, latest, arguments,
-                chunk_size=chunk_size, first=first, state=state, until=until,
-            ):  # fmt: skip
+            for iterate in _run_scale(
+                scales.get(level), problem, level, latest, state=state, first=first, until=until
+            ):
                 if level < last:
-                    ahead.begin(level + 1)
+                    scales.compile(level + 1)
                 yield iterate
-            arguments = ahead.arguments(level + 1) if level < last else None
             latest, state = iterate, None
 
 
-class _Ahead:
-    """Compiles a scale in a thread while the one before it runs.
+class _Scale(NamedTuple):
+    """One scale of a run, with the arguments of its programs."""
+
+    problem: Problem
+    arguments: Arguments
+    program: Program
+    chunk_size: int
+    """Steps a chunk."""
+    max_steps: int
+    """Longest chunk of the compiled program: one program for all that are no longer than usual."""
+
+    @classmethod
+    def of(cls, problem: Problem, chunk_size: int | None) -> "_Scale":
+        """Build the arguments of a scale; the chunk size is chosen if it is None."""
+        usual = default_chunk_size(problem.start)
+        chunk_size = chunk_size or usual
+        return cls(problem, *common_arguments(problem), chunk_size, max(chunk_size, usual))
+
+    def start(self, image: jax.Array) -> tuple[Carry, jax.Array, Terms]:
+        """Return the state of the run at an image, and its loss and terms."""
+        return start_run(
+            self.arguments, image,
+            shape=self.problem.start.shape[-3:], program=self.program, max_steps=self.max_steps,
+        )  # fmt: skip
+
+    def run(self, carry: Carry, num_steps: int) -> tuple[Carry, jax.Array, Terms]:
+        """Return the state after a chunk of steps, and their losses and terms."""
+        chunk: tuple[Carry, jax.Array, Terms] = run_chunk(
+            *self.arguments, carry, num_steps, program=self.program, max_steps=self.max_steps
+        )
+        return chunk
+
+
+class _Scales:
+    """The scales of a run, each compiled in a thread while the one before it runs.
 
     Args:
       problem: of all scales.
@@ -153,29 +180,33 @@ class _Ahead:
         self._problem = problem
         self._chunk_size = chunk_size
         self._thread = ThreadPoolExecutor(1, "compile")
-        self._scales: dict[int, Future[_CommonArguments]] = {}
+        self._compiled: dict[int, Future[_Scale]] = {}
 
-    def __enter__(self) -> "_Ahead":
+    def __enter__(self) -> "_Scales":
         return self
 
     def __exit__(self, *_: object) -> None:
         # Who stops early does not wait for what will not run.
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def begin(self, level: int) -> None:
-        """Compile a scale, unless that has begun."""
-        if level not in self._scales and self._problem.layout is None:
-            self._scales[level] = self._thread.submit(self._compile, level)
+    def compile(self, level: int) -> None:
+        """Compile a scale in the thread, unless that has begun."""
+        if level not in self._compiled and self._problem.layout is None:
+            self._compiled[level] = self._thread.submit(self._compile, level)
 
-    def _compile(self, level: int) -> _CommonArguments:
-        before, scale = self._problem.scales[level - 1 : level + 1]
-        made = common_arguments(scale)
-        compile_scale(*made, before, scale, max_steps=_max_steps(scale, self._chunk_size))
-        return made
+    def _compile(self, level: int) -> _Scale:
+        scale = _Scale.of(self._problem.scales[level], self._chunk_size)
+        compile_scale(
+            scale.arguments, scale.program, self._problem.scales[level - 1], scale.problem,
+            max_steps=scale.max_steps,
+        )  # fmt: skip
+        return scale
 
-    def arguments(self, level: int) -> _CommonArguments | None:
-        """Return the arguments of a scale once it is compiled, or None if it is not done here."""
-        return self._scales[level].result() if level in self._scales else None
+    def get(self, level: int) -> _Scale:
+        """Return a scale, once it is compiled if that has begun."""
+        if level in self._compiled:
+            return self._compiled[level].result()
+        return _Scale.of(self._problem.scales[level], self._chunk_size)
 
 
 def scale_at(problem: Problem, step: int) -> int:
@@ -191,83 +222,96 @@ def reference_step(problem: Problem, level: int) -> int:
     return level * problem.recipe.steps + min(level, 1)
 
 
-def _descend(
+def _run_scale(
+    scale: _Scale,
     problem: Problem,
     level: int,
     latest: Iterate | None,
-    made: _CommonArguments | None,
     *,
-    chunk_size: int | None,
-    first: int | None,
     state: RunState | None,
+    first: int | None,
     until: int,
 ) -> Iterator[Iterate]:
-    """Run one scale: from `state`, from the start, or from the last iterate of the scale before.
+    """Run one scale and yield its iterates.
 
-    `made` are the scale's common arguments if they are there already.
+    Args:
+      scale: with the arguments of its programs.
+      problem: of all scales.
+      level: index of the scale.
+      latest: last iterate of the scale before; None for the first scale of this call.
+      state: state of an earlier run at this scale, if any.
+      first: as in `iterates`.
+      until: as in `iterates`.
     """
-    scale, end = problem.scales[level], min((level + 1) * problem.recipe.steps, until)
-    max_steps = _max_steps(scale, chunk_size)
-    chunk_size = chunk_size or max_steps
-    arguments, axes = made or common_arguments(scale)
-    layout = scale.layout
     clock = _Clock()
-    begun = partial(
-        start_run, arguments,
-        shape=scale.start.shape[-3:], axes=axes, layout=layout, max_steps=max_steps,
-    )  # fmt: skip
-
-    # A call returns when its program is compiled and queued; time spent waiting is running time.
-    if state is not None:
-        carry = _on_device(state, scale)
-        latest = _iterate(scale, carry, state.step, state.history, clock)._replace(
-            compile_seconds=state.compile_seconds, run_seconds=state.run_seconds
-        )
+    if latest is None:
+        latest = _start(scale, clock) if state is None else _resume(scale, state, clock)
         yield latest
         # Leaves out the time that the caller takes.
         clock.lap()
-    elif latest is None:
-        carry, loss, terms = begun(scale.start)
-        latest = _iterate(scale, carry, 0, (1, loss, terms), clock)
-        yield latest
-        clock.lap()
     else:
-        assert not isinstance(layout, SpatialSharding), "refused by prepare"
-        larger = next_scale_start(
-            latest.image, problem.scales[level - 1].start, scale.start,
-            detailed=scale.detailed, shape=scale.start.shape,
-        )  # fmt: skip
-        small: Any = larger, np.asarray(latest.evaluations, np.int32)
-        small = layout.place_state(small, scale.size[1]) if layout else small
-        carry, *_ = begun(small[0])
-        carry = transfer_state(
-            arguments[2], latest.carry, carry, small[1], axes=axes, layout=layout
-        )
-    done = latest.step
-    known = latest.history
-    losses = known.loss[..., known.step >= reference_step(problem, level)]
-    gone = np.zeros(scale.start.shape[:-3], bool)
+        latest = _enlarge(scale, problem.scales[level - 1], latest)
+    end = min((level + 1) * problem.recipe.steps, until)
+    is_last = level == len(problem.coarse_levels)
+    bound = divergence_bound(scale.problem.recipe.optimizer)
+    losses = latest.history.loss[..., latest.history.step >= reference_step(problem, level)]
+    gone = np.zeros(scale.problem.start.shape[:-3], bool)
     initial = None
     while True:
         if losses.shape[-1]:
             initial = losses[..., 0] if initial is None else initial
-            gone = gone | diverged(initial, losses, bound=divergence_bound(scale.recipe.optimizer))
-        if done >= end or (level == len(problem.coarse_levels) and gone.all()):
+            gone = gone | diverged(initial, losses, bound=bound)
+        if latest.step >= end or (is_last and gone.all()):
             return
-        # Chunks end on multiples of `chunk_size`, also when resumed in between.
-        num_steps = min(
-            chunk_size - done % chunk_size, end - done, chunk_size if done else first or chunk_size
-        )
-        carry, *numbers = run_chunk(
-            *arguments, carry, num_steps, axes=axes, layout=layout, max_steps=max_steps
-        )
-        done += num_steps
-        before, latest = latest, _iterate(scale, carry, done, (num_steps, *numbers), clock)
+        before, latest = latest, _advance(scale, latest, end, first, clock)
         if gone.any():
             latest = _without(gone, before, latest)
         losses = latest.history.loss
         yield latest
         clock.lap()
+
+
+# A call returns when its program is compiled and queued; time spent waiting is running time.
+
+
+def _start(scale: _Scale, clock: "_Clock") -> Iterate:
+    """Return the iterate of the initial image."""
+    carry, loss, terms = scale.start(scale.problem.start)
+    return _iterate(scale.problem, carry, 0, (1, loss, terms), clock)
+
+
+def _resume(scale: _Scale, state: RunState, clock: "_Clock") -> Iterate:
+    """Return the iterate of an earlier run's state, with its whole history and time."""
+    carry = _on_device(state, scale.problem)
+    iterate = _iterate(scale.problem, carry, state.step, state.history, clock)
+    return iterate._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
+
+
+def _enlarge(scale: _Scale, smaller: Problem, latest: Iterate) -> Iterate:
+    """Return the last iterate of the smaller scale with the state of a run at this one."""
+    layout = scale.problem.layout
+    assert not isinstance(layout, SpatialSharding), "refused by prepare"
+    start = scale.problem.start
+    image = next_scale_start(
+        latest.image, smaller.start, start, detailed=scale.problem.detailed, shape=start.shape
+    )
+    placed: Any = image, np.asarray(latest.evaluations, np.int32)
+    image, spent = layout.place_state(placed, scale.problem.size[1]) if layout else placed
+    carry, *_ = scale.start(image)
+    return latest._replace(carry=transfer_state(latest.carry, carry, spent, program=scale.program))
+
+
+def _advance(
+    scale: _Scale, latest: Iterate, end: int, first: int | None, clock: "_Clock"
+) -> Iterate:
+    """Return the iterate after the next chunk, which ends at step `end` at the latest."""
+    done, chunk_size = latest.step, scale.chunk_size
+    # Chunks end on multiples of `chunk_size`, also when resumed in between.
+    num_steps = min(chunk_size - done % chunk_size, end - done)
+    if done == 0 and first:
+        num_steps = min(num_steps, first)
+    carry, losses, terms = scale.run(latest.carry, num_steps)
+    return _iterate(scale.problem, carry, done + num_steps, (num_steps, losses, terms), clock)
 
 
 class _Clock:
@@ -351,11 +395,6 @@ def run_state(seen: Sequence[Iterate]) -> RunState:
         compile_seconds=sum(i.compile_seconds for i in seen),
         run_seconds=sum(i.run_seconds for i in seen),
     )
-
-
-def _max_steps(scale: Problem, chunk_size: int | None) -> int:
-    """Return the longest chunk of a scale's program: one for all that are no longer than usual."""
-    return max(chunk_size or 1, default_chunk_size(scale.start))
 
 
 def default_chunk_size(start: ArrayLike) -> int:

@@ -231,7 +231,7 @@ def needed_bytes(
         line = _Line.through(_COMPILED, height / width, recipe, network, batch)
         return int(line.constant + line.slope * height * width)
     # With one style and without masks, which add little.
-    recipe = dataclasses.replace(recipe.device_part(), content_mask=None, mask=())
+    recipe = dataclasses.replace(recipe, content_mask=None, mask=(), style_blend=None)
     image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
     targets = jax.eval_shape(

@@ -1,6 +1,7 @@
 """Building a `Problem`, with targets and initial images, from images and a recipe."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
-from jaxstyle.config import pytree as _pytree  # noqa: F401
 from jaxstyle.config.choices import INITS
 from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.sizes import (
     ImageLike,
@@ -73,6 +74,11 @@ class Problem(NamedTuple):
         return (*self.coarse_levels, self._replace(coarse_levels=()))
 
     @property
+    def numbers(self) -> Numbers:
+        """The numbers that programs take as arguments; each `[k]` if batch elements differ."""
+        return Numbers.stack(self.elements) if self.elements else Numbers.of(self.recipe)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images, without the padding of a sharding."""
         height, width = self.start.shape[-3:-1]
@@ -119,92 +125,44 @@ def prepare(
             f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
         )
     recipe = resolve_recipe(recipe, network)
+    if elements is not None:
+        _check_elements(elements, recipe)
     devices = sharing_devices(devices, 1 if elements is None else len(elements))
     if len(devices) == 1 and devices[0] != jax.local_devices()[0]:
         # What is computed with the weights is computed where they are.
         network = jax.device_put(network, devices[0])
     content = as_image(content, "content")
     loaded = as_images(styles)
-    rows = elements is None and len(devices) > 1
+    by_rows = elements is None and len(devices) > 1
     shapes = [style.shape for style in loaded]
-    recipe = resolve_scales(recipe, content.shape, shapes, rows=rows)
+    recipe = resolve_scales(recipe, content.shape, shapes, rows=by_rows)
     assert recipe.scales is not None, "resolved above"
-    if elements is None and len(devices) > 1 and recipe.scales > 1:
+    if by_rows and recipe.scales > 1:
         raise JaxstyleError(
             f"devices: {len(devices)} do not share the rows of one image through several scales "
             f"(scales {recipe.scales}); use one device, one scale, or a batch"
         )
-    shared = (targets,) if isinstance(targets, Targets) else targets
-    problems = [
-        _at_scale(
-            content, loaded, recipe=recipe, network=network, start=start, elements=elements,
-            masks=masks, targets=None if shared is None else shared[number], level=level,
-            devices=devices,
+    known: Sequence[Targets | None] = [None] * recipe.scales
+    if targets is not None:
+        known = [targets] if isinstance(targets, Targets) else targets
+    if len(known) != recipe.scales:
+        raise JaxstyleError(
+            f"targets: {len(known)} are given for {recipe.scales} scales; give one a scale"
         )
-        for number, level in enumerate(reversed(range(recipe.scales)))
+    *coarse_levels, problem = [
+        _at_scale(
+            content, loaded, level, recipe=recipe, network=network, masks=masks, targets=of_scale,
+            starts=[recipe.init if start is None else start] if elements is None else elements,
+            batched=elements is not None, row_devices=devices if by_rows else (),
+        )
+        for level, of_scale in zip(reversed(range(recipe.scales)), known, strict=True)
     ]  # fmt: skip
-    problem = problems[-1]._replace(coarse_levels=tuple(problems[:-1]))
+    problem = problem._replace(coarse_levels=tuple(coarse_levels))
     return problem if elements is None else shard_batch(problem, devices)
 
 
-def _at_scale(
-    original: np.ndarray,
-    styles: ImageLike | Sequence[ImageLike],
-    *,
-    recipe: Recipe,
-    network: Network,
-    start: ArrayLike | str | None,
-    elements: Sequence[ArrayLike | str] | None,
-    masks: Masks | None,
-    targets: Targets | None,
-    level: int,
-    devices: Sequence[jax.Device],
-) -> Problem:
-    """Build the problem of one scale; `level` is the number of larger scales."""
-    height, width = original.shape[:2]
-    content = images.resize(original, *output_size(height, width, recipe, level=level))
-    shrunk = style_images(styles, recipe, level=level)
-    rows = None
-    if elements is None and len(devices) > 1:
-        rows = shard_rows(devices, content.shape[0], recipe)
-        network = put_on_devices(network, rows.replicated)
-    if targets is None:
-        targets = compute_targets(
-            network, jnp.asarray(content), shrunk, recipe, masks=masks, rows=rows,
-            pyramid=pyramid_levels(recipe, [], level=level),
-        )  # fmt: skip
-
-    def painted(start: str, seed: int) -> jax.Array:
-        matched = color_transfer.MATCHES[recipe.preserve_color]
-        return initial_image(
-            start,
-            content=content,
-            style=matched(shrunk[0], jnp.asarray(content)) if start == "style" else shrunk[0],
-            convention=recipe.configure_network(network).convention,
-            noise_std=recipe.noise_std,
-            seed=seed,
-        )
-
-    def started(start: ArrayLike | str, seed: int) -> jax.Array:
-        if isinstance(start, str):
-            clean = painted(start, seed)
-        else:
-            given = as_image(start, "start")
-            # An initial image may have values outside [0, 1], which resizing must not change.
-            outside = bool(given.min() < 0 or given.max() > 1)
-            clean = jnp.asarray(images.resize(given, *content.shape[:2], clip=not outside))
-        share = recipe.noise_blend
-        return (1 - share) * clean + share * painted("noise", seed) if share else clean
-
-    chroma = jnp.asarray(content) if recipe.preserve_color == "luminance" else None
-    if elements is None:
-        alone = started(recipe.init if start is None else start, recipe.seed)
-        if rows:
-            alone, chroma = rows.place(alone), None if chroma is None else rows.place(chroma)
-        return Problem(
-            network, targets, recipe, alone,
-            chroma=chroma, detailed=_detailed(recipe, [start]), layout=rows,
-        )  # fmt: skip
+def _check_elements(elements: Sequence[ArrayLike | str], recipe: Recipe) -> None:
+    """Raise a `JaxstyleError` for no batch element, or for too few seeds."""
     if not elements:
         raise JaxstyleError("elements: no initial image was given; give at least one")
     if recipe.seed + len(elements) > 2**31:
@@ -212,20 +170,92 @@ def _at_scale(
             f"seed: {recipe.seed} leaves too few seeds for {len(elements)} images; "
             f"give at most {2**31 - len(elements)}"
         )
-    seeds = range(recipe.seed, recipe.seed + len(elements))
-    batch = jnp.stack(
-        [started(element, seed) for element, seed in zip(elements, seeds, strict=True)]
-    )
+
+
+def _at_scale(
+    content: np.ndarray,
+    styles: Sequence[np.ndarray],
+    level: int,
+    *,
+    recipe: Recipe,
+    network: Network,
+    masks: Masks | None,
+    targets: Targets | None,
+    starts: Sequence[ArrayLike | str],
+    batched: bool,
+    row_devices: Sequence[jax.Device],
+) -> Problem:
+    """Build the problem of one scale.
+
+    Args:
+      content: of its own size, as are the styles.
+      styles: one or more.
+      level: the number of larger scales.
+      recipe: resolved.
+      network: weights.
+      masks: as in `prepare`.
+      targets: of this scale, if they are there already.
+      starts: initial images or their names, one for each batch element.
+      batched: whether the problem has a batch axis.
+      row_devices: devices that share the rows of the image, if any.
+    """
+    height, width = content.shape[:2]
+    content = images.resize(content, *output_size(height, width, recipe, level=level))
+    shrunk = style_images(styles, recipe, level=level)
+    rows = shard_rows(row_devices, content.shape[0], recipe) if row_devices else None
+    if rows:
+        network = put_on_devices(network, rows.replicated)
+    if targets is None:
+        targets = compute_targets(
+            network, jnp.asarray(content), shrunk, recipe, masks=masks, rows=rows,
+            pyramid=pyramid_levels(recipe, [], level=level),
+        )  # fmt: skip
+    made = [
+        _start_image(start, content, shrunk[0], seed=seed, recipe=recipe, network=network)
+        for seed, start in enumerate(starts, start=recipe.seed)
+    ]
+    image = jnp.stack(made) if batched else made[0]
+    chroma = jnp.asarray(content) if recipe.preserve_color == "luminance" else None
+    if rows:
+        image, chroma = rows.place(image), None if chroma is None else rows.place(chroma)
+    # Noise has no detail worth adding.
+    detailed = [
+        recipe.scale_detail
+        and not recipe.noise_blend
+        and not (isinstance(start, str) and start == "noise")
+        for start in starts
+    ]
     return Problem(
-        network, targets, recipe, batch, chroma=chroma, detailed=_detailed(recipe, elements)
+        network, targets, recipe, image, chroma=chroma, detailed=tuple(detailed), layout=rows
     )
 
 
-def _detailed(recipe: Recipe, starts: Sequence[ArrayLike | str | None]) -> tuple[bool, ...]:
-    """Return for each initial image whether larger scales add its detail; not that of noise."""
-    names = [recipe.init if start is None else start for start in starts]
-    keep = recipe.scale_detail and not recipe.noise_blend
-    return tuple(keep and not (isinstance(name, str) and name == "noise") for name in names)
+def _start_image(
+    start: ArrayLike | str,
+    content: np.ndarray,
+    style: jax.Array,
+    *,
+    seed: int,
+    recipe: Recipe,
+    network: Network,
+) -> jax.Array:
+    """Return the initial image of a batch element, with the recipe's share of noise."""
+    named = partial(
+        initial_image, content=content, convention=recipe.configure_network(network).convention,
+        noise_std=recipe.noise_std, seed=seed,
+    )  # fmt: skip
+    if not isinstance(start, str):
+        given = as_image(start, "start")
+        # It may have values outside [0, 1], which resizing must not change.
+        inside = bool(given.min() >= 0 and given.max() <= 1)
+        clean = jnp.asarray(images.resize(given, *content.shape[:2], clip=inside))
+    elif start == "style":
+        match = color_transfer.MATCHES[recipe.preserve_color]
+        clean = named(start, style=match(style, jnp.asarray(content)))
+    else:
+        clean = named(start, style=style)
+    share = recipe.noise_blend
+    return (1 - share) * clean + share * named("noise", style=style) if share else clean
 
 
 def shard_batch(problem: Problem, devices: Sequence[jax.Device]) -> Problem:
@@ -283,8 +313,9 @@ def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
 
     def form(problem: Problem) -> tuple[Any, ...]:
         shapes = jax.tree.map(jnp.shape, problem.targets)
-        structure = jax.tree.structure(problem.recipe.device_part())
-        return problem.network.key, problem.start.shape, problem.recipe.steps, structure, shapes
+        recipe = problem.recipe
+        settings = recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))
+        return problem.network.key, problem.start.shape, settings, shapes
 
     if first.start.ndim != 3 or any(form(problem) != form(first) for problem in problems):
         raise JaxstyleError(

@@ -80,11 +80,9 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     last = seen[-1]
     level = scale_at(problem, last.step)
     scale = problem.scales[level]
-    arguments, axes = common_arguments(scale)
+    arguments, program = common_arguments(scale)
     image = scale.layout.place(last.image) if scale.layout else last.image
-    losses, terms = jax.device_get(
-        gather(values(*arguments, image, axes=axes, layout=scale.layout))
-    )
+    losses, terms = jax.device_get(gather(values(*arguments, image, program=program)))
     images = np.asarray(last.image)
 
     def element(tree: Any, k: int) -> Any:

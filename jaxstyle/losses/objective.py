@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxstyle.config import pytree as _pytree  # noqa: F401
+from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.base import StyleLoss
@@ -193,22 +193,29 @@ def layer_statistics(
 
 
 def make_objective(
-    network: Network, targets: Targets, recipe: Recipe, *, rows: SpatialSharding | None = None
+    network: Network,
+    targets: Targets,
+    recipe: Recipe,
+    *,
+    numbers: Numbers | None = None,
+    rows: SpatialSharding | None = None,
 ) -> Objective:
     """Build the style-transfer loss as a pure function `image -> (loss, Terms)`.
 
     The function takes one RGB image `[h, w, 3]` of the content image's size in
     [0, 1] (values outside are allowed) and may be jitted, vmapped and differentiated.
-    Bind inside the jitted function, so that weights and targets are its arguments:
+    Bind inside the jitted function, so that weights and targets are its arguments; with `numbers`
+    as one too, other weights of the terms do not recompile:
 
       >>> @jax.jit
-      ... def value(network, targets, recipe, image):
-      ...     return make_objective(network, targets, recipe)(image)
+      ... def value(network, targets, recipe, numbers, image):
+      ...     return make_objective(network, targets, recipe, numbers=numbers)(image)
 
     Args:
       network: weights.
       targets: of the same network and recipe (`compute_targets`).
       recipe: its layers and weights, losses, pooling, margin and tiles are used.
+      numbers: in the place of the recipe's, perhaps traced.
       rows: how the image's rows are sharded over devices; the function then takes
         `[rows.padded, w, 3]` and ignores the rows beyond the image.
 
@@ -218,10 +225,9 @@ def make_objective(
     recipe = resolve_recipe(recipe, network)
     network = recipe.configure_network(network)
     style_loss = STYLE_LOSSES[recipe.style_loss]
-    alpha, beta, tv_weight = recipe.content_weight, recipe.style_weight, recipe.tv_weight
-    style_weights = recipe.style_layers
-    assert alpha is not None and beta is not None and tv_weight is not None, "resolved above"
-    assert style_weights is not None, "resolved above"
+    numbers = numbers or Numbers.of(recipe)
+    content_layers = {layer: numbers.content_layers[layer] for layer, _ in recipe.content_layers}
+    style_layers = {layer: numbers.style_layers[layer] for layer, _ in recipe.style_layers or ()}
     statistic = partial(layer_statistics, style_loss, frozenset(targets.style))
     variation = VARIATIONS[recipe.variation]
 
@@ -253,7 +259,8 @@ def make_objective(
             difference: Any = found[layer].content
             return difference * (size if sums else 1)
 
-        return sum((w * of_layer(l) for l, w in recipe.content_layers), jnp.zeros((), jnp.float32))
+        parts: Any = (weight * of_layer(layer) for layer, weight in content_layers.items())
+        return sum(parts, jnp.zeros((), jnp.float32))
 
     def style_term(
         found: dict[str, _Means], style: dict[str, Any], shape: tuple[int, ...]
@@ -274,7 +281,8 @@ def make_objective(
             sums = recipe.style_reduction == "sum"
             return style_loss.distance(statistics, target) * (target.size if sums else 1)
 
-        return sum((w * of_layer(l) for l, w in style_weights), jnp.zeros((), jnp.float32))
+        parts: Any = (weight * of_layer(layer) for layer, weight in style_layers.items())
+        return sum(parts, jnp.zeros((), jnp.float32))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
         height = image.shape[0] if rows is None else rows.height
@@ -295,9 +303,9 @@ def make_objective(
             found = layer_means(padded, tuple(level.style), {}, None, level.regions)
             styles.append(style_term(found, level.style, padded.shape))
         terms = Terms(
-            content=alpha * content,
-            style=beta * sum(styles) / len(styles),
-            tv=tv_weight * variation(image, x, height=height),
+            content=numbers.content_weight * content,
+            style=numbers.style_weight * sum(styles) / len(styles),
+            tv=numbers.tv_weight * variation(image, x, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

@@ -11,7 +11,6 @@ from jaxstyle.config.defaults import (
 )
 from jaxstyle.config.layers import LayerWeights, check_layers
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.config.validation import is_traced
 from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.network import Network
@@ -47,8 +46,7 @@ def resolve_recipe(recipe: Recipe, network: Network) -> Recipe:
     if recipe.history_size is None:
         changes["history_size"] = default_history_size(network)
     resolved = dataclasses.replace(recipe, **changes)
-    weights = (resolved.content_weight, resolved.style_weight, resolved.tv_weight)
-    if not any(is_traced(weight) or weight for weight in weights):
+    if not (resolved.content_weight or resolved.style_weight or resolved.tv_weight):
         raise JaxstyleError(
             "content_weight, style_weight and tv_weight are all 0, so that there is nothing to "
             "optimize; give one of them"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxstyle.config.recipe import Recipe
+from jaxstyle.config.numbers import Numbers
 from jaxstyle.optim.base import (
     Objective,
     Optimizer,
@@ -78,25 +78,32 @@ def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
     return jax.tree_util.tree_map_with_path(resize, inner)
 
 
-def schedule(recipe: Recipe) -> optax.Schedule:
-    """Return the learning rate after k of `recipe.steps` steps, from the recipe's rate down to
-    `decay` times it at the end."""
-    rate, decay = recipe.learning_rate, recipe.decay
+def schedule(name: str, numbers: Numbers) -> optax.Schedule:
+    """Return the learning rate after k of `numbers.steps` steps.
+
+    Args:
+      name: the shape of its fall, as of `Recipe.schedule`.
+      numbers: it falls from `learning_rate` to `decay` times that at the end.
+    """
+    rate: Any = numbers.learning_rate
+    decay: Any = numbers.decay
     # On the fraction of the run, so that the number of steps may be a traced value.
     over_run = {
         "constant": lambda: optax.constant_schedule(rate),
         "exponential": lambda: lambda done: rate * decay**done,
         "linear": lambda: lambda done: rate * (1 + (decay - 1) * done),
         "cosine": lambda: optax.cosine_decay_schedule(rate, 1, alpha=decay),
-    }[recipe.schedule]()
-    return lambda count: over_run(count / recipe.steps)
+    }[name]()
+    return lambda count: over_run(count / numbers.steps)
 
 
-def transformation(recipe: Recipe) -> optax.GradientTransformation:
+def transformation(optimizer: str, numbers: Numbers) -> optax.GradientTransformation:
     """Return the optax transformation of a first-order method, for a step size of 1."""
+    momentum: Any = numbers.momentum
+    b2: Any = numbers.adam_b2
     return {
         "sgd": lambda: optax.identity(),
-        "momentum": lambda: optax.trace(decay=recipe.momentum),
+        "momentum": lambda: optax.trace(decay=momentum),
         "rmsprop": lambda: optax.scale_by_rms(decay=0.9),
-        "adam": lambda: optax.scale_by_adam(b2=recipe.adam_b2),
-    }[recipe.optimizer]()
+        "adam": lambda: optax.scale_by_adam(b2=b2),
+    }[optimizer]()

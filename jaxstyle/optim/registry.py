@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from jaxstyle.config import pytree as _pytree  # noqa: F401
 from jaxstyle.config.choices import INPUTS, LBFGS_OPTIMIZERS
+from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.nn.sharding import SpatialSharding
 from jaxstyle.optim.base import Optimizer
@@ -28,15 +28,21 @@ def is_flat(recipe: Recipe) -> bool:
     return recipe.optimizer not in _SEARCHES
 
 
-def make_optimizer(recipe: Recipe, *, rows: SpatialSharding | None = None) -> Optimizer:
+def make_optimizer(
+    recipe: Recipe, *, numbers: Numbers | None = None, rows: SpatialSharding | None = None
+) -> Optimizer:
     """Build the optimizer that a resolved recipe names.
 
     Args:
       recipe: resolved.
+      numbers: in the place of the recipe's, perhaps traced.
       rows: how the position's rows are shared out over devices.
     """
     if recipe.optimizer not in LBFGS_OPTIMIZERS:
-        return first_order(transformation(recipe), schedule(recipe))
+        numbers = numbers or Numbers.of(recipe)
+        return first_order(
+            transformation(recipe.optimizer, numbers), schedule(recipe.schedule, numbers)
+        )
     history_size = recipe.history_size
     assert history_size is not None, "resolved"
     if recipe.optimizer == "lbfgs":

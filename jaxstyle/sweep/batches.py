@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import default_chunk_size
 from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
@@ -75,11 +76,12 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
         if fitted not in shapes:
             height, width = cell.inputs.content.pixels.shape[:2]
             shapes[fitted] = (*output_size(height, width, recipe), 3)
-        structure = jax.tree.structure(recipe.device_part())
+        settings = recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))
+        masks = recipe.content_mask is None, len(recipe.mask)
         # The statistics of losses that are no means have a size that depends on the style's.
         is_mean_over_positions = STYLE_LOSSES[recipe.style_loss].is_mean_over_positions
         styles = None if is_mean_over_positions else _style_shapes(cell)
-        form = (shapes[fitted], cell.network.key, structure, recipe.steps, styles)
+        form = shapes[fitted], cell.network.key, settings, masks, styles
         members.setdefault(form, []).append(cell)
     return [Group(tuple(elements), form[0]) for form, elements in members.items()]
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from jaxstyle import JaxstyleError, Recipe, make_optimizer, presets
 from jaxstyle.config.choices import OPTIMIZERS
 from jaxstyle.config.defaults import DEFAULT_LEARNING_RATES
 from jaxstyle.config.layers import parse_layers
+from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.presets import preset
 from jaxstyle.losses.resolve import resolve_recipe
 
@@ -27,6 +30,10 @@ layer_weights = st.dictionaries(
 
 def written(pairs):
     return ",".join(f"{layer}:{weight!r}" for layer, weight in pairs)
+
+
+def resolved(**settings):
+    return Recipe(**dict(content_weight=1, style_weight=1, style_layers="relu1_1") | settings)
 
 
 @given(layer_weights)
@@ -89,6 +96,9 @@ OUT_OF_RANGE = {
     "average": [-0.1, 1, NAN, "x"],
     "noise_blend": [-0.1, 1.1, NAN],
     "content_mask": ["", 3, "a\0b"],
+    "init": ["", 3, None],
+    "upscale": [1, "yes", None],
+    "content_layers": [3, None, [3], [("relu1_1",)]],
     "mask": ["a.png", 3, [("a", "")]],
     "preserve_color": ["yes"],
     "learning_rate": [0, -1, NAN, INF],
@@ -168,44 +178,31 @@ def test_a_recipe_is_a_frozen_hashable_value():
         dataclasses.replace(one, steps=0)
 
 
-@given(
-    layer_weights,
-    layer_weights,
-    st.floats(0, 1e9),
-    st.integers(1, 999),
-    st.sampled_from(OPTIMIZERS),
-)
-def test_flattening_and_back(content, style, weight, steps, optimizer):
-    recipe = Recipe(
-        content_layers=content,
-        style_layers=style,
-        style_weight=weight,
-        steps=steps,
-        optimizer=optimizer,
-        init="x.png",
-        upscale=True,
-        learning_rate=None if steps % 2 else 0.5,
-    )
-    leaves, structure = jax.tree.flatten(recipe)
-    back = jax.tree.unflatten(structure, leaves)
-    assert back == recipe and hash(back) == hash(recipe)
-    assert weight in leaves and steps in leaves
-    # `content_weight` and `tv_weight` are None here, which is no leaf.
-    assert len(leaves) == len(content) + len(style) + 8 + (recipe.learning_rate is not None)
-
-
+# Other values of these share a program.
 NUMBERS = {
     "content_weight": 2.0,
     "style_weight": 3.0,
     "tv_weight": 0.5,
-    "noise_std": 2.0,
-    "seed": 4,
-    "size": 99,
     "steps": 5,
     "decay": 0.5,
     "momentum": 0.1,
     "adam_b2": 0.9,
     "content_layers": "relu4_2:3",
+    "learning_rate": 2.0,
+    "average": 0.8,
+}
+HOST = {
+    "noise_std": 2.0,
+    "noise_blend": 0.5,
+    "seed": 4,
+    "size": 99,
+    "init": "noise",
+    "upscale": True,
+    "style_blend": (3, 1),
+    "style_scale": 2.0,
+    "content_mask": "mask.png",
+    "mask": [("-", "-")],
+    "preserve_color": "histogram",
 }
 STRUCTURE = {
     "scales": 2,
@@ -213,13 +210,8 @@ STRUCTURE = {
     "margin": 16,
     "scale_ratio": 1.5,
     "scale_detail": False,
-    "average": 0.9,
-    "content_mask": "mask.png",
-    "mask": [("-", "-")],
+    "average": None,
     "preserve_color": "luminance",
-    "noise_blend": 0.5,
-    "style_blend": (3, 1),
-    "style_scale": 2.0,
     "style_loss": "moments",
     "gram_normalization": "positions",
     "style_reduction": "sum",
@@ -234,46 +226,73 @@ STRUCTURE = {
     "schedule": "cosine",
     "content_layers": "relu3_1",
     "style_layers": "relu1_1",
-    "init": "noise",
-    "upscale": True,
     "tile": 64,
     "remat": True,
     "precision": "bfloat16",
-    "learning_rate": 1.0,
+    "learning_rate": None,
 }
 
 
 def test_numbers_do_not_recompile_and_structure_does():
     traces = 0
 
-    @jax.jit
-    def loss(recipe):
+    @partial(jax.jit, static_argnames="recipe")
+    def loss(numbers, *, recipe):
         nonlocal traces
         traces += 1
-        return recipe.style_weight * recipe.content_layers[0][1] + recipe.steps
+        return sum(numbers.content_layers.values()) * numbers.style_weight + numbers.steps
 
-    base = Recipe(content_weight=1.0, style_weight=1.0, tv_weight=1.0, style_layers="relu2_1")
-    loss(base)
-    for field, value in NUMBERS.items():
-        loss(dataclasses.replace(base, **{field: value}))
+    def of(**settings):
+        recipe = dataclasses.replace(base, **settings)
+        return loss(Numbers.of(recipe), recipe=static_part(recipe))
+
+    base = Recipe(
+        content_weight=1.0, style_weight=1.0, tv_weight=1.0, style_layers="relu2_1",
+        learning_rate=1.0, average=0.9,
+    )  # fmt: skip
+    of()
+    for field, value in (NUMBERS | HOST).items():
+        of(**{field: value})
         assert traces == 1, field
-    assert (
-        loss(dataclasses.replace(base, style_weight=3.0, content_layers="relu4_2:2", steps=4)) == 10
-    )
+    # A whole number is the float of its value.
+    of(style_weight=3, tv_weight=np.float32(2), content_layers={"relu4_2": np.int64(2)})
+    assert of(style_weight=3.0, content_layers="relu4_2:2", steps=4) == 10
     assert traces == 1
-    # `learning_rate` is a number too, but None is another structure.
     for count, (field, value) in enumerate(STRUCTURE.items(), start=2):
-        loss(dataclasses.replace(base, **{field: value}))
+        of(**{field: value})
         assert traces == count, field
-    loss(dataclasses.replace(base, learning_rate=2.0))
-    assert traces == 1 + len(STRUCTURE)
     # The strength is gone once the weights are resolved.
-    assert {*NUMBERS, *STRUCTURE, "strength"} == set(FIELDS)
+    assert {*NUMBERS, *HOST, *STRUCTURE, "strength"} == set(FIELDS)
 
 
-def test_vmap_over_a_recipe():
-    recipes = jax.tree.map(lambda *x: np.asarray(x), *(Recipe(tv_weight=w) for w in (1.0, 2.0)))
-    np.testing.assert_array_equal(jax.vmap(lambda r: 3 * r.tv_weight)(recipes), [3, 6])
+def test_vmap_over_numbers():
+    numbers = Numbers.stack([resolved(tv_weight=w, steps=s) for w, s in ((1.0, 4), (2.0, 5))])
+    assert numbers.steps.dtype == np.int32 and numbers.tv_weight.dtype == np.float32
+    found = jax.vmap(lambda n: n.tv_weight * n.steps)(numbers)
+    np.testing.assert_array_equal(found, [4, 10])
+
+
+def test_a_recipe_is_static_for_jit():
+    value = jax.jit(lambda recipe, x: recipe.tv_weight * x)
+    assert value(Recipe(tv_weight=2.0), 3.0) == 6 and not jax.tree.leaves(Recipe())
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "kept"),
+    [
+        ("style_weight", np.float64(2), 2.0),
+        ("style_weight", "2", 2.0),
+        ("steps", np.int64(2), 2),
+        ("upscale", np.True_, True),
+        ("pooling", np.str_("avg"), "avg"),
+        ("init", Path("x.png"), "x.png"),
+        ("content_layers", [("relu1_1", np.float32(2))], (("relu1_1", 2.0),)),
+    ],
+)
+def test_what_a_recipe_keeps_is_plain_python(field, given, kept):
+    value = getattr(Recipe(**{field: given}), field)
+    assert value == kept and type(value) is type(kept)
+    assert json.loads(json.dumps(Recipe(**{field: given}).as_dict()))
 
 
 @pytest.mark.parametrize("text", ["relu2_1:3,all:2", "all:2,relu2_1:3"])

@@ -44,8 +44,9 @@ def problems(compact, make_image):
 
 
 def evaluated(problem, image=None):
-    arguments, _ = common_arguments(problem)
-    (loss, terms), grad = value_and_grad(*arguments, problem.start if image is None else image)
+    (network, targets, _), _ = common_arguments(problem)
+    image = problem.start if image is None else image
+    (loss, terms), grad = value_and_grad(network, targets, problem.recipe, image)
     return loss, terms, grad
 
 

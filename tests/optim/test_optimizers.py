@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from jaxstyle import JaxstyleError, Recipe, compute_targets, lbfgs, make_objective, make_optimizer
+from jaxstyle import (
+    JaxstyleError,
+    Numbers,
+    Recipe,
+    compute_targets,
+    lbfgs,
+    make_objective,
+    make_optimizer,
+)
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.optim.base import blank
 from jaxstyle.optim.first_order import schedule
@@ -630,7 +638,7 @@ class TestFirstOrder:
         recipe = Recipe(
             optimizer="adam", learning_rate=0.5, schedule=scheduled, decay=0.1, steps=50
         )
-        rates = np.array([schedule(recipe)(k) for k in range(51)])
+        rates = np.array([schedule(scheduled, Numbers.of(recipe))(k) for k in range(51)])
         np.testing.assert_allclose(
             rates, 0.5 * self.SCHEDULES[scheduled](np.arange(51) / 50), rtol=1e-5
         )
@@ -639,10 +647,10 @@ class TestFirstOrder:
 
     def test_numbers_may_be_traced(self):
         @jax.jit
-        def one_step(recipe):
-            init, step = make_optimizer(recipe)
+        def one_step(numbers):
+            init, step = make_optimizer(recipe, numbers=numbers)
             square = with_aux(lambda x: jnp.sum(x**2))
             return step(square, init(square, jnp.ones(2)))[0].point.position
 
         recipe = Recipe(optimizer="sgd", learning_rate=0.25, schedule="linear")
-        np.testing.assert_allclose(one_step(recipe), 0.5)
+        np.testing.assert_allclose(one_step(Numbers.of(recipe)), 0.5)

@@ -1,0 +1,83 @@
+"""The numbers of a recipe that compiled programs take as arguments, apart from what shapes them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxstyle.config.recipe import Recipe
+
+# A recipe may then be an argument of jitted functions; another recipe is another program.
+jax.tree_util.register_static(Recipe)
+
+_LAYERS = ("content_layers", "style_layers")
+
+
+class Numbers(NamedTuple):
+    """The numbers of a resolved recipe that scale the objective or the steps, scalars each.
+
+    Programs that take them as arguments compile once for all their values, and `vmap` over them.
+    """
+
+    content_weight: ArrayLike
+    """At least 0, like all weights."""
+    style_weight: ArrayLike
+    tv_weight: ArrayLike
+    content_layers: dict[str, ArrayLike]
+    """Weights of the content layers, by layer."""
+    style_layers: dict[str, ArrayLike]
+    """Weights of the style layers, by layer."""
+    steps: ArrayLike
+    """Of one scale, a whole number; schedules of the learning rate refer to it."""
+    learning_rate: ArrayLike | None
+    """In units of the image, 0 to 1; None for L-BFGS."""
+    decay: ArrayLike
+    """Fraction of the learning rate at the end of a schedule."""
+    momentum: ArrayLike
+    """0 to 1."""
+    adam_b2: ArrayLike
+    """0 to 1."""
+    average: ArrayLike | None
+    """Decay of the average of the images, below 1; None for the best image."""
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Numbers":
+        """Return the numbers of a recipe; None stays where it was not resolved."""
+        numbers: dict[str, Any] = {name: getattr(recipe, name) for name in cls._fields}
+        for name in _LAYERS:
+            numbers[name] = dict(numbers[name] or ())
+        return cls(**numbers)
+
+    @classmethod
+    def stack(cls, recipes: Sequence[Recipe]) -> "Numbers":
+        """Return the numbers of several recipes on the host, each as an array `[k]`."""
+        return jax.tree.map(_stacked, *map(cls.of, recipes))
+
+
+def _stacked(*numbers: float) -> np.ndarray:
+    return np.asarray(numbers, np.int32 if isinstance(numbers[0], int) else np.float32)
+
+
+def static_part(recipe: Recipe) -> Recipe:
+    """Return the recipe with the settings at their defaults that no program is compiled for.
+
+    Recipes with the same static part share their compiled programs: they differ in `Numbers` and
+    in what prepares the images.
+    """
+    only_host = {
+        *("strength", "init", "noise_std", "noise_blend", "seed", "size", "upscale"),
+        *("style_blend", "style_scale", "content_mask", "mask"),
+    }
+    if recipe.preserve_color != "luminance":
+        only_host.add("preserve_color")
+    changes: dict[str, Any] = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.name in only_host or field.name in Numbers._fields
+    }
+    for name in _LAYERS:
+        changes[name] = tuple((layer, 1.0) for layer, _ in getattr(recipe, name))
+    return dataclasses.replace(recipe, **changes)
