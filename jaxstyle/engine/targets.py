@@ -168,12 +168,15 @@ def _style_level(
                 level=level, margin=recipe.margin,
             )
         )  # fmt: skip
+    loss = STYLE_LOSSES[recipe.style_loss]
     if masks.regions:
         regions = _on_devices(_regions(masks, shape, layers, recipe, level), rows)
-        return StyleTargets({layer: tuple(of[layer] for of in found) for layer in layers}, regions)
+        targets = {layer: tuple(loss.target(of[layer]) for of in found) for layer in layers}
+        return StyleTargets(targets, regions)
     shares = [weight / sum(blend) for weight in blend]
-    mix = STYLE_LOSSES[recipe.style_loss].blend
-    return StyleTargets({layer: mix([of[layer] for of in found], shares) for layer in found[0]})
+    return StyleTargets(
+        {layer: loss.target(loss.blend([of[layer] for of in found], shares)) for layer in found[0]}
+    )
 
 
 def _on_devices(
