@@ -217,13 +217,13 @@ def next_scale_start(
     return resized(image) + jnp.where(flags, start - resized(before), 0)
 
 
-@partial(jax.jit, static_argnames=("program",))
+@partial(jax.jit, static_argnames=("program",), donate_argnums=(1,))
 def transfer_state(before: Carry, begun: Carry, spent: jax.Array, *, program: Program) -> Carry:
     """Return the state of a larger scale with the optimizer's memory of the smaller one.
 
     Args:
       before: state at the end of the smaller scale.
-      begun: state at the start of the larger one.
+      begun: state at the start of the larger one; its memory becomes that of the result.
       spent: evaluations up to the end of the smaller one.
       program: of the larger scale.
     """

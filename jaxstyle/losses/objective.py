@@ -10,10 +10,11 @@ image and of the style image. Each loss documents its normalization. A recipe ma
 instead of means, other divisors of G, other statistics than G (`style_losses`) and other forms
 of TV (`total_variation`).
 
-With an image pyramid the style term is the mean of its values at several resolutions, each half the
-one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
-High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2). Large structures of a style
-are then compared within the network's receptive field, whatever the size of the image.
+With an image pyramid the style term is the weighted mean of its values at several resolutions, each
+half the one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
+High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2, with equal weights). Each
+resolution is weighted by its number of pixels. Large structures of a style are then compared within
+the network's receptive field, whatever the size of the image.
 
 Other content losses (`content_losses`) stand beside or in the place of the first term, each with
 its own weight.
@@ -245,6 +246,12 @@ def describe_structure(
     }
 
 
+def _mean_over_pyramid(styles: list[jax.Array]) -> jax.Array:
+    """Return the mean of the style losses of all resolutions, weighted by their pixels."""
+    weights = np.array([4.0**-level for level in range(len(styles))])
+    return jnp.vdot(jnp.asarray(weights / weights.sum(), styles[0].dtype), jnp.stack(styles))
+
+
 def make_objective(
     network: Network,
     targets: Targets,
@@ -355,11 +362,14 @@ def make_objective(
         return sum(parts, jnp.zeros((), jnp.float32))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
-        height = image.shape[0] if rows is None else rows.height
         image = compared_image(image, recipe)
         x = preprocess(network.convention, image)
         padded = mirrored(x, recipe.margin)
-        shape = (height if rows else padded.shape[0], *padded.shape[1:])
+        # A mean counts the mirrored pixels as the style term does; without them edges would be
+        # rougher than the inside. A sum is that of the image's own pixels.
+        varied = padded if recipe.variation == "mean-squared" else x
+        height = rows.height if rows else None
+        shape = (height or padded.shape[0], *padded.shape[1:])
         layers = tuple(dict.fromkeys((*targets.content, *structure_layers, *style_layers)))
         found = layer_means(
             padded, layers, targets.content, targets.content_weights, targets.regions
@@ -374,8 +384,8 @@ def make_objective(
             styles.append(style_term(found, level.style, padded.shape, small))
         terms = Terms(
             content=numbers.content_weight * content,
-            style=numbers.style_weight * sum(styles) / len(styles),
-            tv=numbers.tv_weight * variation(image, x, height=height),
+            style=numbers.style_weight * _mean_over_pyramid(styles),
+            tv=numbers.tv_weight * variation(image, varied, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 
