@@ -97,7 +97,9 @@ SECTIONS: dict[str, list[Shown]] = {
     "Style losses": [
         Shown(f"loss_{name}", f"--style-loss {name}", "Its own default weight and layers.",
               {"style_loss": name, "style_weight": None})
-        for name in STYLE_LOSSES
+        for name, loss in STYLE_LOSSES.items()
+        # The others have presets.
+        if not loss.is_joint
     ],
 }  # fmt: skip
 
