@@ -102,6 +102,15 @@ class Terms(NamedTuple):
     """tv_weight times the total variation."""
 
 
+class LayerLosses(NamedTuple):
+    """What each layer adds to the content and the style term, by layer, weighted as in the loss."""
+
+    content: dict[str, ArrayLike]
+    """Their sum is `Terms.content`, less what content losses of the whole image add."""
+    style: dict[str, ArrayLike]
+    """Their sum is `Terms.style`; empty for losses that compare all layers together."""
+
+
 Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
 
 
