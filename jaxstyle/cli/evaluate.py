@@ -63,8 +63,7 @@ def evaluate(
     recipe = build_recipe(preset_name, flags)
 
     from jaxstyle import images
-    from jaxstyle.api import evaluate as evaluate_image
-    from jaxstyle.api import measure
+    from jaxstyle.api import measure, score
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.config.presets import weights_notice
@@ -72,7 +71,7 @@ def evaluate(
     from jaxstyle.losses.resolve import resolve_recipe
     from jaxstyle.provenance.inputs import InputImage, Inputs
     from jaxstyle.provenance.record import size_notice
-    from jaxstyle.provenance.report import terms_report, to_json, weights_report
+    from jaxstyle.provenance.report import layers_report, terms_report, to_json, weights_report
     from jaxstyle.weights import load_network
 
     enable_compilation_cache()
@@ -87,7 +86,7 @@ def evaluate(
         inputs = Inputs.read(content, styles, recipe, load)
         pixels = images.load_image(image, argument="IMAGE", **limits)
         given = inputs.content.pixels, [style.pixels for style in inputs.styles]
-        loss, terms = evaluate_image(
+        loss, terms, layers = score(
             pixels, *given, recipe=recipe, network=network, masks=inputs.arrays
         )
         rows = {}
@@ -108,6 +107,7 @@ def evaluate(
         report = {
             "loss": loss,
             "terms": terms_report(terms),
+            "layers": layers_report(layers),
             "weights": weights_report(network),
             "recipe": resolve_recipe(recipe, network).as_dict(),
         }
@@ -118,8 +118,11 @@ def evaluate(
         click.echo(to_json(report), nl=False)
     else:
         click.echo(f"loss     {loss:.6g}")
+        parts = layers_report(layers)
         for name, value in terms_report(terms).items():
             click.echo(f"{name:8} {value:.6g}")
+            for layer, part in parts.get(name, {}).items():
+                click.echo(f"  {layer:8} {part:.6g}")
         if rows:
             click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
             for metric in rows["image"]:

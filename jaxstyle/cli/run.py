@@ -25,6 +25,7 @@ from jaxstyle.engine.sizes import (
     output_size,
     resolve_scales,
     small_style_notice,
+    style_size,
 )
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import shown
@@ -198,8 +199,10 @@ def _build(
     height, width = sources.content.shape[:2]
     height, width = output_size(height, width, recipe)
     fitting = memory.fit(
-        height, width, recipe=recipe, network=network, batch=request.batch, devices=len(devices)
-    )
+        height, width, recipe=recipe, network=network, batch=request.batch, devices=len(devices),
+        styles=[style_size(s.shape[0], s.shape[1], recipe) for s in sources.styles],
+        checkpoint=options.checkpoint is not None,
+    )  # fmt: skip
     start = sources.start(fitting)
     problem = prepare(
         sources.content,

@@ -25,7 +25,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 }
 """Changes to a network's preprocessing, by the value of `Recipe.convention`."""
 
-POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein")
+POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein", "wasserstein-newton-schulz")
 """Style losses whose statistics are means over positions, so that parts of an image suffice."""
 STYLE_LOSSES = (*POSITION_MEAN_LOSSES, "sliced-wasserstein", "patches", "remd", "neural-neighbor")
 CONTENT_LOSSES = ("features", "self-similarity", "laplacian")

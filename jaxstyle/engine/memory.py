@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +15,10 @@ from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE, default_history_size
 from jaxstyle.config.layers import smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.chunk import lower
+from jaxstyle.engine.chunk import carry_shapes, common_arguments, lower
 from jaxstyle.engine.problem import Problem, shard_rows
-from jaxstyle.engine.sizes import pyramid_levels
-from jaxstyle.engine.targets import compute_targets
+from jaxstyle.engine.sizes import default_margin, default_scales, pyramid_levels
+from jaxstyle.engine.targets import compute_targets, lower_style_statistics
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.geometry import receptive_margin
@@ -28,7 +30,11 @@ USABLE = 0.9
 _COMPILED = 2**24
 # Bytes of an L-BFGS pair for each pixel: a step and a gradient difference.
 _PAIR = 2 * 3 * 4
+# Least side of the larger image of two between which memory is taken to be affine: smaller ones
+# have other numbers of resolutions than those that fill a memory.
+_LINE_SIDE = 512
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 class Plan(NamedTuple):
@@ -54,17 +60,28 @@ class Plan(NamedTuple):
         return self.free is None or self.needed <= USABLE * self.free
 
 
-def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1) -> Plan:
-    """Compute the memory of a run on images of a size, by compiling its program without data.
+def plan(
+    height: int,
+    width: int,
+    *,
+    recipe: Recipe,
+    network: Network,
+    batch: int = 1,
+    styles: Sequence[tuple[int, int]] = (),
+    free: int | None = None,
+) -> Plan:
+    """Compute the memory of a run on images of a size, by compiling its programs without data.
 
     Args:
       height: pixels of the image.
-      width: likewise. The style image is taken to be as large.
-      recipe: the settings; `tile`, `remat`, `precision`, `history_size`, `optimizer` and the
-        layers are used. A history size of None is chosen as large as memory allows; `largest` is
-        then for the least history size.
+      width: likewise.
+      recipe: the settings. A history size of None is chosen as large as memory allows; `largest`
+        is then for the least history size.
       network: weights; only their shapes are used.
       batch: initial images in the program.
+      styles: height and width of the style images in the run; the image's, times
+        `recipe.style_scale`, if not given.
+      free: bytes of the device; those of the first one here if not given.
 
     Returns:
       `Plan`.
@@ -76,17 +93,26 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
         if value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     is_chosen = _chooses_history_size(recipe)
-    # One number of resolutions for all sizes, or the bytes would not lie on a line.
-    pyramid = pyramid_levels(recipe, [(height, width)])
-    recipe = dataclasses.replace(resolve_recipe(recipe, network), pyramid=pyramid)
-    needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
-    free = free_bytes()
-    largest = None
-    assert recipe.history_size is not None, "resolved above"
+    recipe = resolved_for_size(recipe, network, height, width)
+    free = free_bytes() if free is None else free
+    assert recipe.history_size is not None, "resolved"
     pairs = recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else None
+
+    def needed_at(size: tuple[int, int]) -> int:
+        ratio = math.sqrt(size[0] * size[1] / (height * width))
+        return needed_bytes(
+            *size, recipe=recipe, network=network, batch=batch,
+            styles=[(max(1, round(h * ratio)), max(1, round(w * ratio))) for h, w in styles],
+        )  # fmt: skip
+
+    pixels = min(max(height * width, _LINE_SIDE**2), _COMPILED)
+    sizes = [(height, width), *_line_sizes(pixels, height / width)]
+    # The compiler works outside of Python's lock.
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        needed, *ends = pool.map(needed_at, sizes if free is not None else sizes[:1])
+    largest = None
     if free is not None:
-        pixels = min(height * width, _COMPILED)
-        line = _Line.through(pixels, height / width, recipe, network, batch)
+        line = _Line.through([h * w for h, w in sizes[1:]], ends)
         if is_chosen:
             pairs = _pairs(recipe.history_size, needed, free, height * width * batch)
             saved = recipe.history_size - pairs, recipe.history_size - MIN_HISTORY_SIZE
@@ -96,6 +122,23 @@ def plan(height: int, width: int, *, recipe: Recipe, network: Network, batch: in
         # Whole sixteens, as one number is not more exact than that.
         largest = int(math.sqrt(room * max(height / width, width / height))) // 16 * 16
     return Plan(width, height, batch, needed, free, largest or None, pairs)
+
+
+def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int) -> Recipe:
+    """Return the recipe with what is left open for an image of a size filled in.
+
+    One number of resolutions for all sizes, or the bytes would not lie on a line.
+    """
+    longest = max(height, width, _LINE_SIDE if recipe.pyramid is None else 0)
+    margin = default_margin(recipe) if recipe.margin is None else recipe.margin
+    scales = recipe.scales
+    if scales is None:
+        scales = default_scales(dataclasses.replace(recipe, size=0), (height, width))
+    side = min(height, width) * longest // max(height, width)
+    pyramid = pyramid_levels(recipe, [(longest, max(1, side))])
+    return dataclasses.replace(
+        resolve_recipe(recipe, network), pyramid=pyramid, margin=margin, scales=scales
+    )
 
 
 def _chooses_history_size(recipe: Recipe) -> bool:
@@ -117,6 +160,8 @@ def fit(
     network: Network,
     batch: int = 1,
     devices: int = 1,
+    styles: Sequence[tuple[int, int]] = (),
+    checkpoint: bool = False,
 ) -> Recipe:
     """Return a recipe that fits into memory, with its history size chosen if it was None.
 
@@ -129,6 +174,8 @@ def fit(
       network: weights.
       batch: initial images.
       devices: how many share the batch, or the rows of one image.
+      styles: height and width of the style images in the run; as large as the image if not given.
+      checkpoint: whether checkpoints are written, for which the state is copied.
 
     Returns:
       The recipe, with a history size if the default one does not fit.
@@ -139,11 +186,14 @@ def fit(
     free = free_bytes()
     if devices > 1:
         return _fit_on_devices(height, width, recipe, network, batch, devices, free)
-    resolved = resolve_recipe(recipe, network)
-    bound = upper_bound(height, width, recipe=resolved, network=network, batch=batch)
-    if free is None or bound < USABLE * free:
+    resolved = resolved_for_size(recipe, network, height, width)
+    bound = upper_bound(height, width, recipe=resolved, network=network, batch=batch, styles=styles)
+    copies = (1 if checkpoint else 0) * _carry_bound(resolved, height * width * batch)
+    if free is None or bound + copies < USABLE * free:
         return recipe
-    needed = needed_bytes(height, width, recipe=resolved, network=network, batch=batch)
+    needed = copies + needed_bytes(
+        height, width, recipe=resolved, network=network, batch=batch, styles=styles
+    )
     pairs = resolved.history_size
     if _chooses_history_size(recipe):
         assert pairs is not None, "resolved above"
@@ -152,9 +202,18 @@ def fit(
         needed -= (usual - pairs) * _PAIR * pixels
     if needed > USABLE * free:
         # Only the message needs the largest size, for which further programs are compiled.
-        found = plan(height, width, recipe=recipe, network=network, batch=batch)
+        found = plan(
+            height, width, recipe=recipe, network=network, batch=batch, styles=styles
+        )._replace(needed=needed)
         raise JaxstyleError(f"size: {advice(found, recipe)}")
     return _with_pairs(recipe, network, pairs)
+
+
+def _carry_bound(recipe: Recipe, pixels: int) -> int:
+    """Return the bytes of a run's state: images of the optimizer, of `pixels` pixels in all."""
+    assert recipe.history_size is not None, "resolved"
+    images = 2 * recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else 0
+    return 12 * pixels * (images + 6)
 
 
 def _with_pairs(recipe: Recipe, network: Network, pairs: int | None) -> Recipe:
@@ -196,7 +255,7 @@ def _fit_on_devices(
         ways = ["a smaller --size", "more --devices", *([] if recipe.tile else ["--tile 512"])]
         raise JaxstyleError(
             f"size: each of {devices} devices needs {gigabytes(needed)} of memory and "
-            f"{gigabytes(free)} are free; use {', '.join(ways)} or several of them"
+            f"{_usable(free)}; use {', '.join(ways)} or several of them"
         )
     return _with_pairs(asked, network, pairs)
 
@@ -218,19 +277,78 @@ def advice(plan: Plan, recipe: Recipe) -> str:
         ways.append("a smaller --batch")
     return (
         f"{many} of {plan.width}x{plan.height} needs {gigabytes(plan.needed)} of memory and "
-        f"{gigabytes(plan.free)} are free; use {', '.join(ways) or 'a machine with more'}"
+        f"{_usable(plan.free)}; use {', '.join(ways) or 'a machine with more'}"
         + (" or several of them" if len(ways) > 1 else "")
     )
 
 
+def _usable(free: int) -> str:
+    return f"{gigabytes(USABLE * free)} of {gigabytes(free)} that are free can be used"
+
+
 def needed_bytes(
-    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+    height: int,
+    width: int,
+    *,
+    recipe: Recipe,
+    network: Network,
+    batch: int = 1,
+    styles: Sequence[tuple[int, int]] = (),
 ) -> int:
-    """Return the bytes of a run, by compiling its program for shapes alone."""
+    """Return the bytes of a run, by compiling its programs for shapes alone.
+
+    The most of two moments: when the statistics of the style images are computed, and when the
+    last scale begins, while the state of the one before is still there.
+
+    Args:
+      height: of the image.
+      width: likewise.
+      recipe: resolved.
+      network: weights; only their shapes are used.
+      batch: initial images in the program.
+      styles: as in `plan`.
+    """
     if height * width > _COMPILED:
-        line = _Line.through(_COMPILED, height / width, recipe, network, batch)
+        sizes = _line_sizes(_COMPILED, height / width)
+        ends = [needed_bytes(*size, recipe=recipe, network=network, batch=batch) for size in sizes]
+        line = _Line.through([h * w for h, w in sizes], ends)
         return int(line.constant + line.slope * height * width)
-    # With one style and without masks, which add little.
+    scale = recipe.style_scale
+    styles = styles or [(round(height * scale), round(width * scale))]
+    problem = problem_of_shapes(height, width, recipe=recipe, network=network, batch=batch)
+    recipe, shapes = problem.recipe, problem.network
+    program = program_bytes(problem)
+    # What computes an image's loss at the end makes its own.
+    transformed = common_arguments(problem)[0][0].transformed
+    kernels = sum(math.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(transformed))
+    smaller = 0.0
+    if (recipe.scales or 1) > 1:
+        state = jax.tree.leaves(carry_shapes(problem))
+        smaller = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state)
+        smaller /= recipe.scale_ratio**2
+    # Besides: content and initial images, and the best images on their way to the host.
+    read = 12 * (height * width + sum(h * w for h, w in styles))
+    run = program + kernels + smaller + 2 * batch * 12 * height * width
+    # Smaller ones need less than the run, which computes gradients.
+    large = {size for size in styles if math.prod(size) > height * width}
+    of_styles = [_style_bytes(*size, recipe=recipe, network=shapes) for size in large]
+    return int(max([run, *of_styles]) + read)
+
+
+def problem_of_shapes(
+    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+) -> Problem:
+    """Return the problem of a run whose arrays are `jax.ShapeDtypeStruct`s.
+
+    With one style image of the image's size and without masks, which add little.
+
+    Args:
+      height: of the image.
+      width: likewise.
+      recipe: resolved.
+      network: weights; only their shapes are used.
+      batch: initial images in the program.
+    """
     recipe = dataclasses.replace(recipe, content_mask=None, mask=(), style_blend=None)
     image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
@@ -240,14 +358,28 @@ def needed_bytes(
     )  # fmt: skip
     several = (batch,) if batch > 1 else ()
     start = jax.ShapeDtypeStruct((*several, *image.shape), jnp.float32)
-    program = program_bytes(Problem(shapes, targets, recipe, start))  # type: ignore[arg-type]
-    # Besides: content, style and initial images, and the best images on their way to the host.
-    return int(program + (2 + 2 * batch) * 12 * height * width)
+    return Problem(shapes, targets, recipe, start)  # type: ignore[arg-type]
+
+
+def _style_bytes(height: int, width: int, *, recipe: Recipe, network: Network) -> float:
+    """Return the bytes of the program that computes a style image's statistics."""
+    shrunk = min(1.0, math.sqrt(_COMPILED / (height * width)))
+    size = max(1, int(height * shrunk)), max(1, int(width * shrunk))
+    found = _bytes_of(lower_style_statistics(network, size, recipe))
+    return found * height * width / math.prod(size)
 
 
 def program_bytes(problem: Problem, *, chunk_size: int = 1) -> int:
     """Return the bytes of a problem's compiled program: arguments, results and temporaries."""
-    found: Any = lower(problem, chunk_size=chunk_size).compile().memory_analysis()
+    return _bytes_of(lower(problem, chunk_size=chunk_size))
+
+
+def _bytes_of(lowered: jax.stages.Lowered) -> int:
+    """Return the bytes of a program: arguments, results and temporaries."""
+    # Its machine code is not run, and the buffers are the same without optimizing it.
+    on_cpu = jax.devices()[0].platform == "cpu"
+    quickly: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
+    found: Any = lowered.compile(compiler_options=quickly).memory_analysis()
     return int(
         found.argument_size_in_bytes
         + found.output_size_in_bytes
@@ -257,20 +389,35 @@ def program_bytes(problem: Problem, *, chunk_size: int = 1) -> int:
 
 
 def upper_bound(
-    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+    height: int,
+    width: int,
+    *,
+    recipe: Recipe,
+    network: Network,
+    batch: int = 1,
+    styles: Sequence[tuple[int, int]] = (),
 ) -> int:
-    """Compute an upper bound of the bytes without compiling: every activation and its
-    derivative."""
+    """Compute an upper bound of the bytes without compiling: every activation and its derivative,
+    at every resolution of the image with its margin, and the activations of the style images."""
     pixels = height * width
+    border = 2 * (recipe.margin or 0)
     names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
     cell = smallest_side(names)
     margin = receptive_margin(network.topology, names)
-    side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width)
-    seen = min(pixels, (side + cell) ** 2)
-    floats = 0.0
-    for name in network.layers:
-        channels = network.params[name]["bias"].shape[0]
-        floats += 4 * channels * seen / 4 ** (int(name[4]) - 1)
+    side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width) + border
+    a_pixel = sum(
+        4 * network.params[name]["bias"].shape[0] / 4 ** (int(name[4]) - 1)
+        for name in network.layers
+    )
+    # All smaller resolutions together have a third of the pixels.
+    resolutions = 1 if recipe.pyramid == 1 else 4 / 3
+
+    def seen(height: int, width: int) -> int:
+        # Sides are padded to whole cells of the deepest layer.
+        whole = (height + border + cell) * (width + border + cell)
+        return min(whole, (side + cell) ** 2) if recipe.tile else whole
+
+    floats = a_pixel * resolutions * seen(height, width)
     assert recipe.history_size is not None, "resolved"
     images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
     floats = batch * (floats + 3 * images * pixels)
@@ -278,8 +425,11 @@ def upper_bound(
         name = split_layer(layer)[0]
         channels = network.params[name]["bias"].shape[0]
         floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
+    # Forward only, but at a time.
+    of_styles = max((a_pixel * seen(*size) + 9 * math.prod(size) for size in styles), default=0)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
-    return int(4 * floats + 3 * weights)
+    # Kernels transformed for Winograd are four times as large, and there may be two sets.
+    return int(4 * max(floats, of_styles) + 11 * weights)
 
 
 def free_bytes() -> int | None:
@@ -290,13 +440,57 @@ def free_bytes() -> int | None:
         if "bytes_limit" not in stats:
             return None
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    free = int(psutil.virtual_memory().available)
+    free = [int(psutil.virtual_memory().available), *_free_in_cgroups()]
+    if (space := _free_address_space()) is not None:
+        free.append(space)
+    return max(0, min(free))
+
+
+def _free_address_space() -> int | None:
+    """Return what `ulimit -v` leaves; None without a limit."""
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return int(limit - psutil.Process().memory_info().vms)
+
+
+def _free_in_cgroups() -> Iterator[int]:
+    """List what each limit of a container or job leaves, in version 1 or 2 of control groups.
+
+    Caches of files are given back when memory is asked for, and count as free.
+    """
+    try:
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, *names = _CGROUP, "memory.max", "memory.current", ""
+        elif "memory" in controllers.split(","):
+            root = _CGROUP / "memory"
+            names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_"]
+        else:
+            continue
+        own = root / path.lstrip("/")
+        # Limits of the groups above hold too. A container may see its own as the root.
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(root):
+                break
+            try:
+                limit = int((folder / names[0]).read_text())
+                used = int((folder / names[1]).read_text())
+                pairs = map(str.split, (folder / "memory.stat").read_text().splitlines())
+                stat = {name: int(value) for name, value in pairs}
+            except (OSError, ValueError):
+                # There is none, or it is "max".
+                continue
+            caches = sum(stat.get(f"{names[2]}{kind}_file", 0) for kind in ("active", "inactive"))
+            yield limit - max(0, used - caches)
 
 
 def gigabytes(count: float) -> str:
@@ -316,16 +510,17 @@ class _Line(NamedTuple):
     slope: float
 
     @classmethod
-    def through(
-        cls, pixels: int, aspect: float, recipe: Recipe, network: Network, batch: int
-    ) -> "_Line":
-        """Build the function from the programs of two sizes, the larger of about `pixels`."""
-        points = []
-        for area in (max(pixels, 128**2) // 2, max(pixels, 128**2)):
-            width = round(math.sqrt(area / aspect))
-            height = max(1, area // width)
-            needed = needed_bytes(height, width, recipe=recipe, network=network, batch=batch)
-            points.append((height * width, needed))
-        (x0, y0), (x1, y1) = points
+    def through(cls, pixels: Sequence[int], needed: Sequence[int]) -> "_Line":
+        """Build the function from the bytes at two numbers of pixels."""
+        (x0, x1), (y0, y1) = pixels, needed
         slope = (y1 - y0) / (x1 - x0)
         return cls(y0 - slope * x0, slope)
+
+
+def _line_sizes(pixels: int, aspect: float) -> list[tuple[int, int]]:
+    """Return height and width of two images, the larger of about so many pixels."""
+    sizes = []
+    for area in (pixels // 2, pixels):
+        width = max(1, round(math.sqrt(area / aspect)))
+        sizes.append((max(1, area // width), width))
+    return sizes

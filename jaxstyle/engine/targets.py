@@ -168,12 +168,15 @@ def _style_level(
                 level=level, margin=recipe.margin,
             )
         )  # fmt: skip
+    loss = STYLE_LOSSES[recipe.style_loss]
     if masks.regions:
         regions = _on_devices(_regions(masks, shape, layers, recipe, level), rows)
-        return StyleTargets({layer: tuple(of[layer] for of in found) for layer in layers}, regions)
+        targets = {layer: tuple(loss.target(of[layer]) for of in found) for layer in layers}
+        return StyleTargets(targets, regions)
     shares = [weight / sum(blend) for weight in blend]
-    mix = STYLE_LOSSES[recipe.style_loss].blend
-    return StyleTargets({layer: mix([of[layer] for of in found], shares) for layer in found[0]})
+    return StyleTargets(
+        {layer: loss.target(loss.blend([of[layer] for of in found], shares)) for layer in found[0]}
+    )
 
 
 def _on_devices(
@@ -333,3 +336,23 @@ def _style_statistics(
 
 
 _structure = jax.jit(describe_structure, static_argnames=("content_loss",))
+
+
+def lower_style_statistics(
+    network: Network, size: tuple[int, int], recipe: Recipe
+) -> jax.stages.Lowered:
+    """Return the lowered program of the statistics of one style image.
+
+    Args:
+      network: weights; leaves may be `jax.ShapeDtypeStruct`s.
+      size: height and width of the style image in the run.
+      recipe: resolved.
+    """
+    return _style_statistics.lower(
+        recipe.configure_network(network),
+        jax.ShapeDtypeStruct((*size, 3), jnp.float32),
+        tuple(layer for layer, _ in recipe.style_layers or ()),
+        {},
+        style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
+        pooling=recipe.pooling, tile=recipe.tile, height=None, level=0, margin=recipe.margin,
+    )  # fmt: skip

@@ -70,7 +70,7 @@ class StyleLoss(NamedTuple):
     """`(features [h, w, c], weights=[h, w, 1]) -> pytree of arrays`; only losses whose statistics
     are means over positions take `weights`."""
     distance: Callable[[Any, Any], jax.Array]
-    """`(statistics of the image, of the style) -> float32 scalar, ≥ 0`."""
+    """`(statistics of the image, target of the style) -> float32 scalar, ≥ 0`."""
     normalized: StyleDefaults
     """Defaults for networks normalized to a mean activation of 1. All but those of the Gram loss
     were chosen by eye on the compact network at 128 pixels; their gradients at the content image
@@ -82,6 +82,8 @@ class StyleLoss(NamedTuple):
     compute them in parts."""
     blend: Callable[[Sequence[Any], Sequence[float]], Any] = weighted_mean
     """`(statistics of several styles, their weights, which sum to 1) -> statistics`."""
+    target: Callable[[Any], Any] = lambda statistics: statistics
+    """`(statistics of the style) -> what distance compares with`, computed once a run."""
     is_joint: bool = False
     """Whether layers are taken together: `statistics` is then a function of `(features by layer,
     weights of the layers, RGB image [h, w, 3])`."""

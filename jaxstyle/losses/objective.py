@@ -102,6 +102,15 @@ class Terms(NamedTuple):
     """tv_weight times the total variation."""
 
 
+class LayerLosses(NamedTuple):
+    """What each layer adds to the content and the style term, by layer, weighted as in the loss."""
+
+    content: dict[str, ArrayLike]
+    """Their sum is `Terms.content`, less what content losses of the whole image add."""
+    style: dict[str, ArrayLike]
+    """Their sum is `Terms.style`; empty for losses that compare all layers together."""
+
+
 Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
 
 
@@ -362,11 +371,14 @@ def make_objective(
         return sum(parts, jnp.zeros((), jnp.float32))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
-        height = image.shape[0] if rows is None else rows.height
         image = compared_image(image, recipe)
         x = preprocess(network.convention, image)
         padded = mirrored(x, recipe.margin)
-        shape = (height if rows else padded.shape[0], *padded.shape[1:])
+        # A mean counts the mirrored pixels as the style term does; without them edges would be
+        # rougher than the inside. A sum is that of the image's own pixels.
+        varied = padded if recipe.variation == "mean-squared" else x
+        height = rows.height if rows else None
+        shape = (height or padded.shape[0], *padded.shape[1:])
         layers = tuple(dict.fromkeys((*targets.content, *structure_layers, *style_layers)))
         found = layer_means(
             padded, layers, targets.content, targets.content_weights, targets.regions
@@ -382,7 +394,7 @@ def make_objective(
         terms = Terms(
             content=numbers.content_weight * content,
             style=numbers.style_weight * _mean_over_pyramid(styles),
-            tv=numbers.tv_weight * variation(image, x, height=height),
+            tv=numbers.tv_weight * variation(image, varied, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

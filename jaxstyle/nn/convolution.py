@@ -1,10 +1,13 @@
 """The 3x3 convolution of the network, with a gradient that is fast on CPU inside loops too."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from jaxstyle.nn import winograd
 
@@ -32,7 +35,6 @@ def use_winograd(height: int, width: int, channels: int, width_out: int) -> bool
     return deep and height * width >= 16 * 16 and jax.default_backend() == "cpu"
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def convolve(
     x: jax.Array, kernel: jax.Array, transformed: jax.Array | None = None, precision: str = "tf32"
 ) -> jax.Array:
@@ -42,12 +44,13 @@ def convolve(
     Args:
       x: `[h, w, i]`.
       kernel: `[3, 3, i, o]`, of the map's type.
-      transformed: the kernel by `winograd.transform`, used where that is faster.
+      transformed: the kernel by `winograd.transform`, used where that is faster; it has no
+        derivative of its own.
       precision: one of `PRECISIONS`.
     """
-    if transformed is not None and use_winograd(*x.shape[:2], *kernel.shape[2:]):
-        return winograd.convolve(x, transformed)
-    return _correlate(x, kernel, precision)
+    given = () if transformed is None else (transformed,)
+    y: jax.Array = _convolve_p.bind(x, kernel, *given, precision=precision, turned=False)
+    return y
 
 
 def _correlate(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
@@ -62,33 +65,72 @@ def _correlate(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     )[0]  # fmt: skip
 
 
-_Saved = tuple[jax.Array, jax.Array, jax.Array | None]
+def _convolve(
+    x: jax.Array, kernel: jax.Array, *transformed: jax.Array, precision: str, turned: bool
+) -> jax.Array:
+    """Compute what the primitive stands for.
 
-
-def _forward(
-    x: jax.Array, kernel: jax.Array, transformed: jax.Array | None, precision: str
-) -> tuple[jax.Array, _Saved]:
-    return convolve(x, kernel, transformed, precision), (x, kernel, transformed)
-
-
-def _backward(
-    precision: str, saved: _Saved, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    x, kernel, transformed = saved
-    # The gradient with respect to the map is a convolution with the kernel turned by 180
-    # degrees and its channels swapped.
-    if transformed is not None and use_winograd(*x.shape[:2], *kernel.shape[2:]):
-        of_x = winograd.convolve(cotangent, transformed, turned=True)
-    else:
+    Turned, the kernel is turned by 180 degrees with its channels swapped: the gradient with respect
+    to the map.
+    """
+    if transformed and use_winograd(*x.shape[:2], *kernel.shape[2:]):
+        return winograd.convolve(x, transformed[0], turned=turned)
+    if turned:
         # Left to itself, XLA folds the swap into the convolution's layout, for which the CPU has
         # no fast routine inside a loop: the gradient then takes four times as long. The barrier
         # keeps the swap apart.
-        turned = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-        of_x = convolve(cotangent, turned, None, precision)
-    # The gradient of the kernel is for training; elsewhere the compiler drops it as unused.
-    _, of_kernel = jax.vjp(lambda kernel: _correlate(x, kernel, precision), kernel)
-    unused = None if transformed is None else jnp.zeros_like(transformed)
-    return of_x, of_kernel(cotangent)[0], unused
+        kernel = lax.optimization_barrier(_turned(kernel))
+    return _correlate(x, kernel, precision)
 
 
-convolve.defvjp(_forward, _backward)
+def _turned(kernel: jax.Array) -> jax.Array:
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+
+
+# A primitive, as `jax.custom_vjp` leaves no forward derivative and computes that of the kernel
+# where nobody asks for it.
+_convolve_p = Primitive("convolve_3x3")
+_convolve_p.def_impl(jax.jit(_convolve, static_argnames=("precision", "turned")))
+
+
+@_convolve_p.def_abstract_eval
+def _shape(x: Any, kernel: Any, *transformed: Any, precision: str, turned: bool) -> Any:
+    return x.update(shape=(*x.shape[:2], kernel.shape[2 if turned else 3]), weak_type=False)
+
+
+def _jvp(primals: Any, tangents: Any, *, precision: str, turned: bool) -> tuple[Any, Any]:
+    """Return value and tangent: linear in the map and in the kernel."""
+    x, kernel, *transformed = primals
+    of_x, of_kernel, *_ = tangents
+    static = {"precision": precision, "turned": turned}
+    y = _convolve_p.bind(*primals, **static)
+    parts = []
+    if not isinstance(of_x, ad.Zero):
+        parts.append(_convolve_p.bind(of_x, kernel, *transformed, **static))
+    if not isinstance(of_kernel, ad.Zero):
+        of_kernel = _turned(of_kernel) if turned else of_kernel
+        parts.append(_correlate(x, of_kernel, precision))
+    return y, sum(parts[1:], parts[0]) if parts else ad.Zero(jax.typeof(y))
+
+
+def _transpose(
+    cotangent: Any, x: Any, kernel: Any, *transformed: Any, precision: str, turned: bool
+) -> list[Any]:
+    """Return the cotangent of the map: a convolution with the kernel turned the other way."""
+    if isinstance(cotangent, ad.Zero):
+        of_x = ad.Zero(x.aval)
+    else:
+        of_x = _convolve_p.bind(
+            cotangent, kernel, *transformed, precision=precision, turned=not turned
+        )
+    return [of_x, None, *(None for _ in transformed)]
+
+
+def _batch(args: Any, axes: Any, **static: Any) -> tuple[Any, int]:
+    return jax.vmap(partial(_convolve, **static), in_axes=axes)(*args), 0
+
+
+ad.primitive_jvps[_convolve_p] = _jvp
+ad.primitive_transposes[_convolve_p] = _transpose
+batching.primitive_batchers[_convolve_p] = _batch
+mlir.register_lowering(_convolve_p, mlir.lower_fun(_convolve, multiple_results=False))

@@ -95,7 +95,8 @@ def check(groups: Sequence[Group]) -> None:
         first = group.cells[0]
         # Batch elements are numbered by their settings: memory is not to choose any.
         recipe = resolve_recipe(first.recipe, first.network)
-        memory.fit(*group.shape[:2], recipe=recipe, network=first.network)
+        styles = [(height, width) for height, width, _ in _style_shapes(first)]
+        memory.fit(*group.shape[:2], recipe=recipe, network=first.network, styles=styles)
         checked = set()
         for cell in group.cells:
             masks = tuple(pair for pair in named(cell.inputs.report()) if "mask" in pair[0])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from typing import NamedTuple
 
 import jax
@@ -183,3 +185,92 @@ def test_one_program_is_compiled_where_the_run_fits(small, monkeypatch):
     monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
     memory.fit(64, 64, recipe=SMALL, network=small)
     assert sizes == [(64, 64)]
+
+
+def test_style_images_larger_than_the_content_are_counted(small):
+    recipe = dataclasses.replace(resolve_recipe(SMALL, small), margin=0, pyramid=1)
+    settings = {"recipe": recipe, "network": small}
+    alike = memory.needed_bytes(64, 64, styles=[(64, 64)], **settings)
+    large = memory.needed_bytes(64, 64, styles=[(640, 640)], **settings)
+    # At least the image and its largest activations.
+    assert large > 4 * 640 * 640 * (3 + 4) > 5 * alike
+    scaled = {"recipe": dataclasses.replace(recipe, style_scale=8.0), "network": small}
+    assert memory.needed_bytes(64, 64, **scaled) > 4 * 512 * 512 * (3 + 4)
+    assert memory.upper_bound(64, 64, styles=[(640, 640)], **settings) > large
+
+
+def test_a_smaller_scale_is_counted(small):
+    recipe = dataclasses.replace(resolve_recipe(SMALL, small), margin=0, pyramid=1)
+    one, two = (
+        memory.needed_bytes(
+            96, 96, recipe=dataclasses.replace(recipe, scales=scales), network=small
+        )
+        for scales in (1, 2)
+    )
+    # Three pairs, and the points of the optimizer, of images of half the side.
+    assert two - one > 2 * 3 * 12 * 48 * 48
+
+
+def test_checkpoints_are_counted(small, monkeypatch):
+    monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
+    recipe = dataclasses.replace(SMALL, margin=0, pyramid=1)
+    resolved = resolve_recipe(recipe, small)
+    needed = memory.needed_bytes(96, 96, recipe=resolved, network=small)
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(1.01 * needed / memory.USABLE))
+    settings = {"recipe": recipe, "network": small}
+    assert memory.fit(96, 96, **settings) == recipe
+    with pytest.raises(JaxstyleError, match="^size: "):
+        memory.fit(96, 96, checkpoint=True, **settings)
+
+
+V1 = {
+    "cgroup": "5:devices:/\n4:cpu,memory:/job/step\n0::/\n",
+    "memory/memory.limit_in_bytes": "9223372036854771712\n",
+    "memory/memory.usage_in_bytes": "5000\n",
+    "memory/memory.stat": "cache 0\ntotal_active_file 0\ntotal_inactive_file 0\n",
+    "memory/job/memory.limit_in_bytes": "100000\n",
+    "memory/job/memory.usage_in_bytes": "70000\n",
+    "memory/job/memory.stat": "active_file 1\ntotal_active_file 2000\ntotal_inactive_file 8000\n",
+}
+V2 = {
+    "cgroup": "0::/user/job\n",
+    "user/memory.max": "100000\n",
+    "user/memory.current": "70000\n",
+    "user/memory.stat": "anon 60000\nactive_file 2000\ninactive_file 8000\n",
+    "user/job/memory.max": "max\n",
+    "user/job/memory.current": "7\n",
+    "user/job/memory.stat": "anon 7\n",
+}
+
+
+@pytest.mark.parametrize("files", [V1, V2], ids=["v1", "v2"])
+def test_the_limit_of_a_container_holds_and_file_caches_are_free(files, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_CGROUPS", tmp_path / "cgroup")
+    assert memory.free_bytes() == 100_000 - (70_000 - 10_000)
+
+
+def test_ulimit_is_known():
+    resource = pytest.importorskip("resource")
+    code = (
+        "import resource; from jaxstyle.engine import memory; import jax; jax.devices();"
+        "before = memory._free_address_space();"
+        "size = memory.psutil.Process().memory_info().vms;"
+        f"resource.setrlimit(resource.RLIMIT_AS, (size + 10**9, {resource.RLIM_INFINITY}));"
+        "print(before, memory.free_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, free = done.stdout.split()
+    assert before == "None" and 0.9e9 < int(free) <= 1e9
+
+
+def test_words_for_what_does_not_fit_say_how_much_can_be_used():
+    plan = memory.Plan(100, 100, 1, 23_900_000_000, 24_600_000_000, None)
+    assert not plan.fits
+    assert "needs 23.9 GB of memory and 22.1 GB of 24.6 GB that are free can be used" in (
+        memory.advice(plan, SMALL)
+    )

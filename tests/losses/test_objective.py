@@ -207,3 +207,53 @@ def test_weights_and_targets_are_not_folded_into_the_program(small):
     text = value_and_grad.lower(*small.arguments, small.image).as_text()
     longest = max(len(line) for line in text.splitlines() if "stablehlo.constant" in line)
     assert longest < 500
+
+
+class TestDerivatives:
+    """Forward and second derivatives, which a `custom_vjp` of the convolution would refuse."""
+
+    @pytest.fixture
+    def loss(self, small):
+        objective = make_objective(*small.arguments)
+        return lambda image: objective(image)[0]
+
+    @pytest.fixture
+    def direction(self, make_image):
+        return jnp.asarray(make_image(32, 36, seed=5)) - 0.5
+
+    def test_the_directional_derivative_is_that_of_the_gradient(self, small, loss, direction):
+        image = jnp.asarray(small.image)
+        _, slope = jax.jit(lambda x, v: jax.jvp(loss, (x,), (v,)))(image, direction)
+        assert float(slope) == pytest.approx(
+            float(jnp.vdot(jax.jit(jax.grad(loss))(image), direction)), rel=1e-4
+        )
+
+    def test_products_with_the_hessian(self, small, loss, direction, make_image):
+        image, other = jnp.asarray(small.image), jnp.asarray(make_image(32, 36, seed=6)) - 0.5
+        gradient = jax.grad(loss)
+        product = jax.jit(lambda v: jax.jvp(gradient, (image,), (v,))[1])
+        # Reverse over reverse is another way to the same.
+        again = jax.jit(jax.grad(lambda x: jnp.vdot(gradient(x), direction)))(image)
+        scale = float(jnp.abs(again).max())
+        np.testing.assert_allclose(product(direction), again, atol=1e-3 * scale)
+        # The Hessian is symmetric.
+        assert float(jnp.vdot(other, product(direction))) == pytest.approx(
+            float(jnp.vdot(direction, product(other))), rel=1e-3
+        )
+
+    def test_the_hessian(self, small, loss):
+        corner = jnp.asarray(small.image)
+
+        def of_patch(patch):
+            return loss(corner.at[10:12, 10:12].set(patch))
+
+        hessian = jax.jit(jax.hessian(of_patch))(corner[10:12, 10:12]).reshape(12, 12)
+        np.testing.assert_allclose(hessian, hessian.T, atol=1e-3 * np.abs(hessian).max())
+        assert np.abs(hessian).max() > 0
+
+    def test_the_gradient_is_of_the_image_alone(self, small, loss):
+        text = str(jax.make_jaxpr(jax.grad(loss))(jnp.asarray(small.image)))
+        # One convolution forward and one backward a layer; a third would be of the weights.
+        layers = [name for name in small.network.layers if name <= "conv3_1"]
+        assert text.count("convolve_3x3") == 2 * len(layers)
+        assert "conv_general_dilated" not in text
