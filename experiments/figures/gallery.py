@@ -153,7 +153,7 @@ def page() -> str:
     lines = [
         "# Gallery",
         "",
-        "Every image is 384 pixels wide, of the default 150 steps with the embedded network, made by",
+        "Every image is 384 pixels wide, made with the embedded network and 150 steps by",
         "`experiments/figures/gallery.py`. The photograph is scikit-image's cat (Stéfan van der",
         "Walt, CC0), the styles are the project's own. [Control the image](howto/controls.md)",
         "explains the flags.",
