@@ -34,7 +34,7 @@ def neural_neighbor_distance(image: jax.Array, style: jax.Array) -> jax.Array:
     it is chosen, not differentiated. It is chosen in every step, of the image itself, where the
     paper keeps a choice for 200 steps of a scale.
     """
-    centered = (unit(x - jnp.mean(x, 0)) for x in (lax.stop_gradient(image), style))
+    centered = (unit(x - jnp.mean(x, 0, keepdims=True)) for x in (lax.stop_gradient(image), style))
     nearest, _ = most_similar(*centered)
     return jnp.mean(1 - jnp.sum(unit(image) * unit(style[nearest]), -1))
 

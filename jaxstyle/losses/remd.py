@@ -59,8 +59,8 @@ def moment_distance(image: jax.Array, style: jax.Array) -> jax.Array:
     """Compute sum |mu - mu_t| / d + sum |Sigma - Sigma_t| / d² of vectors `[n, d]`, `[m, d]`."""
 
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean = jnp.mean(x, 0)
-        return mean, jnp.matmul((x - mean).T, x - mean, precision=EXACT) / len(x)
+        mean = jnp.mean(x, 0, keepdims=True)
+        return mean[0], jnp.matmul((x - mean).T, x - mean, precision=EXACT) / len(x)
 
     (mean, covariance), (mean_t, covariance_t) = moments(image), moments(style)
     return jnp.mean(jnp.abs(mean - mean_t)) + jnp.mean(jnp.abs(covariance - covariance_t))
