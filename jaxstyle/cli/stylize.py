@@ -144,7 +144,15 @@ def stylize(
         preset_name=preset_name, earlier=earlier, resume=resume, weights_name=weights_name
     )
     until = None
+    if repeated is not None:
+        inputs_given = {
+            "weights": weights_name != "auto", "content": content is not None, "styles": styles
+        }  # fmt: skip
+        changed = [name for name, given in inputs_given.items() if given]
+        changed += [name for name, value in flags.items() if value is not None]
+        repeated = repeated.released(changed)
     recipe = build_recipe(repeated.recipe if repeated else preset_name, flags)
+    given_recipe = recipe
     named_content, named_styles = content is not None, bool(styles)
     if repeated is not None:
         content, styles = content or repeated.content, styles or repeated.styles
@@ -191,6 +199,7 @@ def stylize(
     from jaxstyle.monitor.pace import Course
     from jaxstyle.monitor.progress import progress
     from jaxstyle.nn.sharding import sharing_devices
+    from jaxstyle.provenance.asked import asked_settings
     from jaxstyle.provenance.checkpoint import (
         check_same_images,
         check_same_run,
@@ -301,6 +310,10 @@ def stylize(
         if line and not quiet:
             tell(line)
 
+    asked_for = asked_settings(given_recipe, problem.recipe)
+    if repeated is not None:
+        kept = {name: v for name, v in repeated.asked.items() if flags.get(name) is None}
+        asked_for = kept | asked_for
     course = Course.of(problem, until)
     chunk_size = default_chunk_size(problem.start)
     # A chunk must end on every snapshot and checkpoint.
@@ -310,14 +323,15 @@ def stylize(
     )
 
     outputs = Outputs.elements(
-        output, batch, network=network, weights=weights_name, inputs=inputs, alpha=sources.alpha,
-        bit_depth=bit_depth,
+        output, batch, network=network, weights=weights_name, inputs=inputs, asked=asked_for,
+        alpha=sources.alpha, bit_depth=bit_depth,
     )  # fmt: skip
     keep = None
     if checkpoint is not None:
         write_state = partial(
-            save_checkpoint, checkpoint, problem=problem, weights=weights_name, inputs=inputs
-        )
+            save_checkpoint, checkpoint, problem=problem, weights=weights_name, inputs=inputs,
+            asked=asked_for,
+        )  # fmt: skip
         keep = checkpoints(write_state, interval=checkpoint_every)
     page = None
     if port is not None:
