@@ -79,10 +79,10 @@ def write_index(experiments: Sequence[Experiment], folder: Path) -> None:
             f'<img src="{name}/sheet.jpg" width="240" alt="{experiment.title}"> |'
         )
     readme = folder / "README.md"
-    init_carry, end = "<!-- table: written by run.py -->", "<!-- end of table -->"
+    begin, end = "<!-- table: written by run.py -->", "<!-- end of table -->"
     text = readme.read_text(encoding="utf-8")
-    before, after = text.split(init_carry)[0], text.split(end)[1]
-    write_atomically(readme, (before + "\n".join([init_carry, *rows, end]) + after).encode())
+    before, after = text.split(begin)[0], text.split(end)[1]
+    write_atomically(readme, (before + "\n".join([begin, *rows, end]) + after).encode())
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxstyle.api import evaluate as evaluate
+    from jaxstyle.api import measure as measure
     from jaxstyle.api import stylize as stylize
     from jaxstyle.api import stylize_batch as stylize_batch
     from jaxstyle.api import texture as texture
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jaxstyle.losses.gram import gram_matrix as gram_matrix
     from jaxstyle.losses.gram import style_loss as style_loss
     from jaxstyle.losses.masks import Masks as Masks
+    from jaxstyle.losses.metrics import Metrics as Metrics
     from jaxstyle.losses.objective import Targets as Targets
     from jaxstyle.losses.objective import Terms as Terms
     from jaxstyle.losses.objective import make_objective as make_objective
@@ -45,6 +47,7 @@ _EXPORTS = {
     "JaxstyleError": "jaxstyle.errors",
     "Problem": "jaxstyle.engine.problem",
     "Masks": "jaxstyle.losses.masks",
+    "Metrics": "jaxstyle.losses.metrics",
     "Network": "jaxstyle.nn.network",
     "Numbers": "jaxstyle.config.numbers",
     "Optimizer": "jaxstyle.optim.base",
@@ -63,6 +66,7 @@ _EXPORTS = {
     "lbfgs": "jaxstyle.optim.lbfgs",
     "load_network": "jaxstyle.weights",
     "make_objective": "jaxstyle.losses.objective",
+    "measure": "jaxstyle.api",
     "make_optimizer": "jaxstyle.optim.registry",
     "plan": "jaxstyle.engine.memory",
     "prepare": "jaxstyle.engine.problem",

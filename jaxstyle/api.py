@@ -23,7 +23,8 @@ from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.masks import Masks
-from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.metrics import Metrics, compute_metrics
+from jaxstyle.losses.objective import LayerLosses, Terms
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.monitor.pace import Course
 from jaxstyle.monitor.progress import progress as shown_progress
@@ -88,13 +89,27 @@ def evaluate(
     The content image is resized to the image's size; the style images keep theirs,
     bounded by `recipe.size`.
     """
+    loss, terms, _ = score(image, content, styles, recipe=recipe, network=network, masks=masks)
+    return loss, terms
+
+
+def score(
+    image: ImageLike,
+    content: ImageLike,
+    styles: ImageLike | Sequence[ImageLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    masks: Masks | None = None,
+) -> tuple[float, Terms, LayerLosses]:
+    """Compute what `evaluate` does, and the parts of each layer."""
     image = as_image(image, "image")
     margin = default_margin(recipe) if recipe.margin is None else recipe.margin
     recipe = dataclasses.replace(resolve_recipe(recipe, network), margin=margin)
     content = images.resize(as_image(content, "content"), *image.shape[:2])
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
-    loss, terms = jax.device_get(
+    loss, terms, layers = jax.device_get(
         values(
             network,
             targets,
@@ -103,7 +118,41 @@ def evaluate(
             program=Program(static_part(recipe)),
         )
     )
-    return float(loss), Terms(*map(float, terms))
+    return jax.tree.map(float, (loss, terms, layers))
+
+
+def measure(
+    image: ImageLike,
+    content: ImageLike,
+    styles: ImageLike | Sequence[ImageLike],
+    *,
+    network: Network,
+    recipe: Recipe | None = None,
+) -> Metrics:
+    """Compute numbers for the quality of any image, which do not depend on the objective.
+
+    Some rank the photograph first and some the painting: read them beside those of both. Formulas
+    and sources are in the docs, on the page of metrics.
+
+    Args:
+      image: RGB, at least 32 pixels a side.
+      content: the photograph; resized to the image's size.
+      styles: one painting or several; bounded by `recipe.size`.
+      network: weights; metrics of different networks do not compare.
+      recipe: its content layers and sizes are used; the default one if not given.
+
+    Raises:
+      JaxstyleError: an image that is too small.
+    """
+    recipe = resolve_recipe(recipe or Recipe(), network)
+    image = as_image(image, "image")
+    return compute_metrics(
+        recipe.configure_network(network),
+        jnp.asarray(image),
+        jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2])),
+        style_images(styles, recipe),
+        content_layers=[layer for layer, _ in recipe.content_layers] or ["relu1_1"],
+    )
 
 
 def stylize(

@@ -10,9 +10,8 @@ _BEFORE = Recipe(
 RECIPES: dict[str, Recipe] = {
     "default": jaxstyle.presets["default"],
     "before": _BEFORE,
-    "before-no-tv": _BEFORE.updated({"tv_weight": 0.0}),
-    "one-resolution": Recipe(pyramid=1, scales=1, steps=300, margin=8),
-    "scales-only": Recipe(pyramid=1),
+    "one-resolution": Recipe(pyramid=1, content_weight=5.0),
+    "one-scale": Recipe(pyramid=1, scales=1, steps=300, margin=8),
     "covariance": Recipe(style_loss="covariance"),
     "moments": Recipe(style_loss="moments"),
     "neural-style": jaxstyle.presets["neural-style"],

@@ -20,6 +20,7 @@ BAD_INPUT = 2
 
 COMMANDS = {
     "stylize": "jaxstyle.cli.stylize",
+    "studio": "jaxstyle.cli.studio",
     "texture": "jaxstyle.cli.texture",
     "evaluate": "jaxstyle.cli.evaluate",
     "grid": "jaxstyle.cli.grid",
@@ -27,7 +28,6 @@ COMMANDS = {
     "weights": "jaxstyle.cli.weights",
     "show": "jaxstyle.cli.show",
     "doctor": "jaxstyle.cli.doctor",
-    "completion": "jaxstyle.cli.completion",
 }
 """Each command's module, which has a function of the command's name."""
 
@@ -96,7 +96,7 @@ def _main(arguments: Sequence[str]) -> None:
         _drop_stdout()
         sys.exit(1)
     except OSError as error:
-        # Of files, rooms below have made a `JaxstyleError`.
+        # Errors of files are `JaxstyleError`s already.
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             raise
         _drop_stdout()

@@ -37,6 +37,13 @@ from jaxstyle.errors import JaxstyleError
 @weights_option
 @recipe_options(OBJECTIVE)
 @bounds_options
+@click.option(
+    "--metrics",
+    "with_metrics",
+    is_flag=True,
+    help="Also numbers for quality, which do not depend on the objective, beside those of the "
+    "unchanged photograph and of the painting.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     image: Path,
@@ -46,6 +53,7 @@ def evaluate(
     weights_name: str,
     max_pixels: int | None,
     first_frame: bool,
+    with_metrics: bool,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -57,7 +65,7 @@ def evaluate(
     recipe = build_recipe(preset_name, flags)
 
     from jaxstyle import images
-    from jaxstyle.api import evaluate as evaluate_image
+    from jaxstyle.api import measure, score
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.config.presets import weights_notice
@@ -65,7 +73,7 @@ def evaluate(
     from jaxstyle.losses.resolve import resolve_recipe
     from jaxstyle.provenance.inputs import InputImage, Inputs
     from jaxstyle.provenance.record import size_made_at
-    from jaxstyle.provenance.report import terms_report, to_json, weights_report
+    from jaxstyle.provenance.report import layers_report, terms_report, to_json, weights_report
     from jaxstyle.weights import load_network
 
     made_at = size_made_at(image) if flags["size"] is None else None
@@ -83,14 +91,18 @@ def evaluate(
 
     try:
         inputs = Inputs.read(content, styles, recipe, load)
-        loss, terms = evaluate_image(
-            images.load_image(image, argument="IMAGE", **limits),
-            inputs.content.pixels,
-            [style.pixels for style in inputs.styles],
-            recipe=recipe,
-            network=network,
-            masks=inputs.arrays,
+        pixels = images.load_image(image, argument="IMAGE", **limits)
+        given = inputs.content.pixels, [style.pixels for style in inputs.styles]
+        loss, terms, layers = score(
+            pixels, *given, recipe=recipe, network=network, masks=inputs.arrays
         )
+        rows = {}
+        if with_metrics:
+            compared = {"image": pixels, "content": given[0], "style": given[1][0]}
+            for name, one in compared.items():
+                resized = images.resize(one, *pixels.shape[:2])
+                found = measure(resized, *given, recipe=recipe, network=network)
+                rows[name] = found._asdict()
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
@@ -101,12 +113,25 @@ def evaluate(
         report = {
             "loss": loss,
             "terms": terms_report(terms),
+            "layers": layers_report(layers),
             "weights": weights_report(network),
             "recipe": resolve_recipe(recipe, network).as_dict(),
         }
+        if rows:
+            mine, *others = rows
+            report["metrics"] = rows[mine]
+            report["references"] = {name: rows[name] for name in others}
         click.echo(to_json(report), nl=False)
     else:
         click.echo(f"loss     {loss:.6g}")
+        parts = layers_report(layers)
         for name, value in terms_report(terms).items():
             click.echo(f"{name:8} {value:.6g}")
+            for layer, part in parts.get(name, {}).items():
+                click.echo(f"  {layer:8} {part:.6g}")
+        if rows:
+            click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
+            for metric in rows["image"]:
+                values = "".join(f"{row[metric]:9.4f}" for row in rows.values())
+                click.echo(f"{metric:18}{values}")
     return 0

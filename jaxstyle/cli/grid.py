@@ -1,8 +1,10 @@
 """`jaxstyle grid`: every combination of some settings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +20,10 @@ from jaxstyle.cli.options import (
 from jaxstyle.cli.streams import tell, tell_from_signal
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+
+if TYPE_CHECKING:
+    from jaxstyle.sweep import Cell, GridFile, Progress, Report
+    from jaxstyle.sweep.executors import Executor
 
 
 class Enough(KeyboardInterrupt):
@@ -41,7 +47,7 @@ class Enough(KeyboardInterrupt):
     default="local",
     show_default=True,
     help="Where batches of cells run: in this process, as tasks of a Ray cluster (extra `ray`) or "
-    "as problems of Slurm (extra `slurm`).",
+    "as jobs of Slurm (extra `slurm`).",
 )
 @click.option(
     "--executor-option",
@@ -82,26 +88,10 @@ def grid(
 
     from jaxstyle import sweep as grids
     from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.inputs import tell_weights
-    from jaxstyle.monitor.grid_progress import grid_progress
     from jaxstyle.nn.sharding import select_devices
-    from jaxstyle.sweep.executors import executor_option, on_ray, on_slurm
-    from jaxstyle.sweep.summary import write_overview, write_table
-    from jaxstyle.weights import load_network
 
-    asked = dict(map(executor_option, options))
-    if executor == "local" and asked:
-        raise JaxstyleError("--executor-option: for --executor ray or slurm; give one of these")
-    if executor != "local" and devices is not None:
-        raise JaxstyleError(
-            f"--devices: {devices} is for --executor local; with {executor} a task has one device"
-        )
-    execute = None
-    if executor == "ray":
-        execute = on_ray(asked)
-    elif executor == "slurm":
-        execute = on_slurm(output / ".slurm", asked)
     # Everything that can fail early does so before anything is written.
+    execute = _executor(executor, options, devices=devices, output=output)
     plan = grids.read(file)
     if output.exists() and not output.is_dir():
         raise JaxstyleError(f"-o {str(output)!r} is a file; name a folder")
@@ -114,17 +104,9 @@ def grid(
         sharing = select_devices(devices)
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
-    cells = grids.cells(plan, load_network, **bounds(max_pixels, first_frame))
-    asked_for = math.prod(len(values) for values in plan.axes.values())
-    if asked_for > len(cells):
-        tell(
-            f"{asked_for} combinations are {len(cells)} different ones, as some files have the "
-            "same bytes or some settings the same meaning; each is run once"
-        )
+    cells = _cells(plan, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
     grids.check(groups)
-    if any(cell.settings.get("weights", "auto") == "auto" for cell in cells):
-        tell_weights("auto")
 
     store = grids.Store(output)
     with store.open():
@@ -135,41 +117,12 @@ def grid(
             from jaxstyle.monitor.serve import GridView
 
             page = open_page(port, GridView(output, cells, reports), as_json=log_json)
-        progress = grid_progress(len(cells), len(reports), quiet=quiet, as_json=log_json)
-        with progress as show, interrupts(tell_from_signal) as check:
-
-            def shown(progress: grids.Progress) -> None:
-                show(progress)
-                check()
-                if page is not None:
-                    page.view.tick(progress)
-                    if page.stopped:
-                        raise Enough
-
-            def kept(found: Mapping[str, grids.Report]) -> None:
-                reports.update(found)
-                write_table(output, cells, reports)
-                if page is not None:
-                    page.view.keep(found)
-
-            try:
-                grids.run(
-                    groups,
-                    reports,
-                    store,
-                    elements=elements,
-                    devices=sharing,
-                    executor=execute,
-                    show=shown,
-                    kept=kept,
-                )
-                code = 0
-            except Enough:
-                code = 0
-            except KeyboardInterrupt as stopped:
-                code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
-        write_table(output, cells, reports)
-        write_overview(output, cells, reports)
+        run = partial(
+            grids.run, groups, reports, store, elements=elements, devices=sharing, executor=execute
+        )
+        code = _fill(
+            run, output, cells, reports, page, quiet=quiet, as_json=log_json
+        )  # fmt: skip
     missing = len(cells) - len(reports)
     if page is not None:
         made = f"see {output / 'index.html'}" if reports else "no cell is finished"
@@ -179,4 +132,96 @@ def grid(
             f"stopped with {len(reports)} of {len(cells)} cells done; the same command goes on "
             "from there"
         )
+    return code
+
+
+def _executor(
+    name: str, options: Sequence[str], *, devices: int | str | None, output: Path
+) -> "Executor | None":
+    """Return what `--executor` names; None for this process."""
+    from jaxstyle.sweep.executors import executor_option, on_ray, on_slurm
+
+    asked = dict(map(executor_option, options))
+    if name == "local" and asked:
+        raise JaxstyleError("--executor-option: for --executor ray or slurm; give one of these")
+    if name != "local" and devices is not None:
+        raise JaxstyleError(
+            f"--devices: {devices} is for --executor local; with {name} a task has one device"
+        )
+    if name == "ray":
+        return on_ray(asked)
+    return on_slurm(output / ".slurm", asked) if name == "slurm" else None
+
+
+def _cells(plan: "GridFile", **limits: Any) -> "list[Cell]":
+    """Return the cells of a grid, and say where combinations are the same."""
+    from jaxstyle import sweep as grids
+    from jaxstyle.cli.inputs import tell_weights
+    from jaxstyle.weights import load_network
+
+    cells = grids.cells(plan, load_network, **limits)
+    asked_for = math.prod(len(values) for values in plan.axes.values())
+    if asked_for > len(cells):
+        tell(
+            f"{asked_for} combinations are {len(cells)} different ones, as some files have the "
+            "same bytes or some settings the same meaning; each is run once"
+        )
+    if any(cell.settings.get("weights", "auto") == "auto" for cell in cells):
+        tell_weights("auto")
+    return cells
+
+
+def _fill(
+    run: Callable[..., Any],
+    output: Path,
+    cells: "Sequence[Cell]",
+    reports: "dict[str, Report]",
+    page: Any,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Run what is missing and write the tables of the folder.
+
+    Args:
+      run: called with `show` and `kept`.
+      output: folder of the grid.
+      cells: all of them.
+      reports: of the finished cells, by their keys; more are added.
+      page: the page that shows the grid, if any.
+      quiet: show no progress.
+      as_json: progress for programs.
+
+    Returns:
+      The exit code.
+    """
+    from jaxstyle.monitor.grid_progress import grid_progress
+    from jaxstyle.sweep.summary import write_overview, write_table
+
+    code = 0
+    progress = grid_progress(len(cells), len(reports), quiet=quiet, as_json=as_json)
+    with progress as show, interrupts(tell_from_signal) as check:
+
+        def shown(progress: "Progress") -> None:
+            show(progress)
+            check()
+            if page is not None:
+                page.view.tick(progress)
+                if page.stopped:
+                    raise Enough
+
+        def kept(found: "Mapping[str, Report]") -> None:
+            reports.update(found)
+            write_table(output, cells, reports)
+            if page is not None:
+                page.view.keep(found)
+
+        try:
+            run(show=shown, kept=kept)
+        except Enough:
+            pass
+        except KeyboardInterrupt as stopped:
+            code = TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED
+    write_table(output, cells, reports)
+    write_overview(output, cells, reports)
     return code

@@ -14,8 +14,9 @@ GROUPS = {
     "The start": ("init", "seed", "batch", "noise_std", "noise_blend"),
     "The objective": (
         "weights_name", "content_layers", "style_layers", "content_weight", "style_weight",
-        "tv_weight", "style_loss", "gram_normalization", "style_reduction", "content_reduction",
-        "variation", "pooling", "convention",
+        "tv_weight", "content_loss", "style_loss", "turn_style", "gram_normalization",
+        "style_reduction", "content_reduction", "scale_content", "variation", "pooling",
+        "convention",
     ),
     "The descent": (
         "steps", "scales", "scale_ratio", "scale_detail", "pyramid", "margin", "average",

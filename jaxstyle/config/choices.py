@@ -10,7 +10,7 @@ SCHEDULES = ("constant", "exponential", "linear", "cosine")
 GRAM_NORMALIZATIONS = ("elements", "positions", "pixels")
 REDUCTIONS = ("mean", "sum")
 PRECONDITIONERS = ("spectrum", "none")
-INITS = ("content", "noise", "style")
+INITS = ("content", "noise", "style", "recolored")
 COLOR_MATCHES = ("none", "luminance", "cholesky", "histogram")
 INPUTS: dict[str, dict[str, Any]] = {
     # neural-style multiplies by 256 where Caffe's images went to 255.
@@ -25,9 +25,10 @@ INPUTS: dict[str, dict[str, Any]] = {
 }
 """Changes to a network's preprocessing, by the value of `Recipe.convention`."""
 
-POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein")
+POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein", "wasserstein-newton-schulz")
 """Style losses whose statistics are means over positions, so that parts of an image suffice."""
-STYLE_LOSSES = (*POSITION_MEAN_LOSSES, "sliced-wasserstein", "patches")
+STYLE_LOSSES = (*POSITION_MEAN_LOSSES, "sliced-wasserstein", "patches", "remd", "neural-neighbor")
+CONTENT_LOSSES = ("features", "self-similarity", "laplacian")
 VARIATIONS = ("absolute", "squared", "mean-squared", "power", "nine-point")
 POOLINGS = ("max", "avg", "max-ceil")
 PRECISIONS = ("tf32", "float32", "bfloat16")

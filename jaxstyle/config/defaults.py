@@ -56,7 +56,7 @@ class TermDefaults(NamedTuple):
 # more in larger images, and paint their skies gray. Other networks have the weights of
 # neural-style, without its total variation. Those of the style are in `losses`.
 TERM_DEFAULTS: dict[bool, TermDefaults] = {
-    True: TermDefaults(1.0, 1e-4),
+    True: TermDefaults(3.5, 4e-4),
     False: TermDefaults(5.0, 0.0),
 }
 

@@ -69,7 +69,7 @@ def static_part(recipe: Recipe) -> Recipe:
     """
     only_host = {
         *("strength", "init", "noise_std", "noise_blend", "seed", "size", "upscale"),
-        *("style_blend", "style_scale", "content_mask", "mask"),
+        *("style_blend", "style_scale", "scale_content", "content_mask", "mask"),
     }
     if recipe.preserve_color != "luminance":
         only_host.add("preserve_color")

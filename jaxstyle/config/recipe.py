@@ -25,6 +25,7 @@ from jaxstyle.config.choices import (
     STYLE_LOSSES,
     VARIATIONS,
 )
+from jaxstyle.config.content_terms import content_losses, split_content_losses
 from jaxstyle.config.defaults import (
     DEFAULT_HISTORY_SIZE,
     DEFAULT_LEARNING_RATES,
@@ -152,8 +153,16 @@ class Recipe:
         "colors before.",
         COLOR_MATCHES,
     )
-    style_loss: str = _choice(
-        "gram", "What is compared of the style, layer by layer.", STYLE_LOSSES
+    content_loss: str = _setting(
+        "features",
+        "What is compared of the content, comma-separated `loss[:weight]`: `features` of the "
+        "content layers, their `self-similarity`, or the image's `laplacian`.",
+        content_losses,
+        metavar="LOSSES",
+    )
+    style_loss: str = _choice("gram", "What is compared of the style.", STYLE_LOSSES)
+    turn_style: bool = _setting(
+        False, "Take the style images also turned by 90, 180 and 270 degrees.", boolean
     )
     gram_normalization: str = _choice(
         "elements",
@@ -179,7 +188,10 @@ class Recipe:
         tuple(INPUTS),
     )
     init: str = _setting(
-        "content", "Initial image: `content`, `noise`, `style` or an image file.", file_name
+        "content",
+        "Initial image: `content`, `noise`, `style`, `recolored` (the content in the style's "
+        "colors) or an image file.",
+        file_name,
     )
     noise_std: float = _setting(
         1.0,
@@ -217,6 +229,11 @@ class Recipe:
         True,
         "At each larger scale, add the detail of the initial image that the smaller one lacked.",
         boolean,
+    )
+    scale_content: float = _setting(
+        1.0,
+        "Each smaller scale weighs the content X times as much as the next.",
+        number(above=0, high=16),
     )
     pyramid: int | None = _setting(
         None,
@@ -301,6 +318,13 @@ class Recipe:
                     f"strength: {self.strength!r} and {name} {getattr(self, name)!r} are two ways "
                     "to say one thing; give one of them"
                 )
+        object.__setattr__(self, "content_loss", content_losses("content_loss", self.content_loss))
+        if self.content_mask is not None and not self._compares_features_alone:
+            raise JaxstyleError(
+                f"content_mask: {self.content_mask!r} weighs positions of the content loss "
+                f"'features', and content_loss is {self.content_loss!r}; use content_loss "
+                "'features', or no mask"
+            )
         if self.style_loss != "gram" and (
             self.gram_normalization != "elements" or self.style_reduction != "mean"
         ):
@@ -310,14 +334,19 @@ class Recipe:
             )
         if self.tile and not self.is_separable:
             raise JaxstyleError(
-                f"tile: {self.tile} does not work with style_loss {self.style_loss!r} and pooling "
-                f"{self.pooling!r}; tiles need a loss of means over positions and a pooling that "
-                "drops odd rows; use tile 0"
+                f"tile: {self.tile} does not work with content_loss {self.content_loss!r}, "
+                f"style_loss {self.style_loss!r} and pooling {self.pooling!r}; tiles need losses "
+                "of means over positions and a pooling that drops odd rows; use tile 0"
             )
         if self.mask and self.style_loss not in POSITION_MEAN_LOSSES:
             raise JaxstyleError(
                 f"mask: regions do not work with style_loss {self.style_loss!r}, which is no mean "
                 "over positions; choose another style loss"
+            )
+        if self.mask and self.turn_style:
+            raise JaxstyleError(
+                "turn_style: turned images do not work with masks, whose regions would have to "
+                "turn too; use one of them"
             )
         if not self.content_layers and self.style_layers == ():
             raise JaxstyleError(
@@ -325,9 +354,15 @@ class Recipe:
             )
 
     @property
+    def _compares_features_alone(self) -> bool:
+        """Whether `features` is the only content loss."""
+        return set(split_content_losses(self.content_loss)) == {"features"}
+
+    @property
     def is_separable(self) -> bool:
         """Whether the objective of an image is a sum over parts of it."""
-        return self.style_loss in POSITION_MEAN_LOSSES and self.pooling != "max-ceil"
+        means = self._compares_features_alone and self.style_loss in POSITION_MEAN_LOSSES
+        return means and self.pooling != "max-ceil"
 
     def updated(self, settings: Mapping[str, Any]) -> "Recipe":
         """Return the recipe with some settings changed.

@@ -1,5 +1,6 @@
 """Building a `Problem`, with targets and initial images, from images and a recipe."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -109,7 +110,8 @@ def prepare(
       elements: initial images or names for a batch, instead of `start`; batch element i has seed
         `recipe.seed + i`.
       masks: see `compute_targets`.
-      targets: those of an earlier problem with the same images, layers and sizes, to share them;
+      targets: those of an earlier problem with the same images, layers and sizes, and, with losses
+        that take layers together, the same weights of layers, to share them;
         with several scales one each, as in `Problem.scales`; on one device only.
       devices: how many of `jax.devices()`, `"all"`, or a list of them: batch elements are
         sharded over them, or without a batch the rows of the image.
@@ -200,6 +202,9 @@ def _at_scale(
       row_devices: devices that share the rows of the image, if any.
     """
     height, width = content.shape[:2]
+    assert recipe.content_weight is not None, "resolved"
+    weight = recipe.content_weight * recipe.scale_content**level
+    recipe = dataclasses.replace(recipe, content_weight=weight)
     content = images.resize(content, *output_size(height, width, recipe, level=level))
     shrunk = style_images(styles, recipe, level=level)
     rows = shard_rows(row_devices, content.shape[0], recipe) if row_devices else None
@@ -249,7 +254,7 @@ def _start_image(
         # It may have values outside [0, 1], which resizing must not change.
         inside = bool(given.min() >= 0 and given.max() <= 1)
         clean = jnp.asarray(images.resize(given, *content.shape[:2], clip=inside))
-    elif start == "style":
+    elif start in ("style", "recolored"):
         match = color_transfer.MATCHES[recipe.preserve_color]
         clean = named(start, style=match(style, jnp.asarray(content)))
     else:
@@ -289,9 +294,9 @@ def shard_rows(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> Sp
     """
     if not recipe.is_separable:
         raise JaxstyleError(
-            f"devices: the rows of one image are not shared out with style_loss "
-            f"{recipe.style_loss!r} and pooling {recipe.pooling!r}, which need whole maps in one "
-            "place; use one device, or a batch"
+            f"devices: the rows of one image are not shared out with content_loss "
+            f"{recipe.content_loss!r}, style_loss {recipe.style_loss!r} and pooling "
+            f"{recipe.pooling!r}, which need whole maps in one place; use one device, or a batch"
         )
     names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
     return SpatialSharding.over(devices, height, smallest_side(names) if names else 1)
@@ -353,8 +358,9 @@ def initial_image(
     """Return the image that the optimizer starts from, RGB of the content's shape.
 
     Args:
-      init: `"content"` and `"style"` are those images (the style resized); `"noise"` is
-        normal noise around the network's mean color, as in the papers.
+      init: `"content"` and `"style"` are those images (the style resized); `"recolored"` is the
+        content with mean and covariance of the style's colors; `"noise"` is normal noise around
+        the network's mean color, as in the papers.
       content: RGB `[h, w, 3]` in [0, 1].
       style: RGB of any size.
       convention: preprocessing of the network, with its mean color.
@@ -370,6 +376,8 @@ def initial_image(
     if init == "style":
         height, width = content.shape[:2]
         return jnp.asarray(images.resize(np.asarray(style), height, width))
+    if init == "recolored":
+        return color_transfer.match_cholesky(content, jnp.asarray(style))
     if init == "noise":
         mean = np.asarray(convention.mean, np.float32) / np.float32(convention.scale)
         if convention.channel_order == "bgr":

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxstyle.config.content_terms import split_content_losses
 from jaxstyle.config.layers import smallest_side
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.config.validation import WHOLE
@@ -16,10 +17,13 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.masks import Masks, downsample_mask, halve_mask, normalize_weights, resize_mask
 from jaxstyle.losses.objective import (
+    JOINT,
     Maps,
     StyleTargets,
     Targets,
     compared_image,
+    content_layer_names,
+    describe_structure,
     gram_factor,
     halve,
     layer_statistics,
@@ -65,14 +69,14 @@ def compute_targets(
     network = recipe.configure_network(network)
     if not styles:
         raise JaxstyleError("styles: no style image was given; give at least one")
-    blend = recipe.style_blend or (1.0,) * len(styles)
+    blend: Sequence[float] = recipe.style_blend or (1.0,) * len(styles)
     if len(blend) != len(styles):
         raise JaxstyleError(
             f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
             f"{len(styles)} style images; give one a style"
         )
     masks = _checked(masks or Masks(), recipe, len(styles))
-    content_layers = tuple(layer for layer, _ in recipe.content_layers)
+    content_layers = content_layer_names(recipe)
     style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
     content_weights = None
     if masks.content is not None:
@@ -95,6 +99,9 @@ def compute_targets(
             "image; use --margin 0, or one device"
         )
     matched = [color_transfer.MATCHES[recipe.preserve_color](style, content) for style in styles]
+    if recipe.turn_style:
+        matched = [jnp.rot90(style, turns) for style in matched for turns in range(4)]
+        blend = [weight for weight in blend for _ in range(4)]
     levels = [
         _style_level(
             network, content.shape, matched, style_layers, recipe, blend, masks, level, rows
@@ -108,10 +115,14 @@ def compute_targets(
         pooling=recipe.pooling, tile=recipe.tile, height=rows and rows.height,
         margin=recipe.margin,
     )  # fmt: skip
+    structure = _structure(recipe.content_loss, maps, dict(recipe.content_layers), shown)
+    if "features" not in split_content_losses(recipe.content_loss):
+        maps = {}
     finest, *coarse = levels
     return Targets(
-        maps, finest.style, content_weights, finest.regions, region_weights, tuple(coarse)
-    )
+        maps, finest.style, content_weights, finest.regions, region_weights, tuple(coarse),
+        structure or None,
+    )  # fmt: skip
 
 
 def _style_level(
@@ -140,6 +151,13 @@ def _style_level(
     """
     found = []
     for number, style in enumerate(styles):
+        if STYLE_LOSSES[recipe.style_loss].is_joint and layers:
+            statistics = _joint_statistics(
+                network, style, dict(recipe.style_layers or ()), style_loss=recipe.style_loss,
+                pooling=recipe.pooling, level=level, margin=recipe.margin,
+            )  # fmt: skip
+            found.append({JOINT: statistics})
+            continue
         of_style = rows.with_height(style.shape[0]) if rows else None
         region = _on_devices(_style_region(masks, number, style.shape, recipe, level), of_style)
         found.append(
@@ -150,12 +168,15 @@ def _style_level(
                 level=level, margin=recipe.margin,
             )
         )  # fmt: skip
+    loss = STYLE_LOSSES[recipe.style_loss]
     if masks.regions:
         regions = _on_devices(_regions(masks, shape, layers, recipe, level), rows)
-        return StyleTargets({layer: tuple(of[layer] for of in found) for layer in layers}, regions)
+        targets = {layer: tuple(loss.target(of[layer]) for of in found) for layer in layers}
+        return StyleTargets(targets, regions)
     shares = [weight / sum(blend) for weight in blend]
-    mix = STYLE_LOSSES[recipe.style_loss].blend
-    return StyleTargets({layer: mix([of[layer] for of in found], shares) for layer in layers})
+    return StyleTargets(
+        {layer: loss.target(loss.blend([of[layer] for of in found], shares)) for layer in found[0]}
+    )
 
 
 def _on_devices(
@@ -249,6 +270,24 @@ def _content_features(
     return feature_maps(network, x, layers, pooling=pooling, tile=tile, height=height)
 
 
+@partial(jax.jit, static_argnames=("style_loss", "pooling", "level", "margin"))
+def _joint_statistics(
+    network: Network,
+    image: jax.Array,
+    weights: dict[str, jax.Array],
+    *,
+    style_loss: str,
+    pooling: str,
+    level: int,
+    margin: int | None,
+) -> Any:
+    for _ in range(level):
+        image = halve(image)
+    x = mirrored(preprocess(network.convention, image), margin)
+    maps = feature_maps(network, x, tuple(weights), pooling=pooling)
+    return STYLE_LOSSES[style_loss].statistics(maps, weights, image)
+
+
 @partial(
     jax.jit,
     static_argnames=(
@@ -294,6 +333,9 @@ def _style_statistics(
         )
         for layer, of_layer in found.items()
     }
+
+
+_structure = jax.jit(describe_structure, static_argnames=("content_loss",))
 
 
 def lower_style_statistics(

@@ -53,53 +53,6 @@ def contact_sheet(
     return sheet * (np.asarray(page, np.float32)[..., None] / np.float32(255))
 
 
-def table_sheet(
-    images: Sequence[Sequence[Array | None]], *, rows: Sequence[str], columns: Sequence[str]
-) -> Array:
-    """Return images as a table on white: rows' labels at the left, columns' labels on top.
-
-    Args:
-      images: images [h, w, 3] in [0, 1] by row and column, of any sizes; `None` leaves a gray
-        place. At least one is an image.
-      rows: one text a row; all empty for no margin.
-      columns: one text a column, likewise.
-
-    Returns:
-      [h, w, 3] float32 in [0, 1].
-    """
-    gap = 8
-    given = [image for row in images for image in row if image is not None]
-    height = max(image.shape[0] for image in given)
-    font = _font()
-    # Small images leave their columns room for a text of the usual length.
-    headings = max(font.getlength(line) for text in columns for line in text.split("\n"))
-    width = max(*(image.shape[1] for image in given), min(int(headings) + 1, 160))
-    widest = max(font.getlength(line) for text in rows for line in text.split("\n"))
-    left = min(int(widest) + 1, 200) + gap if widest else 0
-    beside = [_wrap(text, font, 200) for text in rows]
-    above = [_wrap(text, font, width) for text in columns]
-    line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else 12
-    top = line_height * max(text.count("\n") + 1 for text in above) if any(above) else 0
-    tallest = max(height, line_height * max(text.count("\n") + 1 for text in beside))
-
-    shape = (top + gap + len(rows) * (tallest + gap), left + gap + len(columns) * (width + gap))
-    sheet = np.ones((*shape, 3), np.float32)
-    page = Image.new("L", (shape[1], shape[0]), 255)
-    draw = ImageDraw.Draw(page)
-    for column, text in enumerate(above):
-        draw.multiline_text((left + gap + column * (width + gap), gap // 2), text, 0, font)
-    for row, text in enumerate(beside):
-        y = top + gap + row * (tallest + gap)
-        draw.multiline_text((gap, y), text, 0, font)
-        for column, image in enumerate(images[row]):
-            x = left + gap + column * (width + gap)
-            if image is None:
-                sheet[y : y + height, x : x + width] = 0.85
-            else:
-                sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
-    return sheet * (np.asarray(page, np.float32)[..., None] / np.float32(255))
-
-
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return Pillow's own font, in a legible size where Pillow has FreeType."""
     try:

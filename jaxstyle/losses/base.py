@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxstyle.config.layers import LayerWeights, first_of_blocks
+from jaxstyle.errors import JaxstyleError
 
 EXACT = lax.Precision.HIGHEST
 """Precision of matrix products in losses: that of float32 on every backend."""
@@ -27,6 +28,26 @@ def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
         lambda *leaves: sum(share * leaf for share, leaf in zip(shares, leaves, strict=True)),
         *targets,
     )
+
+
+def concatenated(name: str) -> Callable[[Sequence[Any], Sequence[float]], Any]:
+    """Return the blend of a loss whose statistics are lists of vectors: one list of them all.
+
+    It raises a `JaxstyleError` for weights that differ: a nearest vector comes from one image.
+
+    Args:
+      name: of the loss.
+    """
+
+    def blend(targets: Sequence[Any], shares: Sequence[float]) -> Any:
+        if any(share != shares[0] for share in shares):
+            raise JaxstyleError(
+                f"style_blend: {[float(f'{share:.3g}') for share in shares]} cannot weigh the "
+                f"style loss {name!r}, which takes each vector from one image; give equal weights"
+            )
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *targets)
+
+    return blend
 
 
 class StyleDefaults(NamedTuple):
@@ -49,7 +70,7 @@ class StyleLoss(NamedTuple):
     """`(features [h, w, c], weights=[h, w, 1]) -> pytree of arrays`; only losses whose statistics
     are means over positions take `weights`."""
     distance: Callable[[Any, Any], jax.Array]
-    """`(statistics of the image, of the style) -> float32 scalar, ≥ 0`."""
+    """`(statistics of the image, target of the style) -> float32 scalar, ≥ 0`."""
     normalized: StyleDefaults
     """Defaults for networks normalized to a mean activation of 1. All but those of the Gram loss
     were chosen by eye on the compact network at 128 pixels; their gradients at the content image
@@ -61,6 +82,11 @@ class StyleLoss(NamedTuple):
     compute them in parts."""
     blend: Callable[[Sequence[Any], Sequence[float]], Any] = weighted_mean
     """`(statistics of several styles, their weights, which sum to 1) -> statistics`."""
+    target: Callable[[Any], Any] = lambda statistics: statistics
+    """`(statistics of the style) -> what distance compares with`, computed once a run."""
+    is_joint: bool = False
+    """Whether layers are taken together: `statistics` is then a function of `(features by layer,
+    weights of the layers, RGB image [h, w, 3])`."""
 
 
 def mean_over_positions(features: jax.Array, weights: jax.Array | None) -> jax.Array:

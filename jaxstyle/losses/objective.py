@@ -10,10 +10,14 @@ image and of the style image. Each loss documents its normalization. A recipe ma
 instead of means, other divisors of G, other statistics than G (`style_losses`) and other forms
 of TV (`total_variation`).
 
-With an image pyramid the style term is the mean of its values at several resolutions, each half the
-one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
-High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2). Large structures of a style
-are then compared within the network's receptive field, whatever the size of the image.
+With an image pyramid the style term is the weighted mean of its values at several resolutions, each
+half the one before: x is averaged over cells of 2x2 pixels, and so is the style image (Snelgrove,
+High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2, with equal weights). Each
+resolution is weighted by its number of pixels. Large structures of a style are then compared within
+the network's receptive field, whatever the size of the image.
+
+Other content losses (`content_losses`) stand beside or in the place of the first term, each with
+its own weight.
 
 A content mask multiplies the squares of (F_l − P_l) position by position. With region masks the
 style term is a sum over regions r, each with one style:
@@ -27,7 +31,7 @@ in Neural Style Transfer, 2017, section 4, leaves the factor to the user).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,6 +45,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.base import StyleLoss
 from jaxstyle.losses.content import content_loss
+from jaxstyle.losses.content_losses import STRUCTURE_LOSSES, content_loss_weights
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.losses.total_variation import VARIATIONS
@@ -50,6 +55,9 @@ from jaxstyle.nn.pooling import avg_pool
 from jaxstyle.nn.preprocessing import preprocess
 from jaxstyle.nn.sharding import SpatialSharding
 from jaxstyle.nn.tiling import means
+
+JOINT = "joint"
+"""Stands in the place of a layer for style losses that take the layers together."""
 
 
 class StyleTargets(NamedTuple):
@@ -65,10 +73,12 @@ class Targets(NamedTuple):
     """Constants of the objective during a run; passed as an argument to compiled programs."""
 
     content: dict[str, jax.Array]
-    """Features of the content image by layer, P_l `[h, w, c]`."""
+    """Features of the content image by layer, P_l `[h, w, c]`; empty without the content loss
+    `features`."""
     style: dict[str, Any]
     """Statistics of the style images by layer: for the Gram loss A_l, `[c, c]`; with region masks
-    a tuple of statistics, one for each region."""
+    a tuple of statistics, one for each region; one entry `JOINT` of a loss that takes the layers
+    together."""
     content_weights: dict[str, jax.Array] | None = None
     """The content mask at each content layer, `[h, w, 1]`."""
     regions: dict[str, jax.Array] | None = None
@@ -77,6 +87,8 @@ class Targets(NamedTuple):
     """Factor a_r · b_r of each region's style loss, `[r]`."""
     coarse: tuple[StyleTargets, ...] = ()
     """Style targets of the image pyramid below the full resolution, each half the one before."""
+    structure: dict[str, jax.Array] | None = None
+    """What the other content losses compare, by name (`content_losses`)."""
 
 
 class Terms(NamedTuple):
@@ -88,6 +100,15 @@ class Terms(NamedTuple):
     """style_weight times the style loss."""
     tv: ArrayLike
     """tv_weight times the total variation."""
+
+
+class LayerLosses(NamedTuple):
+    """What each layer adds to the content and the style term, by layer, weighted as in the loss."""
+
+    content: dict[str, ArrayLike]
+    """Their sum is `Terms.content`, less what content losses of the whole image add."""
+    style: dict[str, ArrayLike]
+    """Their sum is `Terms.style`; empty for losses that compare all layers together."""
 
 
 Objective = Callable[[jax.Array], tuple[jax.Array, Terms]]
@@ -160,6 +181,8 @@ class _Means(NamedTuple):
     """Content loss of the layer, a scalar; None where it is no content layer."""
     style: tuple[Any, ...]
     """Style statistics for each region; of the whole layer if there are no regions."""
+    features: jax.Array | None = None
+    """The activations, for losses that take several layers together."""
 
 
 def layer_statistics(
@@ -168,6 +191,8 @@ def layer_statistics(
     layer: str,
     act: jax.Array,
     maps: Maps | None,
+    *,
+    joint_layers: frozenset[str] = frozenset(),
 ) -> _Means:
     """Compute the content loss and the style statistics of one layer.
 
@@ -177,6 +202,7 @@ def layer_statistics(
       layer: name of this layer.
       act: its activations, `[h, w, c]`.
       maps: its targets and masks.
+      joint_layers: layers whose activations are needed as they are.
     """
     target, weights, regions = maps or Maps(None, None, None)
     style: tuple[Any, ...] = ()
@@ -189,7 +215,50 @@ def layer_statistics(
                 for r in range(regions.shape[-1])
             )
         )
-    return _Means(None if target is None else content_loss(act, target, weights=weights), style)
+    difference = None if target is None else content_loss(act, target, weights=weights)
+    return _Means(difference, style, act if layer in joint_layers else None)
+
+
+def content_layer_names(recipe: Recipe) -> tuple[str, ...]:
+    """Return the content layers of a recipe, none if no content loss takes features."""
+    losses = content_loss_weights(recipe.content_loss)
+    if "features" not in losses and not any(STRUCTURE_LOSSES[l].needs_network for l in losses):
+        return ()
+    return tuple(layer for layer, _ in recipe.content_layers)
+
+
+def network_layers(recipe: Recipe) -> tuple[str, ...]:
+    """Return the layers that the objective of a resolved recipe needs, none twice."""
+    style = (layer for layer, _ in recipe.style_layers or ())
+    return tuple(dict.fromkeys((*content_layer_names(recipe), *style)))
+
+
+def describe_structure(
+    content_loss: str, features: Mapping[str, jax.Array], weights: Any, image: jax.Array
+) -> dict[str, jax.Array]:
+    """Compute what the content losses but `features` compare.
+
+    Args:
+      content_loss: of the recipe.
+      features: of the content layers, `[h, w, c]` each.
+      weights: of the content layers, by name.
+      image: RGB `[h, w, 3]`.
+
+    Returns:
+      `{name: array}`; a loss of features is left out where there are no layers.
+    """
+    losses = (name for name in content_loss_weights(content_loss) if name != "features")
+    return {
+        name: STRUCTURE_LOSSES[name].describe(features, weights, image)
+        for name in losses
+        if features or not STRUCTURE_LOSSES[name].needs_network
+    }
+
+
+def _mean_over_pyramid(styles: list[jax.Array]) -> jax.Array:
+    """Return the mean of the style losses of all resolutions, weighted by their pixels."""
+    weights = np.array([4.0**-level for level in range(len(styles))])
+    return jnp.vdot(jnp.asarray(weights / weights.sum(), styles[0].dtype), jnp.stack(styles))
 
 
 def make_objective(
@@ -228,7 +297,13 @@ def make_objective(
     numbers = numbers or Numbers.of(recipe)
     content_layers = {layer: numbers.content_layers[layer] for layer, _ in recipe.content_layers}
     style_layers = {layer: numbers.style_layers[layer] for layer, _ in recipe.style_layers or ()}
-    statistic = partial(layer_statistics, style_loss, frozenset(targets.style))
+    content_losses = content_loss_weights(recipe.content_loss)
+    structure_layers = content_layer_names(recipe) if targets.structure else ()
+    joint_layers = tuple(style_layers) if style_loss.is_joint else ()
+    statistic = partial(
+        layer_statistics, style_loss, frozenset(() if style_loss.is_joint else style_layers),
+        joint_layers=frozenset((*structure_layers, *joint_layers)),
+    )  # fmt: skip
     variation = VARIATIONS[recipe.variation]
 
     def layer_means(
@@ -251,7 +326,9 @@ def make_objective(
         )  # fmt: skip
         return found
 
-    def content_term(found: dict[str, _Means], shape: tuple[int, ...]) -> jax.Array:
+    def content_term(
+        found: dict[str, _Means], shape: tuple[int, ...], image: jax.Array
+    ) -> jax.Array:
         def of_layer(layer: str) -> Any:
             sums = recipe.content_reduction == "sum"
             channels = targets.content[layer].shape[-1]
@@ -259,11 +336,16 @@ def make_objective(
             difference: Any = found[layer].content
             return difference * (size if sums else 1)
 
-        parts: Any = (weight * of_layer(layer) for layer, weight in content_layers.items())
-        return sum(parts, jnp.zeros((), jnp.float32))
+        parts: Any = (content_layers[layer] * of_layer(layer) for layer in targets.content)
+        total = content_losses.get("features", 0.0) * sum(parts, jnp.zeros((), jnp.float32))
+        maps: Any = {layer: found[layer].features for layer in structure_layers}
+        mine = describe_structure(recipe.content_loss, maps, content_layers, image)
+        for name, target in (targets.structure or {}).items():
+            total += content_losses[name] * STRUCTURE_LOSSES[name].distance(mine[name], target)
+        return total
 
     def style_term(
-        found: dict[str, _Means], style: dict[str, Any], shape: tuple[int, ...]
+        found: dict[str, _Means], style: dict[str, Any], shape: tuple[int, ...], image: jax.Array
     ) -> jax.Array:
         def of_layer(layer: str) -> jax.Array:
             if targets.region_weights is None:
@@ -281,31 +363,38 @@ def make_objective(
             sums = recipe.style_reduction == "sum"
             return style_loss.distance(statistics, target) * (target.size if sums else 1)
 
+        if joint_layers:
+            maps: Any = {layer: found[layer].features for layer in joint_layers}
+            mine = style_loss.statistics(maps, style_layers, image)
+            return style_loss.distance(mine, style[JOINT])
         parts: Any = (weight * of_layer(layer) for layer, weight in style_layers.items())
         return sum(parts, jnp.zeros((), jnp.float32))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
-        height = image.shape[0] if rows is None else rows.height
         image = compared_image(image, recipe)
         x = preprocess(network.convention, image)
         padded = mirrored(x, recipe.margin)
-        shape = (height if rows else padded.shape[0], *padded.shape[1:])
-        layers = tuple(dict.fromkeys((*targets.content, *targets.style)))
+        # A mean counts the mirrored pixels as the style term does; without them edges would be
+        # rougher than the inside. A sum is that of the image's own pixels.
+        varied = padded if recipe.variation == "mean-squared" else x
+        height = rows.height if rows else None
+        shape = (height or padded.shape[0], *padded.shape[1:])
+        layers = tuple(dict.fromkeys((*targets.content, *structure_layers, *style_layers)))
         found = layer_means(
             padded, layers, targets.content, targets.content_weights, targets.regions
         )
-        content = content_term(found, shape)
-        styles = [style_term(found, targets.style, shape)]
-        coarse = x
+        content = content_term(found, shape, image)
+        styles = [style_term(found, targets.style, shape, image)]
+        coarse, small = x, image
         for level in targets.coarse:
-            coarse = halve(coarse)
+            coarse, small = halve(coarse), halve(small)
             padded = mirrored(coarse, recipe.margin)
-            found = layer_means(padded, tuple(level.style), {}, None, level.regions)
-            styles.append(style_term(found, level.style, padded.shape))
+            found = layer_means(padded, tuple(style_layers), {}, None, level.regions)
+            styles.append(style_term(found, level.style, padded.shape, small))
         terms = Terms(
             content=numbers.content_weight * content,
-            style=numbers.style_weight * sum(styles) / len(styles),
-            tv=numbers.tv_weight * variation(image, x, height=height),
+            style=numbers.style_weight * _mean_over_pyramid(styles),
+            tv=numbers.tv_weight * variation(image, varied, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

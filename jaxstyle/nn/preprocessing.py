@@ -35,6 +35,9 @@ def preprocess(convention: Preprocessing, image: jax.Array) -> jax.Array:
     """Return the network's input for an RGB image `[h, w, 3]` in [0, 1], of the same shape."""
     if convention.channel_order == "bgr":
         image = image[..., ::-1]
-    mean = jnp.asarray(convention.mean, image.dtype)
-    std = jnp.asarray(convention.std, image.dtype)
+    # Of the image's rank, so that JAX's strict mode against implicit rank promotion accepts them.
+    mean, std = (
+        jnp.asarray(channels, image.dtype)[None, None]
+        for channels in (convention.mean, convention.std)
+    )
     return (image * convention.scale - mean) / std

@@ -101,6 +101,7 @@ class Convolution(nn.Module):
         shape = (3, 3, x.shape[-1], self.width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        bias = jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
         transformed: jax.Array | None = self.get_variable("transformed", "kernel")
         y = convolve(x, kernel.astype(x.dtype), transformed, self.precision) + bias
         # The image stays float32, as bfloat16 has too few bits for it; its features are rounded.

@@ -164,13 +164,13 @@ def inverse_hessian_product(
     # The newest pair scales; `cursor` is one past it.
     gamma = jnp.where(held[-1], diagonal[-1] / jnp.where(held[-1], yy[-1, -1], 1), 1)
     # An empty slot becomes a row of the identity, whose right-hand side is 0.
-    triangle = jnp.where(held[:, None] & held, jnp.triu(sy), 0) + jnp.diag(
+    triangle = jnp.where(held[:, None] & held[None], jnp.triu(sy), 0) + jnp.diag(
         jnp.where(held, 0.0, 1.0)
     )
     s_grad = jnp.where(held, projected.s_grad[by_age], 0)
     y_grad = jnp.where(held, projected.y_grad[by_age], 0)
     alpha = solve_triangular(triangle, s_grad)
-    inner = diagonal * alpha + gamma * (jnp.sum(yy * alpha, 1) - y_grad)
+    inner = diagonal * alpha + gamma * (jnp.sum(yy * alpha[None], 1) - y_grad)
     beta = solve_triangular(triangle, jnp.where(held, inner, 0), trans=1)
     # Back from age to slot.
     alpha, beta = (jnp.zeros_like(v).at[by_age].set(v) for v in (alpha, beta))

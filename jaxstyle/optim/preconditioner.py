@@ -31,7 +31,7 @@ def spectrum(x: jax.Array) -> jax.Array:
 
 def _gain(h: int, w: int) -> jax.Array:
     """Return the gain of each coefficient of `rfft2`, `[h, w // 2 + 1]`."""
-    frequency = jnp.hypot(jnp.fft.fftfreq(h)[:, None], jnp.fft.rfftfreq(w))
+    frequency = jnp.hypot(jnp.fft.fftfreq(h)[:, None], jnp.fft.rfftfreq(w)[None])
     frequency = jnp.maximum(frequency, 1 / max(h, w))
     # 1 at the highest frequency of a row or column.
     return (frequency / 0.5) ** -EXPONENT

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxstyle.engine.results import Result
 from jaxstyle.files import is_stream, sha256_of, write_atomically, write_stream
-from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.objective import LayerLosses, Terms
 from jaxstyle.nn.network import Network
 
 SCHEMA = 1
@@ -43,6 +43,7 @@ def record(
         "schema": SCHEMA,
         "loss": result.loss,
         "terms": terms_report(result.terms),
+        "layers": layers_report(result.layers),
         "initial": {"loss": result.initial_loss, "terms": terms_report(result.initial_terms)},
         "steps": result.steps,
         "evaluations": result.evaluations,
@@ -87,6 +88,11 @@ def run_report(
 def batch_report(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Put the reports of a batch's batch elements together."""
     return {"schema": SCHEMA, "runs": list(runs)}
+
+
+def layers_report(layers: LayerLosses) -> dict[str, dict[str, float]]:
+    """Return the parts of the terms by layer, by name."""
+    return {name: dict(parts) for name, parts in layers._asdict().items()}
 
 
 def terms_report(terms: Terms) -> dict[str, float]:

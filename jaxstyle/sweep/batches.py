@@ -208,4 +208,9 @@ def _of_targets(cell: Cell) -> tuple[Any, ...]:
     files = tuple(f and f["sha256"] for name, f in named(cell.inputs.report()) if name != "init")
     # The size of the styles follows from `size`, also where that of the output does not.
     sizes = (recipe.size, recipe.upscale, recipe.style_scale)
-    return (files, recipe.style_blend, sizes, recipe.preserve_color)
+    # Losses that take several layers together have their weights in the targets.
+    joined = (
+        recipe.content_layers if recipe.content_loss != "features" else None,
+        recipe.style_layers if STYLE_LOSSES[recipe.style_loss].is_joint else None,
+    )
+    return (files, recipe.style_blend, sizes, recipe.preserve_color, joined)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxstyle import images
 from jaxstyle.config.layers import format_layers
 from jaxstyle.files import write_atomically
-from jaxstyle.images.sheets import contact_sheet, table_sheet
+from jaxstyle.images.sheets import contact_sheet
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.sweep.page import page
 from jaxstyle.sweep.store import Report
@@ -72,26 +72,20 @@ def write_overview(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Re
     finished = [cell for cell in cells if cell.key in reports]
     if not finished:
         return
-    # What varies the fastest runs along the rows.
-    axes = cells[0].axes
-    along, down = axes[-1:], axes[:-1]
+    # What varies the fastest runs along the rows; one long axis is folded.
+    along, down = cells[0].axes[-1:], cells[0].axes[:-1]
     columns = list(dict.fromkeys(_named(cell, along) for cell in cells))
     rows = list(dict.fromkeys(_named(cell, down) for cell in cells))
     side = max(48, min(THUMBNAIL, WIDEST // max(len(columns), len(rows)) - 8))
     thumbnails = {cell.key: load_reduced(folder, reports[cell.key], side) for cell in finished}
-    placed: dict[tuple[str, str], np.ndarray] = {
-        (_named(cell, down), _named(cell, along)): thumbnails[cell.key] for cell in finished
-    }
-    if len(rows) == 1 and len(columns) > MAX_IN_A_ROW:
-        # One long axis is folded.
-        sheet = contact_sheet(
-            [thumbnails[cell.key] for cell in finished],
-            columns=MAX_IN_A_ROW,
-            labels=[_named(cell, along) for cell in finished],
-        )
-    else:
-        table = [[placed.get((row, column)) for column in columns] for row in rows]
-        sheet = table_sheet(table, rows=rows, columns=columns)
+    placed = {(_named(cell, down), _named(cell, along)): thumbnails[cell.key] for cell in finished}
+    places = [(row, column) for row in rows for column in columns]
+    missing = np.full((side // 2, side // 2, 3), 0.85, np.float32)
+    sheet = contact_sheet(
+        [placed.get(place, missing) for place in places],
+        columns=len(columns) if len(rows) > 1 else min(len(columns), MAX_IN_A_ROW),
+        labels=["\n".join(filter(None, place)) for place in places],
+    )
     images.save_image(folder / "contact_sheet.png", sheet, argument="-o")
     text = page(folder.resolve().name, finished, reports, thumbnails)
     write_atomically(folder / "index.html", text.encode(), argument="-o")

@@ -92,6 +92,7 @@ OUT_OF_RANGE = {
     "style_blend": ["", "1,x", (1, NAN), (1, INF), [0, 0], (-1, 2), 3, [[1]]],
     "style_scale": [0, -1, 8.1, NAN],
     "scales": [0, -1, 1.5],
+    "scale_content": [0, 17, NAN],
     "pyramid": [0, -1, 1.5],
     "average": [-0.1, 1, NAN, "x"],
     "noise_blend": [-0.1, 1.1, NAN],
@@ -110,6 +111,7 @@ OUT_OF_RANGE = {
     "preconditioner": ["fourier", ""],
     "seed": [-1, 2**31, 0.5],
     "pooling": ["median", "", None],
+    "content_loss": ["edges", None],
     "style_loss": ["mean", None],
     "gram_normalization": ["none"],
     "variation": ["l1"],
@@ -192,6 +194,7 @@ NUMBERS = {
     "average": 0.8,
 }
 HOST = {
+    "scale_content": 2.0,
     "noise_std": 2.0,
     "noise_blend": 0.5,
     "seed": 4,
@@ -212,7 +215,9 @@ STRUCTURE = {
     "scale_detail": False,
     "average": None,
     "preserve_color": "luminance",
+    "content_loss": "laplacian",
     "style_loss": "moments",
+    "turn_style": True,
     "gram_normalization": "positions",
     "style_reduction": "sum",
     "content_reduction": "sum",

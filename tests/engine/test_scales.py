@@ -255,7 +255,7 @@ def test_what_a_larger_scales_start_compiles_is_counted(problem, monkeypatch):
 
 
 class TestDetail:
-    """What a larger scale adds to the next_scale_start result of the smaller one."""
+    """What a larger scale adds to the enlarged result of the smaller one."""
 
     def test_unchanged_initial_image_comes_back(self, image_pair):
         small, large = (images.resize(image_pair[0], *size) for size in (SMALL, LARGE))

@@ -554,7 +554,7 @@ def test_a_first_step_from_blank_is_the_start(optimizer, value):
     assert is_flat(recipe)
 
     def objective(x):
-        loss = value * jnp.sum(jnp.cosh(x - 0.2) * jnp.arange(1.0, 4.0))
+        loss = value * jnp.sum(jnp.cosh(x - 0.2) * jnp.arange(1.0, 4.0)[None, None])
         return loss, {"mean": jnp.mean(x)}
 
     start = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 5, 3)), jnp.float32)

@@ -4,6 +4,7 @@ from importlib.resources import files
 from secrets import compare_digest
 from typing import TYPE_CHECKING, Any
 
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.monitor.serve.view import Answer, View
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+LARGEST_BODY = 128 * 2**20
+"""Bytes of what a page sends: an image file."""
 # Those that all pages have; each has more of its own.
 _FILES = ("page.css", "page.js", "icon.svg")
 _TYPES = {
@@ -36,18 +39,20 @@ def make_app(view: View, token: str) -> "Starlette":
     """Build the application; every address begins with the token.
 
     `GET /TOKEN/` is the page, `state` its numbers, other names its files or what the view
-    answers; `POST /TOKEN/stop` stops the run. What has another token, or a host that is not this
-    machine's own name, is not answered: a page of another site in the same browser can reach this
-    port, but neither knows the token nor, by giving its own name this address, passes for this
-    machine.
+    answers; `POST /TOKEN/stop` stops the run, other names are what the view does. What has another
+    token, or a host that is not this machine's own name, is not answered: a page of another site in
+    the same browser can reach this port, but neither knows the token nor, by giving its own name
+    this address, passes for this machine.
     """
     from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    own = {**{name: name for name in _FILES}, **view.FILES}
+    shared = {name: ("jaxstyle.monitor.serve", name) for name in _FILES}
+    own = shared | {name: (view.PACKAGE, file) for name, file in view.FILES.items()}
 
     def guarded(function: Any) -> Any:
         # Not async: encoding an image takes a while, and Starlette runs this in a thread.
@@ -67,8 +72,9 @@ def make_app(view: View, token: str) -> "Starlette":
     def read(request: "Request") -> Response:
         name, number = request.path_params.get("name", ""), request.path_params.get("number")
         if name in own and number is None:
-            data = files("jaxstyle.monitor.serve").joinpath(own[name]).read_bytes()
-            found = Answer(data, _TYPES[own[name].rpartition(".")[2]])
+            package, file = own[name]
+            data = files(package).joinpath(file).read_bytes()
+            found = Answer(data, _TYPES[file.rpartition(".")[2]])
         else:
             found = view.answer(name, number)
         return Response(found.content, media_type=found.kind, headers=HEADERS)
@@ -84,10 +90,37 @@ def make_app(view: View, token: str) -> "Starlette":
         view.stop.set()
         return Response("", headers=HEADERS)
 
+    async def post(request: "Request") -> Response:
+        given = request.path_params["token"]
+        if not compare_digest(given.encode(), token.encode()):
+            return Response("not found", 404, headers=HEADERS)
+        view.asked()
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size <= LARGEST_BODY:
+                parts.append(part)
+        if size > LARGEST_BODY:
+            # Only now: browsers show no answer that comes before they have sent everything.
+            told = (
+                f"the file has {size / 2**20:.0f} MB, and at most {LARGEST_BODY // 2**20} are "
+                "accepted; make it smaller"
+            )
+            return JSONResponse({"error": told}, 413, headers=HEADERS)
+        name, query = request.path_params["name"], dict(request.query_params)
+        try:
+            found = await run_in_threadpool(view.post, name, query, b"".join(parts))
+        except JaxstyleError as error:
+            return JSONResponse({"error": str(error)}, 400, headers=HEADERS)
+        except LookupError:
+            return Response("not found", 404, headers=HEADERS)
+        return JSONResponse(found, headers=HEADERS)
+
     routes = [
         Route("/{token}/", guarded(read)),
         Route("/{token}/state", guarded(state)),
         Route("/{token}/stop", guarded(stop), methods=["POST"]),
+        Route("/{token}/{name}", post, methods=["POST"]),
         Route("/{token}/{name}", guarded(read)),
         Route("/{token}/{name}/{number:int}", guarded(read)),
     ]

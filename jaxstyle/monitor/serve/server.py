@@ -44,13 +44,13 @@ class Page(Generic[Shown]):
                 time.sleep(0.05)
 
 
-def check_port(port: int) -> None:
+def check_port(port: int, *, argument: str = "--serve") -> None:
     """Raise, before any long work, what `serve` would raise.
 
     Raises:
       JaxstyleError: the web server is not installed, or the port cannot be had.
     """
-    _listen(port).close()
+    _listen(port, argument).close()
 
 
 @contextmanager
@@ -84,13 +84,14 @@ def serve(view: Shown, *, port: int = 0) -> Iterator[Page[Shown]]:
         listener.close()
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(port: int, argument: str = "--serve") -> socket.socket:
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
         raise JaxstyleError(
-            "--serve: the web server is not installed; get it with `pip install 'jaxstyle[serve]'`"
+            f"{argument}: the web server is not installed; get it with "
+            "`pip install 'jaxstyle[serve]'`"
         ) from None
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -100,7 +101,7 @@ def _listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise JaxstyleError(
-            f"--serve: port {port} of {HOST} cannot be had ({error}); give another, or none for "
+            f"{argument}: port {port} of {HOST} cannot be had ({error}); give another, or none for "
             "a free one"
         ) from None
     return listener

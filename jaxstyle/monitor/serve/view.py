@@ -19,8 +19,10 @@ class Answer(NamedTuple):
 class View(ABC):
     """What the program and its page tell each other, from two threads."""
 
+    PACKAGE: ClassVar[str] = "jaxstyle.monitor.serve"
+    """Where the files are."""
     FILES: ClassVar[Mapping[str, str]]
-    """Files of this package by their address on the page; the page itself is `""`."""
+    """Files of that package by their address on the page; the page itself is `""`."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -57,6 +59,20 @@ class View(ABC):
         Raises:
           LookupError: there is nothing.
         """
+
+    def post(self, name: str, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """Do what the page asks for and return the answer as JSON has it; most pages ask nothing.
+
+        Args:
+          name: of the address.
+          query: of the address.
+          body: what was sent.
+
+        Raises:
+          JaxstyleError: it cannot be done; the page is told the line.
+          LookupError: there is nothing of that name.
+        """
+        raise LookupError(name)
 
 
 def finite(value: float) -> float | None:

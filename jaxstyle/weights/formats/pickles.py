@@ -1,8 +1,10 @@
 """Reads the pickle inside a PyTorch file as data: a stack machine that can build, not call.
 
-Python's own unpickler calls what the file names. This one walks the opcodes
-(`pickletools.genops`, which only splits them) and knows the few that a state dict
-needs; of the names in a file it accepts those of tensors and nothing else.
+Python's own unpickler calls what the file names. A subclass with its own `find_class` would not,
+but still reserves memory for any place in the memo that the file asks for (64 GB in ten bytes) and
+hashes keys of nested tuples, which may never end. This one walks the opcodes (`pickletools.genops`,
+which only splits them) and knows the few that a state dict needs; of the names in a file it accepts
+those of tensors and nothing else.
 """
 
 import io

@@ -1,0 +1,360 @@
+"""The steps of `jaxstyle stylize`, once its arguments are known: from files to files."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from jaxstyle import images
+from jaxstyle.cli.devices import enable_compilation_cache
+from jaxstyle.cli.inputs import Sources, read_sources, tell_weights
+from jaxstyle.cli.options import as_flags, bounds, unused_notices
+from jaxstyle.cli.outputs import Outputs, check_outputs, snapshot_suffix
+from jaxstyle.cli.rescue import checkpoints, rescue, warn
+from jaxstyle.cli.streams import tell, tell_from_signal
+from jaxstyle.cli.stylize import Options, Request
+from jaxstyle.cli.waiting import Waiting
+from jaxstyle.config.presets import weights_notice
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine import memory
+from jaxstyle.engine.loop import Iterate, RunState, default_chunk_size, iterates
+from jaxstyle.engine.problem import Problem, prepare
+from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.sizes import (
+    not_enlarged_notice,
+    output_size,
+    resolve_scales,
+    small_style_notice,
+    style_size,
+)
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import shown
+from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+from jaxstyle.monitor.pace import Course
+from jaxstyle.monitor.progress import progress
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.sharding import sharing_devices
+from jaxstyle.provenance.asked import asked_settings
+from jaxstyle.provenance.checkpoint import (
+    check_same_images,
+    check_same_run,
+    load_state,
+    save_checkpoint,
+)
+from jaxstyle.provenance.inputs import recipe_files
+from jaxstyle.weights import load_network
+
+NO_BETTER = 3
+"""Exit code of a run that diverged and is no better than its start."""
+
+
+class Prepared(NamedTuple):
+    """A run that can begin."""
+
+    network: Network
+    sources: Sources
+    inputs: dict[str, Any]
+    """The images, as in the report."""
+    asked: dict[str, Any]
+    """Settings as they were asked for, where resolving changed them."""
+    problem: Problem
+    fewer_pairs: bool
+    """Whether L-BFGS keeps fewer pairs than usual, for want of memory."""
+    state: RunState | None
+    """State of a checkpoint to go on from."""
+
+
+class Ended(NamedTuple):
+    """A run that has come to its end, or was stopped."""
+
+    results: list[Result]
+    step: int
+    code: int
+    """Exit code of a signal, else 0."""
+    stopped: bool
+    """Whether the button of the page stopped it."""
+
+
+def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: Waiting) -> int:
+    """Stylize an image and return the exit code.
+
+    Args:
+      options: the command's arguments.
+      request: what is to be made.
+      flags: settings of the recipe; None where not given.
+      waiting: what is shown until the run begins.
+    """
+    # Everything that can fail early does so before the long work.
+    _check_files(options, request)
+    prepared = _prepare(options, request, flags)
+    waiting.stop()
+    # Lines for programs stand alone.
+    quiet = options.quiet or options.log_json
+    tell_weights(request.weights_name, quiet=quiet)
+    if not quiet:
+        for line in _notices(options, request, prepared, flags):
+            tell(line)
+    outputs = Outputs.elements(
+        options.output, request.batch, network=prepared.network,
+        weights=request.weights_name, inputs=prepared.inputs, asked=prepared.asked,
+        alpha=prepared.sources.alpha, bit_depth=options.bit_depth,
+    )  # fmt: skip
+    course = Course.of(prepared.problem, request.until)
+    page = _open_page(options, prepared, course, outputs)
+    ended = _run(options, request, prepared, outputs, course, page)
+    lost = [k for k, result in enumerate(ended.results) if result.diverged]
+    for k in lost:
+        _warn_of_divergence(ended.results[k], str(outputs.paths[k]))
+    names = ", ".join(map(str, outputs.paths))
+    early = bool(ended.code or ended.stopped)
+    if page is not None:
+        page.finish(f"{'stopped' if early else 'done'}; the image is in {names}")
+    if early:
+        tell(f"stopped at step {ended.step}; the best image so far is in {names}")
+        # 0 for the page's button: a person's way to say that it is good enough.
+        return ended.code
+    if not quiet:
+        tell(f"wrote {names}")
+    no_better = any(not ended.results[k].loss < ended.results[k].initial_loss for k in lost)
+    return NO_BETTER if no_better else 0
+
+
+def _check_files(options: Options, request: Request) -> None:
+    """Raise a `JaxstyleError` for files that cannot be written, and for a port that is taken."""
+    last, every = request.recipe.total_steps, options.save_every
+    read: list[tuple[str, Any]] = [
+        ("CONTENT", request.content), *(("STYLE", style) for style in request.styles),
+        *(("--" + name.replace("_", "-"), file) for name, file in recipe_files(request.recipe)),
+        ("--weights", request.weights_name), ("--from", options.earlier),
+        ("--resume", options.resume),
+    ]  # fmt: skip
+    check_outputs(
+        options.output,
+        batch=request.batch,
+        bit_depth=options.bit_depth,
+        snapshots=range(every, last + 1, every) if every else range(0),
+        report=options.report,
+        checkpoint=options.checkpoint,
+        read=read,
+    )
+    if options.checkpoint_every is not None and options.checkpoint is None:
+        raise JaxstyleError(
+            f"--checkpoint-every: {options.checkpoint_every} needs a file to write; give "
+            "--checkpoint too"
+        )
+    if options.port is not None:
+        from jaxstyle.monitor.serve.server import check_port
+
+        check_port(options.port)
+
+
+def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepared:
+    """Read the weights, the images and the checkpoint, and build the problem."""
+    enable_compilation_cache()
+    network = load_network(request.weights_name)
+    sources = _read(options, request)
+    inputs = sources.inputs.report()
+    if request.resumed is not None:
+        check_same_images(request.resumed, inputs)
+    elif request.repeated is not None:
+        request.repeated.check(network, inputs)
+    try:
+        problem, fewer_pairs = _build(options, request, network, sources)
+    except JaxstyleError as error:
+        raise JaxstyleError(as_flags(str(error))) from None
+    state = None
+    if request.resumed is not None:
+        check_same_run(request.resumed, problem)
+        state = load_state(request.resumed, problem)
+    asked = asked_settings(request.recipe, problem.recipe)
+    if request.repeated is not None:
+        earlier = request.repeated.asked.items()
+        asked = {name: value for name, value in earlier if flags.get(name) is None} | asked
+    return Prepared(network, sources, inputs, asked, problem, fewer_pairs, state)
+
+
+def _read(options: Options, request: Request) -> Sources:
+    """Read the images; an error says which record names a file that no argument does."""
+    try:
+        return read_sources(
+            request.content, request.styles, request.recipe,
+            **bounds(options.max_pixels, options.first_frame),
+        )  # fmt: skip
+    except JaxstyleError as error:
+        unnamed = [
+            *([] if options.content else [request.content]),
+            *([] if options.styles else request.styles),
+        ]
+        if request.repeated and any(shown(path) in str(error) for path in unnamed):
+            raise JaxstyleError(
+                f"{error} (the record in {request.repeated.file} names it)"
+            ) from None
+        raise
+
+
+def _build(
+    options: Options, request: Request, network: Network, sources: Sources
+) -> tuple[Problem, bool]:
+    """Build the problem, and say whether it has fewer pairs of L-BFGS than usual."""
+    devices = sharing_devices(options.devices, request.batch)
+    recipe = resolve_scales(
+        request.recipe,
+        sources.content.shape,
+        [style.shape for style in sources.styles],
+        rows=request.batch == 1 and len(devices) > 1,
+    )
+    height, width = sources.content.shape[:2]
+    height, width = output_size(height, width, recipe)
+    fitting = memory.fit(
+        height, width, recipe=recipe, network=network, batch=request.batch, devices=len(devices),
+        styles=[style_size(s.shape[0], s.shape[1], recipe) for s in sources.styles],
+        checkpoint=options.checkpoint is not None,
+    )  # fmt: skip
+    start = sources.start(fitting)
+    problem = prepare(
+        sources.content,
+        sources.styles,
+        recipe=fitting,
+        network=network,
+        start=start,
+        elements=[start] * request.batch if request.batch > 1 else None,
+        masks=sources.inputs.arrays,
+        devices=devices,
+    )
+    return problem, fitting.history_size != recipe.history_size
+
+
+def _notices(
+    options: Options, request: Request, prepared: Prepared, flags: dict[str, Any]
+) -> list[str]:
+    """Return lines about settings that do less, or other things, than they seem to."""
+    problem, sources = prepared.problem, prepared.sources
+    recipe: Recipe = problem.recipe
+    sizes = [(style.shape[0], style.shape[1]) for style in sources.styles]
+    found = [
+        *unused_notices(recipe, flags),
+        small_style_notice(sizes, recipe, prepared.network, shortest=min(problem.size)),
+        not_enlarged_notice(sources.content.shape, flags["size"], recipe),
+    ]
+    if request.repeated is None:
+        found.insert(0, weights_notice(options.preset_name, prepared.network.name))
+    if request.batch > 1 and recipe.init != "noise" and not recipe.noise_blend:
+        found.append(
+            f"all {request.batch} images start alike, as --init {recipe.init} has no noise; "
+            "use --init noise or --noise-blend for different ones"
+        )
+    if prepared.fewer_pairs:
+        found.append(
+            f"L-BFGS keeps {recipe.history_size} pairs, as many as memory has room for; "
+            f"--history-size {recipe.history_size} repeats this, --tile leaves room for more"
+        )
+    if request.until is not None:
+        found.append(
+            f"{options.earlier} is of step {request.until} of {recipe.total_steps}, and so is what "
+            f"repeats it; give --steps {recipe.steps} for all of them"
+        )
+    return [line for line in found if line]
+
+
+def _open_page(options: Options, prepared: Prepared, course: Course, outputs: Outputs) -> Any:
+    """Serve the page of a run, if `--serve` asks for it."""
+    if options.port is None:
+        return None
+    from jaxstyle.cli.browser import open_page
+    from jaxstyle.monitor.live import Live
+    from jaxstyle.monitor.serve import RunView
+
+    content = images.resize(prepared.sources.content, *prepared.problem.size)
+    labels = [path.name for path in outputs.paths] if len(outputs.paths) > 1 else None
+    live = Live(course, labels=labels)
+    return open_page(options.port, RunView(live, content), as_json=options.log_json)
+
+
+def _chunk_size(options: Options, problem: Problem) -> int:
+    """Return steps of a chunk such that chunks end on every snapshot and checkpoint."""
+    usual = default_chunk_size(problem.start)
+    common = math.gcd(options.save_every or 0, options.checkpoint_every or 0)
+    return next(n for n in range(min(usual, common or usual), 0, -1) if common % n == 0)
+
+
+def _run(
+    options: Options,
+    request: Request,
+    prepared: Prepared,
+    outputs: Outputs,
+    course: Course,
+    page: Any,
+) -> Ended:
+    """Run to the end or until it is stopped, and write all files."""
+    problem, last = prepared.problem, prepared.problem.recipe.total_steps
+    keep = None
+    if options.checkpoint is not None:
+        write_state = partial(
+            save_checkpoint, options.checkpoint, problem=problem, weights=request.weights_name,
+            inputs=prepared.inputs, asked=prepared.asked,
+        )  # fmt: skip
+        keep = checkpoints(write_state, interval=options.checkpoint_every)
+    seen: list[Iterate] = []
+    code, stopped = 0, False
+    with interrupts(tell_from_signal) as check_interrupt:
+        try:
+            with progress(
+                course, quiet=options.quiet or options.log_json, as_json=options.log_json
+            ) as show:
+                for iterate in iterates(
+                    problem, chunk_size=_chunk_size(options, problem), first=1,
+                    state=prepared.state, until=request.until,
+                ):  # fmt: skip
+                    # Kept before the one before it is dropped: Ctrl-C may come between the two.
+                    seen.append(iterate)
+                    if len(seen) > 1:
+                        seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+                    show(iterate)
+                    if keep:
+                        keep(seen, iterate.step == last)
+                    _save_snapshot(options, problem, seen, outputs)
+                    check_interrupt()
+                    if page is not None:
+                        page.view.live.tick(iterate)
+                        if stopped := page.stopped:
+                            break
+        except KeyboardInterrupt as signal:
+            if not seen:
+                raise
+            code = TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
+        if keep:
+            keep(seen, True)
+        # The optimizer's state is not needed any more, its memory may be.
+        seen[-1] = seen[-1]._replace(carry=None)
+        results = finish(problem, seen)
+        outputs.save(results, to=rescue)
+        if options.report is not None:
+            outputs.report(options.report, results)
+    return Ended(results, seen[-1].step, code, stopped)
+
+
+def _save_snapshot(
+    options: Options, problem: Problem, seen: Sequence[Iterate], outputs: Outputs
+) -> None:
+    """Write the image so far where `--save-every` asks for it; the run goes on if that fails."""
+    step = seen[-1].step
+    if not options.save_every or not step or step % options.save_every:
+        return
+    try:
+        outputs.save(finish(problem, seen), snapshot_suffix(step))
+    except JaxstyleError as error:
+        warn(f"{error}; the run goes on")
+
+
+def _warn_of_divergence(result: Result, path: str) -> None:
+    """Say that a run diverged, whether its best image is any better, and what to try."""
+    recipe = result.recipe
+    verdict = "better" if result.loss < result.initial_loss else "no better"
+    how = "exploded" if result.steps < recipe.total_steps else "went up"
+    way = "another --optimizer" if recipe.optimizer == "lbfgs" else "--optimizer lbfgs"
+    if recipe.learning_rate is not None:
+        way = f"a lower --learning-rate than {recipe.learning_rate:g} or {way}"
+    warn(
+        f"the loss {how}; {path} is the best image seen, {verdict} than the "
+        f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose {way}"
+    )

@@ -1,0 +1,104 @@
+"""Hypercolumns: the features of several layers at one position, joined into one vector.
+
+Hariharan, Arbelaez, Girshick & Malik, Hypercolumns for Object Segmentation and Fine-grained
+Localization, 2015; as STROTSS and NNST use them.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.config.layers import smallest_side
+from jaxstyle.losses.base import EXACT
+
+CELL = 4
+"""Least side in pixels of the positions of hypercolumns: the image at a quarter of its size (Kolkin
+et al., Neural Neighbor Style Transfer, 2022, section 3.1)."""
+
+
+def hypercolumns(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
+    """Return the features of all layers at one resolution, joined.
+
+    The resolution is that of the finest layer, but at most a quarter of the image's: finer maps
+    are averaged over cells, coarser ones interpolated linearly.
+
+    Args:
+      maps: `{layer: [h, w, c]}`, of one image.
+      weights: a factor for each layer.
+
+    Returns:
+      `[h', w', sum of all c]`.
+    """
+    cell = max(CELL, min(smallest_side([layer]) for layer in maps))
+    finest = min(maps, key=lambda layer: smallest_side([layer]))
+    ratio = cell // smallest_side([finest])
+    rows, columns = (side // ratio for side in maps[finest].shape[:2])
+    joined = []
+    for layer, act in maps.items():
+        side = smallest_side([layer])
+        if side <= cell:
+            act = average_cells(act, cell // side)
+        else:
+            h, w, c = act.shape
+            act = jax.image.resize(act, (h * side // cell, w * side // cell, c), "linear")
+        joined.append(weights[layer] * _cropped(act, rows, columns))
+    return jnp.concatenate(joined, -1)
+
+
+def average_cells(x: jax.Array, side: int) -> jax.Array:
+    """Return the mean of each cell of `side` x `side` positions of `[h, w, c]`.
+
+    Rows and columns beyond whole cells are left out.
+    """
+    if side == 1:
+        return x
+    rows, columns = x.shape[0] // side, x.shape[1] // side
+    cells = x[: rows * side, : columns * side].reshape(rows, side, columns, side, x.shape[-1])
+    return cells.mean((1, 3))
+
+
+def _cropped(x: jax.Array, rows: int, columns: int) -> jax.Array:
+    """Return `[rows, columns, c]` of a map, with its edge repeated where it is smaller."""
+    x = x[:rows, :columns]
+    missing = rows - x.shape[0], columns - x.shape[1]
+    return jnp.pad(x, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+
+
+def sample_positions(x: jax.Array, most: int) -> jax.Array:
+    """Return `[n, c]` of a map `[h, w, c]`: all positions, or evenly spaced ones, at most `most`.
+
+    Rows and columns are about equally far apart. The choice depends on the shape alone.
+    """
+    h, w, c = x.shape
+    rows = min(h, max(1, math.isqrt(most * h // w)))
+    columns = min(w, max(1, most // rows))
+    rows = min(h, max(1, most // columns))
+    at = [(jnp.arange(n) * size + size // 2) // n for n, size in ((rows, h), (columns, w))]
+    return x[at[0]][:, at[1]].reshape(-1, c)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Return vectors `[..., c]` divided by their lengths; zeros stay zeros."""
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + 1e-12)
+
+
+def cosine_distances(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return 1 - cosine of each pair of `[n, c]` and `[m, c]`, `[n, m]`."""
+    return 1 - jnp.matmul(unit(a), unit(b).T, precision=EXACT)
+
+
+MOST_POSITIONS = 4900
+"""Positions that nearest-neighbor losses compare: a square image of 512 pixels has 66 x 66 with its
+margin, at an eighth of its size."""
+
+
+def bounded_columns(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
+    """Return `hypercolumns`, averaged over larger cells where there are more than 4900."""
+    columns = hypercolumns(maps, weights)
+    h, w, _ = columns.shape
+    side = 1
+    while (h // side) * (w // side) > MOST_POSITIONS:
+        side += 1
+    return average_cells(columns, side)

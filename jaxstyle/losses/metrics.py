@@ -1,0 +1,181 @@
+"""Numbers for the quality of a stylized image, from features and pixels, whatever made it.
+
+Formulas and sources: `docs/metrics.md`. None of them is a judgment: some rank the photograph or the
+painting itself first, so that they are read beside both.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.images.color_transfer import luminance
+from jaxstyle.losses.base import EXACT
+from jaxstyle.losses.columns import average_cells, sample_positions, unit
+from jaxstyle.losses.gram import gram_matrix
+from jaxstyle.losses.nearest import most_similar
+from jaxstyle.losses.patches import patches
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.vgg import features
+
+PATCH_LAYERS = ("relu3_1", "relu4_1")
+STRUCTURE_LAYER = "relu3_1"
+MOST_PATCHES = 4096
+BINS = 32
+SSIM_WINDOW = 11
+
+
+class Metrics(NamedTuple):
+    """The metrics of one image, floats."""
+
+    content_fidelity: float
+    """Cosine of its features and the content image's, -1 to 1; more is more of the content."""
+    global_effects: float
+    """Mean of `colors` and `textures`, 0 to 1; more is more of the style."""
+    local_patterns: float
+    """Mean of `nearest` and `variety`, 0 to 1; more is more of the style."""
+    cfsd: float
+    """Divergence of its self-similarity from the content image's, ≥ 0; less is more of it."""
+    ssim: float
+    """Structural similarity of its luminance and the content image's, -1 to 1."""
+    colors: float
+    """Cosine of its color histograms and the style's."""
+    textures: float
+    """Cosine of its Gram matrices and the style's."""
+    nearest: float
+    """Mean cosine of its 3x3 patches of features and the nearest ones of the style."""
+    variety: float
+    """Share of the style's patches that are the nearest of some patch, in that of the style."""
+
+
+def compute_metrics(
+    network: Network,
+    image: jax.Array,
+    content: jax.Array,
+    styles: Sequence[jax.Array],
+    *,
+    content_layers: Sequence[str] = ("relu4_2",),
+) -> Metrics:
+    """Compute the metrics of an image.
+
+    Args:
+      network: weights; of the layers below those that it has are used.
+      image: RGB `[h, w, 3]` in [0, 1], at least 32 pixels a side.
+      content: of the same size.
+      styles: of any size, likewise.
+      content_layers: of `content_fidelity`.
+
+    Raises:
+      JaxstyleError: an image or a style that is too small.
+    """
+    least = min(side for x in (image, *styles) for side in x.shape[:2])
+    if least < 32:
+        raise JaxstyleError(
+            f"metrics: an image of {least} pixels on a side is too small; give at least 32"
+        )
+    held = [name.replace("conv", "relu") for name in network.layers]
+    blocks = [layer for layer in held if layer.endswith("_1")]
+    structure = STRUCTURE_LAYER if STRUCTURE_LAYER in held else blocks[-1]
+    local = [layer for layer in PATCH_LAYERS if layer in held] or blocks[-1:]
+    layers = tuple(dict.fromkeys((*content_layers, *blocks, structure, *local)))
+    mine, original = (_features(network, x, layers) for x in (image, content))
+    theirs = [_features(network, style, layers) for style in styles]
+    colors = _cosine(_histograms(image), sum(map(_histograms, styles)))
+    textures = [
+        _cosine(gram_matrix(mine[l]), sum(gram_matrix(f[l]) for f in theirs)) for l in blocks
+    ]
+    found = [_local_patterns(mine[l], [f[l] for f in theirs]) for l in local]
+    nearest, variety = (sum(values) / len(values) for values in zip(*found, strict=True))
+    parts = (float(colors), float(sum(textures) / len(textures)), float(nearest), float(variety))
+    fidelity = [_cosine(mine[l], original[l]) for l in content_layers]
+    return Metrics(
+        float(sum(fidelity) / len(fidelity)), (parts[0] + parts[1]) / 2, (parts[2] + parts[3]) / 2,
+        float(_structure_divergence(mine[structure], original[structure])),
+        float(_ssim(luminance(image), luminance(content))), *parts,
+    )  # fmt: skip
+
+
+@jax.jit
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Compute the cosine of two arrays as vectors."""
+    return jnp.sum(unit(a.reshape(-1)) * unit(b.reshape(-1)))
+
+
+_features = jax.jit(features, static_argnames=("layers", "pooling"))
+
+
+@jax.jit
+def _histograms(image: jax.Array) -> jax.Array:
+    """Compute the histogram of each channel, `[3, 32]`, as shares of the pixels."""
+    bins = jnp.clip(jnp.floor(image * BINS), 0, BINS - 1).reshape(-1, 3)
+    return jnp.mean(bins[..., None] == jnp.arange(BINS), 0)
+
+
+@jax.jit
+def _local_patterns(act: jax.Array, styles: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Compute the mean cosine to the nearest style patch, and the share of patches in use."""
+
+    def of(act: jax.Array) -> jax.Array:
+        cells = patches(act).reshape(act.shape[0] - 2, act.shape[1] - 2, -1)
+        return unit(sample_positions(cells, MOST_PATCHES))
+
+    mine, theirs = of(act), jnp.concatenate([of(style) for style in styles])
+    index, _ = most_similar(mine, theirs)
+    itself, _ = most_similar(theirs, theirs)
+    used, possible = (
+        jnp.zeros(len(theirs), bool).at[places].set(True).sum() for places in (index, itself)
+    )
+    return jnp.mean(jnp.sum(mine * theirs[index], -1)), used / possible
+
+
+@jax.jit
+def _structure_divergence(act: jax.Array, original: jax.Array) -> jax.Array:
+    """Compute the mean over positions of KL(original ‖ image) of softmaxed self-similarities."""
+
+    def logs(act: jax.Array) -> jax.Array:
+        side = 1
+        while (act.shape[0] // side) * (act.shape[1] // side) > MOST_PATCHES:
+            side += 1
+        flat = average_cells(act, side).reshape(-1, act.shape[-1])
+        flat = flat * jax.lax.rsqrt(jnp.mean(jnp.square(flat)) + 1e-12)
+        products = jnp.matmul(flat, flat.T, precision=EXACT) / jnp.sqrt(float(flat.shape[-1]))
+        return jax.nn.log_softmax(products, -1)
+
+    mine, wanted = logs(act), logs(original)
+    return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - mine), -1))
+
+
+@jax.jit
+def _ssim(image: jax.Array, content: jax.Array) -> jax.Array:
+    """Compute the mean structural similarity of two gray images `[h, w]` in [0, 1]."""
+    at = jnp.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
+    window = jnp.exp(-jnp.square(at) / (2 * 1.5**2))
+    window /= jnp.sum(window)
+
+    def local_mean(x: jax.Array) -> jax.Array:
+        for axis in (0, 1):
+            count = x.shape[axis] - SSIM_WINDOW + 1
+            parts = (
+                share * jax.lax.slice_in_dim(x, k, k + count, axis=axis)
+                for k, share in enumerate(window)
+            )
+            x = sum(parts, jnp.zeros(()))
+        return x
+
+    mean, mean_c = local_mean(image), local_mean(content)
+    variance, variance_c, covariance = (
+        local_mean(a * b) - m * n
+        for a, b, m, n in (
+            (image, image, mean, mean),
+            (content, content, mean_c, mean_c),
+            (image, content, mean, mean_c),
+        )
+    )
+    c1, c2 = 0.01**2, 0.03**2
+    return jnp.mean(
+        (2 * mean * mean_c + c1)
+        * (2 * covariance + c2)
+        / ((mean**2 + mean_c**2 + c1) * (variance + variance_c + c2))
+    )

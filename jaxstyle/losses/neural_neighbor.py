@@ -1,0 +1,52 @@
+"""The style loss of Neural Neighbor Style Transfer: each position takes after its nearest one."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenated
+from jaxstyle.losses.columns import bounded_columns, unit
+from jaxstyle.losses.nearest import most_similar
+
+
+def divided_columns(
+    maps: Mapping[str, jax.Array], weights: Mapping[str, float], image: jax.Array
+) -> jax.Array:
+    """Return hypercolumns of features that are divided by their number of channels, `[n, d]`.
+
+    Args:
+      maps: features by layer, `[h, w, c]`.
+      weights: further factors of the layers.
+      image: not used.
+    """
+    shares = {layer: weights[layer] / act.shape[-1] for layer, act in maps.items()}
+    columns = bounded_columns(maps, shares)
+    return columns.reshape(-1, columns.shape[-1])
+
+
+def neural_neighbor_distance(image: jax.Array, style: jax.Array) -> jax.Array:
+    """Compute the mean of 1 - cosine of hypercolumns and their nearest ones in the style.
+
+    Kolkin, Kucera, Paris, Sykora, Shechtman & Shakhnarovich, Neural Neighbor Style Transfer, 2022
+    (arXiv:2203.13215): the nearest has the largest cosine after each side's mean is subtracted;
+    it is chosen, not differentiated. It is chosen in every step, of the image itself, where the
+    paper keeps a choice for 200 steps of a scale.
+    """
+    centered = (unit(x - jnp.mean(x, 0)) for x in (lax.stop_gradient(image), style))
+    nearest, _ = most_similar(*centered)
+    return jnp.mean(1 - jnp.sum(unit(image) * unit(style[nearest]), -1))
+
+
+_NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3")
+LAYERS = tuple((f"relu{name}", 1.0) for name in _NAMES)
+NEURAL_NEIGHBOR = StyleLoss(
+    divided_columns,
+    neural_neighbor_distance,
+    normalized=StyleDefaults(10.0, LAYERS),
+    unnormalized=StyleDefaults(1e3, LAYERS),
+    is_mean_over_positions=False,
+    blend=concatenated("neural-neighbor"),
+    is_joint=True,
+)

@@ -1,0 +1,110 @@
+"""The style loss of STROTSS: relaxed earth mover's distance, moments and palette."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.losses.base import EXACT, StyleDefaults, StyleLoss, concatenated
+from jaxstyle.losses.columns import average_cells, bounded_columns, unit
+from jaxstyle.losses.nearest import most_similar
+
+PALETTE = 0.5
+"""Weight of the palette beside the other two terms: 1 / alpha at the largest scale of the paper."""
+
+
+class Samples(NamedTuple):
+    """What is compared of an image: hypercolumns and colors."""
+
+    columns: jax.Array
+    """`[n, d]`."""
+    colors: jax.Array
+    """RGB, `[k, 3]`."""
+
+
+def samples(
+    maps: Mapping[str, jax.Array], weights: Mapping[str, float], image: jax.Array
+) -> Samples:
+    """Return hypercolumns and mean colors of the cells of an image.
+
+    The paper draws 1024 positions anew in each step. Here all cells of an image count in each step,
+    as the objective is to be one function; cells are larger in large images.
+
+    Args:
+      maps: features by layer, `[h, w, c]`.
+      weights: factors of the layers.
+      image: RGB `[h, w, 3]`.
+    """
+    columns = bounded_columns(maps, weights)
+    # Cells of the same size, but without the mirrored margin.
+    side = max(1, round(image.shape[0] / columns.shape[0]))
+    colors = average_cells(image, min(side, *image.shape[:2]))
+    return Samples(columns.reshape(-1, columns.shape[-1]), colors.reshape(-1, 3))
+
+
+def remd_distance(image: Samples, style: Samples) -> jax.Array:
+    """Compute the relaxed earth mover's distance + moment matching + 0.5 times the palette's.
+
+    Kolkin, Salavon & Shakhnarovich, Style Transfer by Relaxed Optimal Transport and
+    Self-Similarity, 2019 (arXiv:1904.12785, equations 3 to 7). Distances are 1 - cosine of
+    hypercolumns and Euclidean of colors, which no orthonormal change of color axes alters.
+    """
+    features = _relaxed(unit(image.columns), unit(style.columns), _cosine)
+    palette = _relaxed(_augmented(image.colors, 0), _augmented(style.colors, 1), _euclidean)
+    return features + moment_distance(image.columns, style.columns) + PALETTE * palette
+
+
+def moment_distance(image: jax.Array, style: jax.Array) -> jax.Array:
+    """Compute sum |mu - mu_t| / d + sum |Sigma - Sigma_t| / d² of vectors `[n, d]`, `[m, d]`."""
+
+    def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = jnp.mean(x, 0)
+        return mean, jnp.matmul((x - mean).T, x - mean, precision=EXACT) / len(x)
+
+    (mean, covariance), (mean_t, covariance_t) = moments(image), moments(style)
+    return jnp.mean(jnp.abs(mean - mean_t)) + jnp.mean(jnp.abs(covariance - covariance_t))
+
+
+def _relaxed(
+    image: jax.Array, style: jax.Array, distance: Callable[[jax.Array, jax.Array], jax.Array]
+) -> jax.Array:
+    """Compute max(mean over i of min over j, mean over j of min over i) of pairwise distances.
+
+    Args:
+      image: `[n, d]`, whose products with `style` fall as the distance grows.
+      style: `[m, d]`.
+      distance: of pairs `[k, d]`, `[k, d]`, differentiable.
+    """
+    of_image, of_style = most_similar(image, style)
+    return jnp.maximum(
+        jnp.mean(distance(image, style[of_image])), jnp.mean(distance(image[of_style], style))
+    )
+
+
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    return 1 - jnp.sum(a * b, -1)
+
+
+def _augmented(colors: jax.Array, side: int) -> jax.Array:
+    """Return vectors whose products with those of the other side are -|a - b|² / 2."""
+    ones, halves = jnp.ones((len(colors), 1)), -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
+    return jnp.concatenate([colors, *((halves, ones) if side else (ones, halves))], -1)
+
+
+def _euclidean(a: jax.Array, b: jax.Array) -> jax.Array:
+    # The root has no derivative at 0.
+    return jnp.sqrt(jnp.sum(jnp.square(a[:, :3] - b[:, :3]), -1) + 1e-8)
+
+
+_NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_3", "5_1")
+LAYERS = tuple((f"relu{name}", 1.0) for name in _NAMES)
+REMD = StyleLoss(
+    samples,
+    remd_distance,
+    normalized=StyleDefaults(3.0, LAYERS),
+    unnormalized=StyleDefaults(300.0, LAYERS),
+    is_mean_over_positions=False,
+    blend=concatenated("remd"),
+    is_joint=True,
+)

@@ -1,0 +1,155 @@
+"""One run of the studio, from settings to kept images."""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxstyle import images
+from jaxstyle.engine import memory
+from jaxstyle.engine.loop import Iterate, iterates
+from jaxstyle.engine.problem import Problem, prepare
+from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.sizes import output_size, resolve_scales
+from jaxstyle.errors import memory_errors
+from jaxstyle.files import StrPath
+from jaxstyle.monitor.live import Live
+from jaxstyle.nn.network import Network
+from jaxstyle.provenance.inputs import InputImage, Inputs
+from jaxstyle.provenance.record import as_text
+from jaxstyle.provenance.report import record
+from jaxstyle.studio.folder import Folder
+from jaxstyle.studio.settings import Settings
+
+
+class Watcher(NamedTuple):
+    """Who is told how a run goes."""
+
+    begin: Callable[[Live, images.Array], None]
+    """Takes the numbers to be, and the content image at the size of the result."""
+    stopping: Callable[[], bool]
+    """Returns whether to keep what there is; asked between two chunks of steps."""
+
+
+def run(
+    settings: Settings,
+    folder: Folder,
+    *,
+    network: Network,
+    weights: str,
+    first: int,
+    watcher: Watcher,
+) -> dict[int, dict[str, Any]]:
+    """Run the optimizer and keep each image in the folder, with its record.
+
+    Args:
+      settings: what was asked for.
+      folder: of the images.
+      network: its weights.
+      weights: the name that they were asked for by.
+      first: number of the first image; those of the others follow.
+      watcher: told how it goes.
+
+    Returns:
+      What is known of each image, by its number.
+
+    Raises:
+      JaxstyleError: what cannot be done, by name.
+      LookupError: an image that is not in the folder any more.
+    """
+    with memory_errors():
+        inputs, alpha = _read(settings, folder)
+        problem = _prepare(settings, inputs, network)
+        live = Live(problem.recipe.total_steps, labels=_labels(settings))
+        watcher.begin(live, images.resize(inputs.content.pixels, *problem.size))
+        seen: list[Iterate] = []
+        stopped = False
+        for iterate in iterates(problem, first=1):
+            if seen:
+                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
+            seen.append(iterate._replace(carry=None))
+            live.tick(iterate)
+            if stopped := watcher.stopping():
+                break
+        results = finish(problem, seen)
+    found = {}
+    curves = live.curves(width=640, height=200)
+    for element, result in enumerate(results):
+        number = first + element
+        if settings.continues is None:
+            recipe = dataclasses.replace(result.recipe, init=settings.starts[element])
+            result = result._replace(recipe=recipe)
+        made = record(result, network=network, weights=weights, inputs=inputs.report())
+        _save(folder.image(number), result, alpha, as_text(made))
+        height, width = result.image.shape[:2]
+        found[number] = {
+            "settings": settings.of_image(element).as_dict(),
+            "run": first,
+            "photo": folder.find("photos", settings.photo).name,
+            "styles": [folder.find("styles", style).name for style in settings.styles],
+            "width": width,
+            "height": height,
+            "loss": made["loss"],
+            "steps": result.steps,
+            "stopped": stopped and result.steps < problem.recipe.total_steps,
+            "diverged": result.diverged,
+            "seconds": result.compile_seconds + result.run_seconds,
+            "made": datetime.now().isoformat(timespec="seconds"),
+        }
+        folder.keep(number, found[number], curves)
+    return found
+
+
+def _read(settings: Settings, folder: Folder) -> tuple[Inputs, images.Array | None]:
+    """Read the images of a run, and the opacity of the photograph if it has any."""
+    alpha: images.Array | None = None
+
+    def load(key: str, file: StrPath) -> InputImage:
+        nonlocal alpha
+        pixels, opacity = images.load_with_alpha(file, argument=key)
+        if key == "content":
+            alpha = opacity
+        return InputImage.of(Path(file), pixels)
+
+    recipe = settings.recipe()
+    if settings.continues is not None:
+        recipe = dataclasses.replace(recipe, init=str(folder.image(settings.continues)))
+    styles = [folder.find("styles", style).file for style in settings.styles]
+    return Inputs.read(folder.find("photos", settings.photo).file, styles, recipe, load), alpha
+
+
+def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
+    content, styles = inputs.content.pixels, [style.pixels for style in inputs.styles]
+    count = len(settings.starts)
+    recipe = settings.recipe()
+    starts: list[Any] = list(settings.starts)
+    if inputs.init is not None:
+        recipe = dataclasses.replace(recipe, init=inputs.init.report["path"], upscale=True)
+        starts = [inputs.init.pixels] * count
+    recipe = resolve_scales(recipe, content.shape, [style.shape for style in styles])
+    if inputs.init is not None:
+        # What the smaller scales would find is there.
+        recipe = dataclasses.replace(recipe, scales=1)
+    height, width = output_size(content.shape[0], content.shape[1], recipe)
+    recipe = memory.fit(height, width, recipe=recipe, network=network, batch=count)
+    return prepare(
+        content, styles, recipe=recipe, network=network,
+        start=starts[0], elements=starts if count > 1 else None,
+    )  # fmt: skip
+
+
+def _labels(settings: Settings) -> list[str]:
+    """Return a word for each image that tells it from the others."""
+    if len(set(settings.starts)) == len(settings.starts) > 1:
+        return [f"from {start}" for start in settings.starts]
+    seeds = range(settings.seed, settings.seed + len(settings.starts))
+    return [f"seed {seed}" for seed in seeds] if len(seeds) > 1 else ["loss"]
+
+
+def _save(file: Path, result: Result, alpha: images.Array | None, text: dict[str, str]) -> None:
+    image = result.image
+    if alpha is not None:
+        alpha = images.resize(alpha[..., None], *image.shape[:2])[..., 0]
+        image = images.over_nothing(image, alpha)
+    images.save_image(file, image, argument="results", text=text, alpha=alpha)

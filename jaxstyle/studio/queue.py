@@ -1,0 +1,193 @@
+"""Runs one at a time, in a thread beside the page."""
+
+import logging
+import threading
+from typing import Any, NamedTuple
+
+from jaxstyle import images
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.monitor.live import Live
+from jaxstyle.nn.network import Network
+from jaxstyle.studio.folder import Folder
+from jaxstyle.studio.painting import Watcher, run
+from jaxstyle.studio.settings import Settings
+
+
+class Entry(NamedTuple):
+    """A run that waits, is under way or has failed."""
+
+    number: int
+    """Of its first image."""
+    settings: Settings
+    status: str
+    """`waiting`, `running` or `failed`."""
+    error: str = ""
+
+
+class Running(NamedTuple):
+    """What can be seen of the run under way."""
+
+    live: Live
+    content: bytes
+    """The content image at the size of the result, JPEG."""
+    size: tuple[int, int]
+    """Height and width of the result."""
+
+
+class RunQueue:
+    """The runs of a studio. What waited when it was ended waits again.
+
+    Args:
+      folder: of its images.
+      network: weights of all runs.
+      weights: the name that they were asked for by.
+    """
+
+    def __init__(self, folder: Folder, *, network: Network, weights: str):
+        self.folder, self.network, self._weights = folder, network, weights
+        self.stop = threading.Event()
+        """Keep the image so far of the run under way."""
+        self.running: Running | None = None
+        self.version = 0
+        """Counts the changes of entries, results and images."""
+        self._ending = False
+        self._changed = threading.Condition(threading.RLock())
+        self._results = folder.results()
+        self._entries: dict[int, Entry] = {}
+        self._next = max(self._results, default=0) + 1
+        for found in folder.queue():
+            try:
+                self._enter(Settings.from_dict(found))
+            except JaxstyleError:
+                continue  # Of another version of the program.
+        self._thread = threading.Thread(target=self._work, name="studio runs", daemon=True)
+
+    def start(self) -> None:
+        """Start to run what waits, and paint the styles of a new folder."""
+        threading.Thread(target=self._paint, name="studio styles", daemon=True).start()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Keep the image so far of the run under way, and return when that is done."""
+        with self._changed:
+            self._ending = True
+            self.stop.set()
+            self._changed.notify_all()
+        while self._thread.is_alive():
+            # So that a second Ctrl-C is heard.
+            self._thread.join(0.5)
+
+    def entries(self) -> list[Entry]:
+        """Return the runs that are not finished, in their order."""
+        with self._changed:
+            return list(self._entries.values())
+
+    def results(self) -> dict[int, dict[str, Any]]:
+        """Return what is known of each finished image, by its number."""
+        with self._changed:
+            return dict(self._results)
+
+    def add(self, settings: Settings) -> int:
+        """Add a run at the end of the queue; return its number.
+
+        Raises:
+          JaxstyleError: an image that is not there, or a layer that the network does not have.
+        """
+        for kind, numbers in (("photos", (settings.photo,)), ("styles", settings.styles)):
+            for number in numbers:
+                try:
+                    self.folder.find(kind, number)
+                except LookupError:
+                    raise JaxstyleError(f"{kind}: one was removed; choose another") from None
+        if settings.continues is not None and settings.continues not in self._results:
+            raise JaxstyleError("continues: the image was removed; choose another")
+        resolve_recipe(settings.recipe(), self.network)
+        with self._changed:
+            number = self._enter(settings)
+            self._keep_queue()
+        return number
+
+    def remove(self, number: int) -> None:
+        """Remove a finished image, or a run that waits or has failed.
+
+        Raises:
+          JaxstyleError: the run is under way.
+          LookupError: there is nothing of that number.
+        """
+        with self._changed:
+            entry = self._entries.get(number)
+            if entry is not None:
+                if entry.status == "running":
+                    raise JaxstyleError(f"run {number} is under way; stop it first")
+                del self._entries[number]
+                self._keep_queue()
+                return
+            del self._results[number]
+            self.folder.remove(number)
+            self.note_change()
+
+    def note_change(self) -> None:
+        """Take note that something is to be drawn anew."""
+        with self._changed:
+            self.version += 1
+            self._changed.notify_all()
+
+    def _enter(self, settings: Settings) -> int:
+        number = self._next
+        self._next += len(settings.starts)
+        self._entries[number] = Entry(number, settings, "waiting")
+        return number
+
+    def _keep_queue(self) -> None:
+        kept = [e.settings.as_dict() for e in self._entries.values() if e.status != "failed"]
+        self.folder.keep_queue(kept)
+        self.note_change()
+
+    def _paint(self) -> None:
+        try:
+            self.folder.paint_styles()
+        except JaxstyleError as error:
+            logging.getLogger("jaxstyle").warning("%s", error)
+        self.note_change()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                waiting = [e for e in self._entries.values() if e.status == "waiting"]
+                while not (waiting or self._ending):
+                    self._changed.wait()
+                    waiting = [e for e in self._entries.values() if e.status == "waiting"]
+                if self._ending:
+                    return
+                self.stop.clear()
+                entry = self._entries[waiting[0].number] = waiting[0]._replace(status="running")
+                self.note_change()
+            self._run(entry)
+
+    def _run(self, entry: Entry) -> None:
+        def begin(live: Live, content: images.Array) -> None:
+            self.running = Running(live, images.encode_image(content, "JPEG"), content.shape[:2])
+
+        found, error = {}, ""
+        try:
+            found = run(
+                entry.settings, self.folder, network=self.network, weights=self._weights,
+                first=entry.number, watcher=Watcher(begin, self.stop.is_set),
+            )  # fmt: skip
+        except JaxstyleError as problem:
+            error = str(problem)
+        except LookupError:
+            error = "an image of this run was removed; choose another"
+        except Exception as problem:
+            # A bug of ours; the runs that wait are to go on.
+            logging.getLogger("jaxstyle").exception("run %d failed", entry.number)
+            error = f"{type(problem).__name__}: {problem}"
+        with self._changed:
+            self.running = None
+            self._results |= found
+            if error:
+                self._entries[entry.number] = entry._replace(status="failed", error=error)
+            else:
+                del self._entries[entry.number]
+            self._keep_queue()
