@@ -37,7 +37,7 @@ class Neighbors(NamedTuple):
 
 def neighbors(columns: jax.Array) -> Neighbors:
     """Return hypercolumns `[m, d]` as the distance takes those of the style."""
-    return Neighbors(unit(columns), unit(columns - jnp.mean(columns, 0)))
+    return Neighbors(unit(columns), unit(columns - jnp.mean(columns, 0, keepdims=True)))
 
 
 def neural_neighbor_distance(image: jax.Array, style: Neighbors) -> jax.Array:
