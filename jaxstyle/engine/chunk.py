@@ -161,7 +161,7 @@ def values(
 
 
 def _kept(carry: Carry, rows: SpatialSharding | None) -> Carry:
-    """Return the state sharded as its image is; zeros would not be sharded by themselves."""
+    """Return the carry with the sharding of its image, which zeros would not have."""
     return rows.constrain(carry, carry.best.position.shape[1]) if rows else carry
 
 

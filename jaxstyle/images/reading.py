@@ -1,4 +1,4 @@
-"""Reading: an allow-list of formats whatever a file's ending says, bounds before any decoding."""
+"""Read images: formats of an allow-list, told by content, and bounded before they are decoded."""
 
 import contextlib
 import io
@@ -166,7 +166,7 @@ def image_size(
 
 
 def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
-    """Bring an image of Pillow's to what `load_image` gives of its file.
+    """Return an image of Pillow's as `load_image` returns its file.
 
     Raises:
       JaxstyleError: pixels without a fixed range, or of a damaged file.

@@ -61,7 +61,7 @@ JOINT = "joint"
 
 
 class StyleTargets(NamedTuple):
-    """Targets of the style loss at one coarser resolution of the image pyramid."""
+    """Targets of the style loss at one resolution of the image pyramid."""
 
     style: dict[str, Any]
     """Statistics by layer, as in `Targets`."""

@@ -1,4 +1,4 @@
-"""A page as a web application: what it answers to whom."""
+"""The web application of a page: its addresses, answers and token."""
 
 from importlib.resources import files
 from secrets import compare_digest
