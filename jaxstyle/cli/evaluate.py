@@ -1,5 +1,6 @@
 """`jaxstyle evaluate`: the objective's terms for any image."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def evaluate(
 ) -> int:
     """Score IMAGE, made by whatever program: how well it keeps a content and a style.
 
-    --size bounds the style image here (0: as it is); IMAGE is taken as it is.
+    --size bounds the style image here (0: as it is), by default at what IMAGE was made with if it
+    says so; IMAGE is taken as it is.
     """
     recipe = build_recipe(preset_name, flags)
 
@@ -70,10 +72,15 @@ def evaluate(
     from jaxstyle.files import StrPath
     from jaxstyle.losses.resolve import resolve_recipe
     from jaxstyle.provenance.inputs import InputImage, Inputs
-    from jaxstyle.provenance.record import size_notice
+    from jaxstyle.provenance.record import size_made_at
     from jaxstyle.provenance.report import layers_report, terms_report, to_json, weights_report
     from jaxstyle.weights import load_network
 
+    made_at = size_made_at(image) if flags["size"] is None else None
+    notices = []
+    if made_at is not None and made_at != recipe.size:
+        recipe = dataclasses.replace(recipe, size=made_at)
+        notices.append(f"styles are taken at --size {made_at}, as {image} was made")
     enable_compilation_cache()
     network = load_network(weights_name)
     limits = bounds(max_pixels, first_frame)
@@ -99,8 +106,7 @@ def evaluate(
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
-    size = recipe.size if flags["size"] is None else None
-    for notice in (weights_notice(preset_name, network.name), size_notice(image, size)):
+    for notice in (weights_notice(preset_name, network.name), *notices):
         if notice:
             tell(notice)
     if as_json:

@@ -1,5 +1,6 @@
 """`jaxstyle stylize`: images in files to an image in a file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -189,6 +190,8 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
         preset_name=options.preset_name, earlier=options.earlier, resume=options.resume,
         weights_name=options.weights_name,
     )  # fmt: skip
+    if repeated is not None:
+        repeated = repeated.released(_changes(options, flags))
     recipe = build_recipe(repeated.recipe if repeated else options.preset_name, flags)
     content, styles, weights_name = options.content, options.styles, options.weights_name
     batch, until = options.batch, None
@@ -212,3 +215,14 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
     batch = 1 if batch is None else batch
     check_batch(batch)
     return Request(content, styles, recipe, weights_name, batch, until, repeated, resumed)
+
+
+def _changes(options: Options, flags: dict[str, Any]) -> Iterator[str]:
+    """List the settings and inputs that are given beside an earlier output (`DECIDES`)."""
+    if options.weights_name != "auto":
+        yield "weights"
+    if options.content is not None:
+        yield "content"
+    if options.styles:
+        yield "styles"
+    yield from (name for name, value in flags.items() if value is not None)

@@ -180,6 +180,42 @@ ANISHATHALYE = dataclasses.replace(
 5 · mse(relu4_2) + 500 · ⅕ Σ_l ms_l + 100 · (mean(dx²) + mean(dy²)); TensorFlow's SAME pooling,
 which rounds sizes up. Noise of std 0.256; Adam at 10 of 255, 1000 steps.
 """
+_TO_RELU3_3 = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3")
+_NNST_LAYERS: LayerWeights = tuple(
+    (layer, 1.0) for layer in (*_TO_RELU3_3, "relu4_1", "relu4_2", "relu4_3")
+)
+_STROTSS_LAYERS: LayerWeights = tuple(
+    (layer, 1.0) for layer in (*_TO_RELU3_3, "relu4_3", "relu5_1")
+)
+NNST = Recipe(
+    style_loss="neural-neighbor",
+    style_layers=_NNST_LAYERS,
+    style_weight=4.0,
+    turn_style=True,
+    content_loss="self-similarity:1",
+    content_weight=1.0,
+    tv_weight=0.0,
+    init="recolored",
+    scales=4,
+    pyramid=1,
+    steps=100,
+)
+"""DOC"""
+STROTSS = Recipe(
+    style_loss="remd",
+    style_layers=_STROTSS_LAYERS,
+    style_weight=1.0,
+    content_loss="self-similarity:1",
+    content_layers=_STROTSS_LAYERS,
+    content_weight=2.0,
+    scale_content=2.0,
+    tv_weight=0.0,
+    init="recolored",
+    scales=4,
+    pyramid=1,
+    steps=100,
+)
+"""DOC"""
 presets: Mapping[str, Recipe] = {
     "default": Recipe(),
     "neural-style": NEURAL_STYLE,
@@ -190,6 +226,8 @@ presets: Mapping[str, Recipe] = {
     "crowson": CROWSON,
     "keras": KERAS,
     "anishathalye": ANISHATHALYE,
+    "nnst": NNST,
+    "strotss": STROTSS,
 }
 """Named recipes; `default` is what the command line uses."""
 EXPECTED_WEIGHTS: Mapping[str, str] = {
@@ -201,6 +239,8 @@ EXPECTED_WEIGHTS: Mapping[str, str] = {
     "crowson": "vgg19-torchvision",
     "keras": "vgg19",
     "anishathalye": "vgg19",
+    "nnst": "vgg16",
+    "strotss": "vgg16",
 }
 """Weights of each preset's program; with others its losses are not comparable."""
 

@@ -13,14 +13,18 @@ import psutil
 
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE, default_history_size
-from jaxstyle.config.layers import smallest_side, split_layer
+from jaxstyle.config.layers import LayerWeights, smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import carry_shapes, common_arguments, lower
 from jaxstyle.engine.problem import Problem, shard_rows
 from jaxstyle.engine.sizes import default_margin, default_scales, pyramid_levels
 from jaxstyle.engine.targets import compute_targets, lower_style_statistics
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.losses.columns import CELL, MOST_POSITIONS
+from jaxstyle.losses.nearest import BLOCK
 from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.losses.self_similarity import MOST_POSITIONS as SAMPLED_POSITIONS
+from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
 
@@ -425,11 +429,31 @@ def upper_bound(
         name = split_layer(layer)[0]
         channels = network.params[name]["bias"].shape[0]
         floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
+    floats += batch * _joint_floats(resolutions * seen(height, width), recipe, network)
     # Forward only, but at a time.
     of_styles = max((a_pixel * seen(*size) + 9 * math.prod(size) for size in styles), default=0)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
     # Kernels transformed for Winograd are four times as large, and there may be two sets.
     return int(4 * max(floats, of_styles) + 11 * weights)
+
+
+def _joint_floats(pixels: float, recipe: Recipe, network: Network) -> float:
+    """Compute an upper bound of the numbers in losses that take layers together."""
+
+    def width(layers: LayerWeights) -> int:
+        names = (split_layer(layer)[0] for layer, _ in layers)
+        return sum(network.params[name]["bias"].shape[0] for name in names)
+
+    floats = 0.0
+    if "self-similarity" in recipe.content_loss:
+        columns = width(recipe.content_layers)
+        floats += 4 * columns * pixels / CELL**2 + 8 * SAMPLED_POSITIONS**2
+    if STYLE_LOSSES[recipe.style_loss].is_joint:
+        columns = width(recipe.style_layers or ())
+        turned = 4 if recipe.turn_style else 1
+        floats += columns * (4 * pixels / CELL**2 + (4 + 4 * turned) * MOST_POSITIONS)
+        floats += 4 * BLOCK * MOST_POSITIONS + 6 * columns**2
+    return floats
 
 
 def free_bytes() -> int | None:

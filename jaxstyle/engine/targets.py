@@ -348,9 +348,16 @@ def lower_style_statistics(
       size: height and width of the style image in the run.
       recipe: resolved.
     """
+    network = recipe.configure_network(network)
+    image = jax.ShapeDtypeStruct((*size, 3), jnp.float32)
+    if STYLE_LOSSES[recipe.style_loss].is_joint:
+        return _joint_statistics.lower(
+            network, image, dict(recipe.style_layers or ()), style_loss=recipe.style_loss,
+            pooling=recipe.pooling, level=0, margin=recipe.margin,
+        )  # fmt: skip
     return _style_statistics.lower(
-        recipe.configure_network(network),
-        jax.ShapeDtypeStruct((*size, 3), jnp.float32),
+        network,
+        image,
         tuple(layer for layer, _ in recipe.style_layers or ()),
         {},
         style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,

@@ -20,7 +20,12 @@ SCHEMA = 1
 
 
 def record(
-    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any]
+    result: Result,
+    *,
+    network: Network,
+    weights: str,
+    inputs: Mapping[str, Any],
+    asked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe how an image came about: what an image file carries with it.
 
@@ -32,6 +37,7 @@ def record(
       weights: the name or the file that they were asked for by.
       inputs: from `inputs.Inputs.report`, made when the files were read: the output may since
         have replaced one of them.
+      asked: settings as they were asked for, where resolving changed them (`asked_settings`).
     """
     return {
         "schema": SCHEMA,
@@ -42,6 +48,7 @@ def record(
         "steps": result.steps,
         "evaluations": result.evaluations,
         "recipe": result.recipe.as_dict(),
+        "asked": dict(asked or {}),
         "weights": weights_report(network) | {"given": weights},
         "images": dict(inputs),
         "environment": environment_report(),
@@ -58,11 +65,17 @@ def texture_report(
 
 
 def run_report(
-    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any], output: Path
+    result: Result,
+    *,
+    network: Network,
+    weights: str,
+    inputs: Mapping[str, Any],
+    output: Path,
+    asked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe one finished image that has been written to `output`: its `record`, with how
     the loss went, the seconds and the file."""
-    described = record(result, network=network, weights=weights, inputs=inputs)
+    described = record(result, network=network, weights=weights, inputs=inputs, asked=asked)
     history = {name: values.tolist() for name, values in result.history._asdict().items()}
     return described | {
         "diverged": result.diverged,

@@ -186,14 +186,18 @@ class TestStylize:
         assert "--upscale enlarges it" in stylize(tmp_path / "o.png", "--size", 400)
         assert "--upscale" not in stylize(tmp_path / "o.png", "--size", 40, "--upscale")
 
-    def test_a_score_at_another_size_is_pointed_out(self, stylize, files, run, tmp_path):
-        stylize(tmp_path / "o.png", "--size", 32)
-        of = ("evaluate", tmp_path / "o.png", "--content", files["content"])
+    def test_a_score_takes_the_size_from_the_record(self, stylize, files, run, tmp_path):
+        stylize(tmp_path / "o.png", "--size", 24)
+        of = ("evaluate", tmp_path / "o.png", "--content", files["content"], "--json")
         of += ("--style", files["style"], "--weights", files["weights"])
         of += ("--content-layers", "relu1_1", "--style-layers", "relu1_1")
-        for size, words in (((), "o.png was made at 32"), (("--size", 48), "")):
-            code, _, err = run(*of, *size)
-            assert code == 0 and words in err and ("made at" in err) == bool(words), err
+        scores = {}
+        for size, words in (((), "--size 24, as "), (("--size", 24), ""), (("--size", 33), "")):
+            code, out, err = run(*of, *size)
+            assert code == 0 and words in err and ("styles are" in err) == bool(words), err
+            scores[size] = strict(out)["loss"]
+        # The style in the file is 36 pixels high.
+        assert scores[()] == scores["--size", 24] != scores["--size", 33]
 
     def test_quiet_prints_nothing(self, stylize, tmp_path):
         assert stylize(tmp_path / "o.png", "--quiet") == ""
