@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test experiments check docs locked lock lowest audit clean
+NUMERICAL := tests/losses tests/optim tests/nn
+
+.PHONY: demo test strict experiments check docs locked lock lowest audit clean
 
 $(VENV)/demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -71,6 +73,12 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	# Two processes: most of a test is one thread compiling.
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The numerical tests as users run JAX, with XLA's full optimization, and in its stricter modes.
+strict: $(VENV)/test
+	XLA_FLAGS= JAX_NUMPY_RANK_PROMOTION=raise JAX_DEFAULT_PRNG_IMPL=rbg \
+	  $(BIN)/python -m pytest -n 2 --dist worksteal $(NUMERICAL)
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/optim tests/losses
 
 # The article's claims at small size, into experiments/; goes on where it was stopped.
 $(VENV)/experiments: pyproject.toml

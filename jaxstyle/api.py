@@ -24,7 +24,7 @@ from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.metrics import Metrics, compute_metrics
-from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.objective import LayerLosses, Terms
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.monitor.pace import Course
 from jaxstyle.monitor.progress import progress as shown_progress
@@ -89,13 +89,27 @@ def evaluate(
     The content image is resized to the image's size; the style images keep theirs,
     bounded by `recipe.size`.
     """
+    loss, terms, _ = score(image, content, styles, recipe=recipe, network=network, masks=masks)
+    return loss, terms
+
+
+def score(
+    image: ImageLike,
+    content: ImageLike,
+    styles: ImageLike | Sequence[ImageLike],
+    *,
+    recipe: Recipe,
+    network: Network,
+    masks: Masks | None = None,
+) -> tuple[float, Terms, LayerLosses]:
+    """Compute what `evaluate` does, and the parts of each layer."""
     image = as_image(image, "image")
     margin = default_margin(recipe) if recipe.margin is None else recipe.margin
     recipe = dataclasses.replace(resolve_recipe(recipe, network), margin=margin)
     content = images.resize(as_image(content, "content"), *image.shape[:2])
     shrunk = style_images(styles, recipe)
     targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
-    loss, terms = jax.device_get(
+    loss, terms, layers = jax.device_get(
         values(
             network,
             targets,
@@ -104,7 +118,7 @@ def evaluate(
             program=Program(static_part(recipe)),
         )
     )
-    return float(loss), Terms(*map(float, terms))
+    return jax.tree.map(float, (loss, terms, layers))
 
 
 def measure(

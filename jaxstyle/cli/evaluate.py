@@ -1,5 +1,6 @@
 """`jaxstyle evaluate`: the objective's terms for any image."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +59,28 @@ def evaluate(
 ) -> int:
     """Score IMAGE, made by whatever program: how well it keeps a content and a style.
 
-    --size bounds the style image here (0: as it is); IMAGE is taken as it is.
+    --size bounds the style image here (0: as it is), by default at what IMAGE was made with if it
+    says so; IMAGE is taken as it is.
     """
     recipe = build_recipe(preset_name, flags)
 
     from jaxstyle import images
-    from jaxstyle.api import evaluate as evaluate_image
-    from jaxstyle.api import measure
+    from jaxstyle.api import measure, score
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.config.presets import weights_notice
     from jaxstyle.files import StrPath
     from jaxstyle.losses.resolve import resolve_recipe
     from jaxstyle.provenance.inputs import InputImage, Inputs
-    from jaxstyle.provenance.record import size_notice
-    from jaxstyle.provenance.report import terms_report, to_json, weights_report
+    from jaxstyle.provenance.record import size_made_at
+    from jaxstyle.provenance.report import layers_report, terms_report, to_json, weights_report
     from jaxstyle.weights import load_network
 
+    made_at = size_made_at(image) if flags["size"] is None else None
+    notices = []
+    if made_at is not None and made_at != recipe.size:
+        recipe = dataclasses.replace(recipe, size=made_at)
+        notices.append(f"styles are taken at --size {made_at}, as {image} was made")
     enable_compilation_cache()
     network = load_network(weights_name)
     limits = bounds(max_pixels, first_frame)
@@ -87,7 +93,7 @@ def evaluate(
         inputs = Inputs.read(content, styles, recipe, load)
         pixels = images.load_image(image, argument="IMAGE", **limits)
         given = inputs.content.pixels, [style.pixels for style in inputs.styles]
-        loss, terms = evaluate_image(
+        loss, terms, layers = score(
             pixels, *given, recipe=recipe, network=network, masks=inputs.arrays
         )
         rows = {}
@@ -100,14 +106,14 @@ def evaluate(
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
-    size = recipe.size if flags["size"] is None else None
-    for notice in (weights_notice(preset_name, network.name), size_notice(image, size)):
+    for notice in (weights_notice(preset_name, network.name), *notices):
         if notice:
             tell(notice)
     if as_json:
         report = {
             "loss": loss,
             "terms": terms_report(terms),
+            "layers": layers_report(layers),
             "weights": weights_report(network),
             "recipe": resolve_recipe(recipe, network).as_dict(),
         }
@@ -118,8 +124,11 @@ def evaluate(
         click.echo(to_json(report), nl=False)
     else:
         click.echo(f"loss     {loss:.6g}")
+        parts = layers_report(layers)
         for name, value in terms_report(terms).items():
             click.echo(f"{name:8} {value:.6g}")
+            for layer, part in parts.get(name, {}).items():
+                click.echo(f"  {layer:8} {part:.6g}")
         if rows:
             click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
             for metric in rows["image"]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Enough(KeyboardInterrupt):
-    """Somebody pressed the page's button."""
+    """The stop button of the page was pressed."""
 
 
 @click.command(cls=GroupedCommand)

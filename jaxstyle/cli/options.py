@@ -71,7 +71,7 @@ weights_option = click.option(
 
 
 class _Port(click.IntRange):
-    """A port; says what to do about a file that stands where a port may stand."""
+    """A port; the error for a file name in its place says where `--serve` goes."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the number."""

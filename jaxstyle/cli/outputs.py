@@ -100,6 +100,8 @@ class Outputs:
     weights: str
     """As they were asked for."""
     inputs: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    """Settings as they were asked for, where resolving changed them."""
     alpha: Array | None
     """Opacity of the content image `[h, w]`, the output's where its format has any."""
     bit_depth: int
@@ -119,7 +121,7 @@ class Outputs:
         """
         problems = []
         for path, result in zip(self.paths, results, strict=True):
-            made = record(result, network=self.network, weights=self.weights, inputs=self.inputs)
+            made = record(result, **self._about)
             opacity = self._opacity(result.image)
             if images.format_of(path) not in images.ALPHA_FORMATS:
                 opacity = None
@@ -139,6 +141,14 @@ class Outputs:
         if problems:
             raise JaxstyleError("; ".join(problems))
 
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What all images have in common of their records."""
+        return {
+            "network": self.network, "weights": self.weights, "inputs": self.inputs,
+            "asked": self.asked,
+        }  # fmt: skip
+
     def _opacity(self, image: Array) -> Array | None:
         """Return the opacity at an image's size."""
         if self.alpha is None:
@@ -147,9 +157,8 @@ class Outputs:
 
     def report(self, file: Path, results: Sequence[Result]) -> None:
         """Write the report of images that have been saved."""
-        about = {"network": self.network, "weights": self.weights, "inputs": self.inputs}
         runs = [
-            run_report(result, output=path, **about)  # type: ignore[arg-type]
+            run_report(result, output=path, **self._about)
             for path, result in zip(self.paths, results, strict=True)
         ]
         write_report(file, runs[0] if len(runs) == 1 else batch_report(runs))

@@ -40,6 +40,12 @@ from jaxstyle.errors import JaxstyleError
 @click.option(
     "--batch", type=int, default=1, metavar="K", show_default=True, help="Images in one program."
 )
+@click.option(
+    "--target",
+    type=click.Choice(["t4", "l4", "a100", "h100", "tpu-v5e"]),
+    help="Plan for this accelerator instead of the device here: its memory, and the least time of "
+    "a step by its published peaks.",
+)
 @bounds_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
@@ -49,6 +55,7 @@ def plan(
     batch: int,
     max_pixels: int | None,
     first_frame: bool,
+    target: str | None,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -65,6 +72,7 @@ def plan(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.engine import memory
+    from jaxstyle.engine.roofline import CHIPS, step_cost
     from jaxstyle.provenance.report import to_json
     from jaxstyle.weights import load_network
 
@@ -81,16 +89,38 @@ def plan(
         raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
     try:
         with Console(stderr=True).status("compiling …"):
-            found = memory.plan(height, width, recipe=recipe, network=network, batch=batch)
+            chip = CHIPS[target] if target else None
+            found = memory.plan(
+                height, width, recipe=recipe, network=network, batch=batch,
+                free=chip and chip.memory,
+            )  # fmt: skip
+            cost = None
+            if chip is not None:
+                last = memory.resolved_for_size(recipe, network, height, width)
+                cost = step_cost(
+                    memory.problem_of_shapes(
+                        height, width, recipe=last, network=network, batch=batch
+                    ),
+                    chip,
+                )
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
     if as_json:
-        click.echo(to_json({**found._asdict(), "fits": found.fits}), nl=False)
+        report = {**found._asdict(), "fits": found.fits}
+        if cost is not None:
+            report |= {"target": target, "step": cost._asdict()}
+        click.echo(to_json(report), nl=False)
         return 0
     click.echo(f"image  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
     pairs = f" ({found.history_size} pairs of L-BFGS)" if found.history_size else ""
     click.echo(f"needed   {memory.gigabytes(found.needed)}{pairs}")
+    if cost is not None:
+        click.echo(f"step     {cost.flops / 1e9:.3g} GFLOP, {memory.gigabytes(cost.bytes)} moved")
+        click.echo(
+            f"         at least {1e3 * cost.seconds:.2g} ms on {target}, by its published peaks; "
+            "real steps take longer"
+        )
     if found.free is not None:
         click.echo(f"free     {memory.gigabytes(found.free)}")
         largest = "none" if found.largest is None else f"--size {found.largest}"

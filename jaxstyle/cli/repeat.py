@@ -1,6 +1,6 @@
 """`--from` and `--resume`: settings and files of an earlier run, and whether they are the same."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import shown
 from jaxstyle.nn.network import Network
+from jaxstyle.provenance.asked import release
 from jaxstyle.provenance.checkpoint import Checkpoint, read_checkpoint
 from jaxstyle.provenance.inputs import named
 from jaxstyle.provenance.record import Record, read_record
@@ -19,6 +20,8 @@ class Repeated(NamedTuple):
     file: Path
     record: Record
     recipe: Recipe
+    asked: Mapping[str, Any]
+    """Settings as they were asked for, where they are not those of `recipe`."""
     content: Path
     styles: tuple[Path, ...]
     weights_name: str
@@ -43,11 +46,17 @@ class Repeated(NamedTuple):
             file,
             record,
             record.recipe,
+            record.asked,
             record.content.path,
             tuple(style.path for style in record.styles),
             record.weights if same_weights else weights_name,
             same_weights,
         )
+
+    def released(self, changed: Iterable[str]) -> "Repeated":
+        """Return it with the defaults open again that some changes decide (`DECIDES`)."""
+        recipe, asked = release(self.recipe, self.asked, set(changed))
+        return self._replace(recipe=recipe, asked=asked)
 
     def check(self, network: Network, inputs: Mapping[str, Any]) -> None:
         """Raise a `JaxstyleError` if a file of the record has other contents today.

@@ -34,6 +34,7 @@ from jaxstyle.monitor.pace import Course
 from jaxstyle.monitor.progress import progress
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import sharing_devices
+from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.checkpoint import (
     check_same_images,
     check_same_run,
@@ -54,6 +55,8 @@ class Prepared(NamedTuple):
     sources: Sources
     inputs: dict[str, Any]
     """The images, as in the report."""
+    asked: dict[str, Any]
+    """Settings as they were asked for, where resolving changed them."""
     problem: Problem
     fewer_pairs: bool
     """Whether L-BFGS keeps fewer pairs than usual, for want of memory."""
@@ -83,7 +86,7 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
     """
     # Everything that can fail early does so before the long work.
     _check_files(options, request)
-    prepared = _prepare(options, request)
+    prepared = _prepare(options, request, flags)
     waiting.stop()
     # Lines for programs stand alone.
     quiet = options.quiet or options.log_json
@@ -93,11 +96,11 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
             tell(line)
     outputs = Outputs.elements(
         options.output, request.batch, network=prepared.network,
-        weights=request.weights_name, inputs=prepared.inputs, alpha=prepared.sources.alpha,
-        bit_depth=options.bit_depth,
+        weights=request.weights_name, inputs=prepared.inputs, asked=prepared.asked,
+        alpha=prepared.sources.alpha, bit_depth=options.bit_depth,
     )  # fmt: skip
     course = Course.of(prepared.problem, request.until)
-    page = _open_page(options, prepared, course)
+    page = _open_page(options, prepared, course, outputs)
     ended = _run(options, request, prepared, outputs, course, page)
     lost = [k for k, result in enumerate(ended.results) if result.diverged]
     for k in lost:
@@ -145,7 +148,7 @@ def _check_files(options: Options, request: Request) -> None:
         check_port(options.port)
 
 
-def _prepare(options: Options, request: Request) -> Prepared:
+def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepared:
     """Read the weights, the images and the checkpoint, and build the problem."""
     enable_compilation_cache()
     network = load_network(request.weights_name)
@@ -163,7 +166,11 @@ def _prepare(options: Options, request: Request) -> Prepared:
     if request.resumed is not None:
         check_same_run(request.resumed, problem)
         state = load_state(request.resumed, problem)
-    return Prepared(network, sources, inputs, problem, fewer_pairs, state)
+    asked = asked_settings(request.recipe, problem.recipe)
+    if request.repeated is not None:
+        earlier = request.repeated.asked.items()
+        asked = {name: value for name, value in earlier if flags.get(name) is None} | asked
+    return Prepared(network, sources, inputs, asked, problem, fewer_pairs, state)
 
 
 def _read(options: Options, request: Request) -> Sources:
@@ -249,7 +256,7 @@ def _notices(
     return [line for line in found if line]
 
 
-def _open_page(options: Options, prepared: Prepared, course: Course) -> Any:
+def _open_page(options: Options, prepared: Prepared, course: Course, outputs: Outputs) -> Any:
     """Serve the page of a run, if `--serve` asks for it."""
     if options.port is None:
         return None
@@ -258,7 +265,9 @@ def _open_page(options: Options, prepared: Prepared, course: Course) -> Any:
     from jaxstyle.monitor.serve import RunView
 
     content = images.resize(prepared.sources.content, *prepared.problem.size)
-    return open_page(options.port, RunView(Live(course), content), as_json=options.log_json)
+    labels = [path.name for path in outputs.paths] if len(outputs.paths) > 1 else None
+    live = Live(course, labels=labels)
+    return open_page(options.port, RunView(live, content), as_json=options.log_json)
 
 
 def _chunk_size(options: Options, problem: Problem) -> int:
@@ -282,7 +291,7 @@ def _run(
     if options.checkpoint is not None:
         write_state = partial(
             save_checkpoint, options.checkpoint, problem=problem, weights=request.weights_name,
-            inputs=prepared.inputs,
+            inputs=prepared.inputs, asked=prepared.asked,
         )  # fmt: skip
         keep = checkpoints(write_state, interval=options.checkpoint_every)
     seen: list[Iterate] = []

@@ -5,6 +5,7 @@ would take the compiler minutes to fold. This module also maps programs over bat
 shards them over devices.
 """
 
+import operator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +18,15 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.problem import Problem
 from jaxstyle.images.color_transfer import with_chroma
 from jaxstyle.images.pixel_range import BOUNDS
-from jaxstyle.losses.objective import Objective, Targets, Terms, make_objective, network_layers
+from jaxstyle.losses.objective import (
+    LayerLosses,
+    Objective,
+    Targets,
+    Terms,
+    make_objective,
+    network_layers,
+)
+from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import BatchSharding, Layout, SpatialSharding
 from jaxstyle.nn.tiling import window_size
@@ -128,20 +137,31 @@ def _objective(network: Network, targets: Targets, numbers: Numbers, program: Pr
 @partial(jax.jit, static_argnames=("program",))
 def values(
     network: Network, targets: Targets, numbers: Numbers, image: jax.Array, *, program: Program
-) -> tuple[jax.Array, Terms]:
-    """Compute the objective of an image `[h, w, 3]`, or of a batch of them."""
+) -> tuple[jax.Array, Terms, LayerLosses]:
+    """Compute the objective of an image `[h, w, 3]`, or of a batch of them, in all its parts."""
 
     def value(
         network: Network, targets: Targets, numbers: Numbers, image: jax.Array
-    ) -> tuple[jax.Array, Terms]:
+    ) -> tuple[jax.Array, Terms, LayerLosses]:
         recipe, rows = program.recipe, program.rows
-        return make_objective(network, targets, recipe, numbers=numbers, rows=rows)(image)
+
+        def of_weights(weights: LayerLosses) -> tuple[jax.Array, Terms]:
+            weighted = numbers._replace(content_layers=weights.content, style_layers=weights.style)
+            return make_objective(network, targets, recipe, numbers=weighted, rows=rows)(image)
+
+        # The loss is linear in the layers' weights: a layer's part is its weight times the slope.
+        weights = LayerLosses(numbers.content_layers, numbers.style_layers)
+        (loss, terms), slopes = jax.value_and_grad(of_weights, has_aux=True)(weights)
+        layers = jax.tree.map(operator.mul, weights, slopes)
+        if STYLE_LOSSES[recipe.style_loss].is_joint:
+            layers = layers._replace(style={})
+        return loss, terms, layers
 
     return program.map_elements(value)(network, targets, numbers, image)
 
 
 def _kept(carry: Carry, rows: SpatialSharding | None) -> Carry:
-    """Return the state sharded as its image is; zeros would not be sharded by themselves."""
+    """Return the carry with the sharding of its image, which zeros would not have."""
     return rows.constrain(carry, carry.best.position.shape[1]) if rows else carry
 
 

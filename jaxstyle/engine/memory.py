@@ -72,6 +72,7 @@ def plan(
     network: Network,
     batch: int = 1,
     styles: Sequence[tuple[int, int]] = (),
+    free: int | None = None,
 ) -> Plan:
     """Compute the memory of a run on images of a size, by compiling its programs without data.
 
@@ -84,6 +85,7 @@ def plan(
       batch: initial images in the program.
       styles: height and width of the style images in the run; the image's, times
         `recipe.style_scale`, if not given.
+      free: bytes of the device; those of the first one here if not given.
 
     Returns:
       `Plan`.
@@ -95,8 +97,8 @@ def plan(
         if value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     is_chosen = _chooses_history_size(recipe)
-    recipe = _resolved(recipe, network, height, width)
-    free = free_bytes()
+    recipe = resolved_for_size(recipe, network, height, width)
+    free = free_bytes() if free is None else free
     assert recipe.history_size is not None, "resolved"
     pairs = recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else None
 
@@ -126,7 +128,7 @@ def plan(
     return Plan(width, height, batch, needed, free, largest or None, pairs)
 
 
-def _resolved(recipe: Recipe, network: Network, height: int, width: int) -> Recipe:
+def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int) -> Recipe:
     """Return the recipe with what is left open for an image of a size filled in.
 
     One number of resolutions for all sizes, or the bytes would not lie on a line.
@@ -188,7 +190,7 @@ def fit(
     free = free_bytes()
     if devices > 1:
         return _fit_on_devices(height, width, recipe, network, batch, devices, free)
-    resolved = _resolved(recipe, network, height, width)
+    resolved = resolved_for_size(recipe, network, height, width)
     bound = upper_bound(height, width, recipe=resolved, network=network, batch=batch, styles=styles)
     copies = (1 if checkpoint else 0) * _carry_bound(resolved, height * width * batch)
     if free is None or bound + copies < USABLE * free:
@@ -315,19 +317,10 @@ def needed_bytes(
         ends = [needed_bytes(*size, recipe=recipe, network=network, batch=batch) for size in sizes]
         line = _Line.through([h * w for h, w in sizes], ends)
         return int(line.constant + line.slope * height * width)
-    # With one style and without masks, which add little.
     scale = recipe.style_scale
     styles = styles or [(round(height * scale), round(width * scale))]
-    recipe = dataclasses.replace(recipe, content_mask=None, mask=(), style_blend=None)
-    image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
-    targets = jax.eval_shape(
-        lambda network, content, style: compute_targets(network, content, [style], recipe),
-        shapes, image, image,
-    )  # fmt: skip
-    several = (batch,) if batch > 1 else ()
-    start = jax.ShapeDtypeStruct((*several, *image.shape), jnp.float32)
-    problem = Problem(shapes, targets, recipe, start)  # type: ignore[arg-type]
+    problem = problem_of_shapes(height, width, recipe=recipe, network=network, batch=batch)
+    recipe, shapes = problem.recipe, problem.network
     program = program_bytes(problem)
     # What computes an image's loss at the end makes its own.
     transformed = common_arguments(problem)[0][0].transformed
@@ -344,6 +337,32 @@ def needed_bytes(
     large = {size for size in styles if math.prod(size) > height * width}
     of_styles = [_style_bytes(*size, recipe=recipe, network=shapes) for size in large]
     return int(max([run, *of_styles]) + read)
+
+
+def problem_of_shapes(
+    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+) -> Problem:
+    """Return the problem of a run whose arrays are `jax.ShapeDtypeStruct`s.
+
+    With one style image of the image's size and without masks, which add little.
+
+    Args:
+      height: of the image.
+      width: likewise.
+      recipe: resolved.
+      network: weights; only their shapes are used.
+      batch: initial images in the program.
+    """
+    recipe = dataclasses.replace(recipe, content_mask=None, mask=(), style_blend=None)
+    image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
+    targets = jax.eval_shape(
+        lambda network, content, style: compute_targets(network, content, [style], recipe),
+        shapes, image, image,
+    )  # fmt: skip
+    several = (batch,) if batch > 1 else ()
+    start = jax.ShapeDtypeStruct((*several, *image.shape), jnp.float32)
+    return Problem(shapes, targets, recipe, start)  # type: ignore[arg-type]
 
 
 def _style_bytes(height: int, width: int, *, recipe: Recipe, network: Network) -> float:

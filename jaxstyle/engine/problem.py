@@ -385,7 +385,7 @@ def initial_image(
         noise = jax.random.normal(
             jax.random.key(seed, impl="threefry2x32"), content.shape, jnp.float32
         )
-        return noise * (noise_std / 255) + mean
+        return noise * (noise_std / 255) + mean[None, None]
     raise JaxstyleError(
         f"init: {init!r} is none of {', '.join(INITS)}; to start from an image, load it "
         "and give it as `start`"

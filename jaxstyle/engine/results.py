@@ -16,7 +16,7 @@ from jaxstyle.engine.loop import History, Iterate, reference_step, scale_at
 from jaxstyle.engine.problem import Problem
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
-from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.objective import LayerLosses, Terms
 from jaxstyle.nn.sharding import gather
 
 
@@ -29,6 +29,8 @@ class Result(NamedTuple):
     """Loss of `image` as it is, clipped; `history` has the losses before clipping."""
     terms: Terms
     """Terms of `loss`."""
+    layers: LayerLosses
+    """Parts of those terms, by layer."""
     initial_loss: float
     """Loss of the initial image."""
     initial_terms: Terms
@@ -82,7 +84,8 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
     scale = problem.scales[level]
     arguments, program = common_arguments(scale)
     image = scale.layout.place(last.image) if scale.layout else last.image
-    losses, terms = jax.device_get(gather(values(*arguments, image, program=program)))
+    found = gather(values(*arguments, image, program=program))
+    losses, terms, layers = jax.device_get(found)
     images = np.asarray(last.image)
 
     def element(tree: Any, k: int) -> Any:
@@ -100,6 +103,7 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
                 image=element(images, k),
                 loss=float(element(losses, k)),
                 terms=Terms(*(float(element(term, k)) for term in terms)),
+                layers=jax.tree.map(float, element(layers, k)),
                 initial_loss=float(past.loss[0]),
                 initial_terms=Terms(*(float(term[0]) for term in past[2:])),
                 history=past,

@@ -146,7 +146,7 @@ def _style_level(
       recipe: resolved.
       blend: a weight for each style.
       masks: checked.
-      level: how often the images are halve.
+      level: how often the images are halved.
       rows: as in `compute_targets`.
     """
     found = []

@@ -1,4 +1,4 @@
-"""Writing: the same array gives the same bytes, whole or not at all."""
+"""Write images: equal arrays give equal bytes, and files are written whole or not at all."""
 
 import io
 from collections.abc import Mapping

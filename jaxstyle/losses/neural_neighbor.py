@@ -37,7 +37,7 @@ class Neighbors(NamedTuple):
 
 def neighbors(columns: jax.Array) -> Neighbors:
     """Return hypercolumns `[m, d]` as the distance takes those of the style."""
-    return Neighbors(unit(columns), unit(columns - jnp.mean(columns, 0)))
+    return Neighbors(unit(columns), unit(columns - jnp.mean(columns, 0, keepdims=True)))
 
 
 def neural_neighbor_distance(image: jax.Array, style: Neighbors) -> jax.Array:
@@ -48,7 +48,7 @@ def neural_neighbor_distance(image: jax.Array, style: Neighbors) -> jax.Array:
     it is chosen, not differentiated. It is chosen in every step, of the image itself, where the
     paper keeps a choice for 200 steps of a scale.
     """
-    nearest, _ = most_similar(unit(image - jnp.mean(image, 0)), style.centered)
+    nearest, _ = most_similar(unit(image - jnp.mean(image, 0, keepdims=True)), style.centered)
     return jnp.mean(1 - jnp.sum(unit(image) * style.columns[nearest], -1))
 
 

@@ -79,9 +79,9 @@ def remd_distance(image: Samples, style: SampleTargets) -> jax.Array:
 
 def _moments(columns: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return mean `[d]` and covariance `[d, d]` of vectors `[n, d]`."""
-    mean = jnp.mean(columns, 0)
+    mean = jnp.mean(columns, 0, keepdims=True)
     centered = columns - mean
-    return mean, jnp.matmul(centered.T, centered, precision=EXACT) / len(columns)
+    return mean[0], jnp.matmul(centered.T, centered, precision=EXACT) / len(columns)
 
 
 def _relaxed(

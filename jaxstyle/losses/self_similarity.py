@@ -29,7 +29,7 @@ def self_similarity(
       `[n, n]`, n at most 1024.
     """
     distances = _distances(maps, weights)
-    return distances / jnp.maximum(jnp.sum(distances, 0), 1e-6)
+    return distances / jnp.maximum(jnp.sum(distances, 0, keepdims=True), 1e-6)
 
 
 def _distances(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:

@@ -26,7 +26,7 @@ class View(NamedTuple):
 
 
 class Live:
-    """Gathers iterates; may be looked at from another thread.
+    """The iterates of a run so far; may be read from another thread.
 
     Images stay on the device until somebody looks at one.
 
@@ -43,7 +43,7 @@ class Live:
         self._lock = threading.Lock()
 
     def tick(self, iterate: Iterate) -> None:
-        """Take note of the next iterate."""
+        """Store the next iterate."""
         with self._lock:
             self._pace.tick(iterate)
             self._histories.append(iterate.history)

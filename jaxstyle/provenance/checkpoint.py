@@ -47,7 +47,13 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(
-    path: Path, state: RunState, *, problem: Problem, weights: str, inputs: Mapping[str, Any]
+    path: Path,
+    state: RunState,
+    *,
+    problem: Problem,
+    weights: str,
+    inputs: Mapping[str, Any],
+    asked: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint; an earlier one of that name stays until the new one is whole.
 
@@ -57,6 +63,7 @@ def save_checkpoint(
       problem: the run's.
       weights: the name or the file that the weights were asked for by.
       inputs: the images, as in `report.record`.
+      asked: settings, likewise.
 
     Raises:
       JaxstyleError: it cannot be written.
@@ -74,6 +81,7 @@ def save_checkpoint(
         "loss": float(np.min(state.carry.best.loss)),
         "steps": state.step,
         "recipe": problem.recipe.as_dict(),
+        "asked": dict(asked or {}),
         "weights": weights_report(problem.network) | {"given": weights},
         "images": dict(inputs),
         "environment": environment_report(),

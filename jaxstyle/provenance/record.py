@@ -32,6 +32,9 @@ class Record(NamedTuple):
     """A record, read and checked."""
 
     recipe: Recipe
+    """Resolved."""
+    asked: Mapping[str, Any]
+    """Settings as they were asked for, where they are not those of `recipe` (`asked_settings`)."""
     steps: int
     """Done; fewer than `recipe.steps` after an interruption."""
     content: InputFile
@@ -78,20 +81,12 @@ def read_record(path: Path, *, argument: str = "picture") -> Record:
         ) from None
 
 
-def size_notice(path: Path, size: int | None) -> str | None:
-    """Return the line to show when a scored image was made with another size than the default.
-
-    Args:
-      path: of the image.
-      size: that style images are scored at; None if it was asked for.
-    """
-    if size is None:
-        return None
+def size_made_at(path: Path) -> int | None:
+    """Return the size that an image was made at, if it carries a record."""
     try:
-        made = read_record(path).recipe.size
+        return read_record(path).recipe.size
     except JaxstyleError:
         return None
-    return None if made == size else f"styles are taken at --size {size}, {path} was made at {made}"
 
 
 def parse_record(text: str) -> Record:
@@ -120,12 +115,16 @@ def _checked(found: Any) -> Record:
             raise ValueError(f"loss is {loss!r}")
     files = {name: file and _input(file) for name, file in named(inputs)}
     recipe = Recipe.from_dict(found["recipe"])
+    asked = found.get("asked", {})
+    # As defaults of today, and as far as they are settings at all.
+    Recipe.from_dict(found["recipe"] | asked)
     known = {file.path for file in files.values() if file}
     for setting, name in recipe_files(recipe):
         if Path(name) not in known:
             raise ValueError(f"it has no digest of the {setting} {name!r}")
     return Record(
         recipe=recipe,
+        asked=asked,
         steps=steps,
         content=_input(inputs["content"]),
         styles=tuple(_input(style) for style in inputs["styles"]),

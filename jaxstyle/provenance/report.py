@@ -13,14 +13,19 @@ import numpy as np
 
 from jaxstyle.engine.results import Result
 from jaxstyle.files import is_stream, sha256_of, write_atomically, write_stream
-from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.objective import LayerLosses, Terms
 from jaxstyle.nn.network import Network
 
 SCHEMA = 1
 
 
 def record(
-    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any]
+    result: Result,
+    *,
+    network: Network,
+    weights: str,
+    inputs: Mapping[str, Any],
+    asked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe how an image came about: what an image file carries with it.
 
@@ -32,15 +37,18 @@ def record(
       weights: the name or the file that they were asked for by.
       inputs: from `inputs.Inputs.report`, made when the files were read: the output may since
         have replaced one of them.
+      asked: settings as they were asked for, where resolving changed them (`asked_settings`).
     """
     return {
         "schema": SCHEMA,
         "loss": result.loss,
         "terms": terms_report(result.terms),
+        "layers": layers_report(result.layers),
         "initial": {"loss": result.initial_loss, "terms": terms_report(result.initial_terms)},
         "steps": result.steps,
         "evaluations": result.evaluations,
         "recipe": result.recipe.as_dict(),
+        "asked": dict(asked or {}),
         "weights": weights_report(network) | {"given": weights},
         "images": dict(inputs),
         "environment": environment_report(),
@@ -57,11 +65,17 @@ def texture_report(
 
 
 def run_report(
-    result: Result, *, network: Network, weights: str, inputs: Mapping[str, Any], output: Path
+    result: Result,
+    *,
+    network: Network,
+    weights: str,
+    inputs: Mapping[str, Any],
+    output: Path,
+    asked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe one finished image that has been written to `output`: its `record`, with how
     the loss went, the seconds and the file."""
-    described = record(result, network=network, weights=weights, inputs=inputs)
+    described = record(result, network=network, weights=weights, inputs=inputs, asked=asked)
     history = {name: values.tolist() for name, values in result.history._asdict().items()}
     return described | {
         "diverged": result.diverged,
@@ -74,6 +88,11 @@ def run_report(
 def batch_report(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Put the reports of a batch's batch elements together."""
     return {"schema": SCHEMA, "runs": list(runs)}
+
+
+def layers_report(layers: LayerLosses) -> dict[str, dict[str, float]]:
+    """Return the parts of the terms by layer, by name."""
+    return {name: dict(parts) for name, parts in layers._asdict().items()}
 
 
 def terms_report(terms: Terms) -> dict[str, float]:

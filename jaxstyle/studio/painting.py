@@ -15,6 +15,7 @@ from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import memory_errors
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.live import Live
+from jaxstyle.monitor.pace import Course
 from jaxstyle.nn.network import Network
 from jaxstyle.provenance.inputs import InputImage, Inputs
 from jaxstyle.provenance.record import as_text
@@ -61,7 +62,7 @@ def run(
     with memory_errors():
         inputs, alpha = _read(settings, folder)
         problem = _prepare(settings, inputs, network)
-        live = Live(problem.recipe.total_steps, labels=_labels(settings))
+        live = Live(Course.of(problem), labels=_labels(settings))
         watcher.begin(live, images.resize(inputs.content.pixels, *problem.size))
         seen: list[Iterate] = []
         stopped = False

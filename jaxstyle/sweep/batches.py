@@ -45,8 +45,7 @@ class Group(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Batch elements that run together: a place for each cell, or for nobody where the cell is
-    done."""
+    """Batch elements that run together: a place for each cell, None where the cell is done."""
 
     group: Group
     places: tuple[Cell | None, ...]
@@ -58,7 +57,7 @@ class Batch(NamedTuple):
 
     @property
     def work(self) -> float:
-        """Image elements times steps times batch elements: what running takes, up to a factor."""
+        """Values of the image times steps times batch elements; the running time goes by it."""
         height, width, channels = self.group.shape
         recipe = self.group.cells[0].recipe
         smaller = recipe.scale_ratio**-2
@@ -124,8 +123,7 @@ def check(groups: Sequence[Group]) -> None:
 
 
 def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
-    """Return every cell its place in batches of equally many batch elements; batches all done are
-    left out."""
+    """Return the batches that have a cell to run, with equally many places, one for each cell."""
     wanted = {cell.key for cell in todo}
     found = []
     for first in range(0, len(group.cells), elements):

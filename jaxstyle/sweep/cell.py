@@ -84,7 +84,7 @@ class Cell:
 
 
 def label(value: Any) -> str:
-    """Write a setting's value shortly: numbers plainly, images without their folder."""
+    """Return a setting's value as a short text: numbers plainly, images without their folder."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

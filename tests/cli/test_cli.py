@@ -186,14 +186,18 @@ class TestStylize:
         assert "--upscale enlarges it" in stylize(tmp_path / "o.png", "--size", 400)
         assert "--upscale" not in stylize(tmp_path / "o.png", "--size", 40, "--upscale")
 
-    def test_a_score_at_another_size_is_pointed_out(self, stylize, files, run, tmp_path):
-        stylize(tmp_path / "o.png", "--size", 32)
-        of = ("evaluate", tmp_path / "o.png", "--content", files["content"])
+    def test_a_score_takes_the_size_from_the_record(self, stylize, files, run, tmp_path):
+        stylize(tmp_path / "o.png", "--size", 24)
+        of = ("evaluate", tmp_path / "o.png", "--content", files["content"], "--json")
         of += ("--style", files["style"], "--weights", files["weights"])
         of += ("--content-layers", "relu1_1", "--style-layers", "relu1_1")
-        for size, words in (((), "o.png was made at 32"), (("--size", 48), "")):
-            code, _, err = run(*of, *size)
-            assert code == 0 and words in err and ("made at" in err) == bool(words), err
+        scores = {}
+        for size, words in (((), "--size 24, as "), (("--size", 24), ""), (("--size", 33), "")):
+            code, out, err = run(*of, *size)
+            assert code == 0 and words in err and ("styles are" in err) == bool(words), err
+            scores[size] = strict(out)["loss"]
+        # The style in the file is 36 pixels high.
+        assert scores[()] == scores["--size", 24] != scores["--size", 33]
 
     def test_quiet_prints_nothing(self, stylize, tmp_path):
         assert stylize(tmp_path / "o.png", "--quiet") == ""
@@ -583,25 +587,26 @@ class TestWeights:
         assert code == 2 and "conv1_1, conv1_2" in err
 
 
-class TestPresets:
-    @pytest.fixture(scope="class")
-    def weights(self, files, make_network):
-        path = files["weights"].with_name("deep.safetensors")
-        save_network(make_network(blocks=5).replace(source="random"), path)
-        return path
+@pytest.fixture(scope="module")
+def deep_weights(files, make_network):
+    path = files["weights"].with_name("deep.safetensors")
+    save_network(make_network(blocks=5).replace(source="random"), path)
+    return path
 
+
+class TestPresets:
     @pytest.mark.parametrize("name", ["neural-style", "crowson"])
-    def test_evaluate_scores_under_a_presets_objective(self, run, files, weights, name):
+    def test_evaluate_scores_under_a_presets_objective(self, run, files, deep_weights, name):
         asked = [
             *("evaluate", files["start"], "--content", files["content"]),
-            *("--style", files["style"], "--weights", weights, "--preset", name, "--size", 0),
+            *("--style", files["style"], "--weights", deep_weights, "--preset", name, "--size", 0),
         ]
         code, out, err = run(*asked, "--json")
         assert code == 0, err
         # One line says that these are not the weights of the preset.
         assert err.count("\n") == 1 and name in err and "weights fetch vgg19" in err
         report = strict(out)
-        network = load_network(str(weights))
+        network = load_network(str(deep_weights))
         start, content, style = (load_image(files[i]) for i in ("start", "content", "style"))
         recipe = dataclasses.replace(presets[name], size=0)
         loss, terms = evaluate(start, content, style, recipe=recipe, network=network)
@@ -617,10 +622,10 @@ class TestPresets:
             terms.content * 7 / recipe.content_weight, rel=1e-5
         )
 
-    def test_stylize_takes_a_presets_optimizer(self, run, files, weights, tmp_path):
+    def test_stylize_takes_a_presets_optimizer(self, run, files, deep_weights, tmp_path):
         code, out, err = run(
             *("stylize", files["content"], files["style"], "-o", tmp_path / "o.png"),
-            *("--weights", weights, "--preset", "gatys-notebook", "--steps", 2),
+            *("--weights", deep_weights, "--preset", "gatys-notebook", "--steps", 2),
             *("--report", tmp_path / "o.json"),
         )
         assert code == 0 and out == "" and "'vgg19'" in err

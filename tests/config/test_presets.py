@@ -111,9 +111,34 @@ class Peers:
         grams = sum((self.gram(x[l]) - self.gram(a[l])).square().sum() for l in BLOCKS)
         return loss + 3e4 / 5 * grams + tv
 
-    def crowson(self, image, content, style):
-        from scipy.linalg import sqrtm
+    def root(self, matrix):
+        """Twelve Newton-Schulz iterations, and as many of the Lyapunov equation backward."""
+        torch = self.torch
+        three = 3 * torch.eye(len(matrix), dtype=matrix.dtype)
 
+        class Root(torch.autograd.Function):
+            @staticmethod
+            def forward(context, a):
+                y, z = a / a.norm(), three / 3
+                for _ in range(12):
+                    t = (three - z @ y) / 2
+                    y, z = y @ t, t @ z
+                context.save_for_backward(y * a.norm().sqrt())
+                return y * a.norm().sqrt()
+
+            @staticmethod
+            def backward(context, slope):
+                (root,) = context.saved_tensors
+                a, q = root / root.norm(), slope / root.norm()
+                for _ in range(12):
+                    t = three - a @ a
+                    q = (q @ t - a.T @ (a.T @ q - q @ a)) / 2
+                    a = a @ t / 2
+                return q / 2
+
+        return Root.apply(matrix)
+
+    def crowson(self, image, content, style):
         torch = self.torch
         x, p, a = (
             self.layers(self.rgb(i, 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), edge=True)
@@ -128,8 +153,8 @@ class Peers:
                 cov = flat @ flat.T / flat.shape[1] - torch.outer(mean, mean)
                 moments.append((mean, cov + 1e-4 * torch.eye(len(mean), dtype=flat.dtype)))
             (mean, cov), (mean_t, cov_t) = moments
-            root = torch.tensor(np.real(sqrtm(cov_t.detach().numpy())))
-            between = torch.linalg.eigvalsh(root @ cov @ root).clamp(min=0).sqrt().sum()
+            root = self.root(cov_t).detach()
+            between = torch.trace(self.root(root @ cov @ root))
             spread = torch.trace(cov) + torch.trace(cov_t) - 2 * between
             distance = (mean - mean_t).square().mean() + spread / len(mean)
             loss = loss + weight / 341 * distance

@@ -218,6 +218,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, ending: str) -> None
         np.testing.assert_allclose(img[y, x], upright[y, x] / 255, atol=0.06)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     image = Image.fromarray(_pixels(20, 30))
     path = _save(tmp_path, image, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12" * 9)

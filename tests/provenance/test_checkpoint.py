@@ -208,18 +208,19 @@ class TestResume:
             assert code == 2 and words in err and err.count("\n") == 1, err
 
 
+@pytest.fixture(scope="module")
+def half_way(kept):
+    path = kept[0] / "half.ck"
+    with safe_open(path, framework="np") as file:
+        return load_file(path), file.metadata()[KEYWORD], path.read_bytes()
+
+
 class TestHostileCheckpoints:
     """Whatever a file holds, it is a run's state or a line of refusal."""
 
     @pytest.fixture
     def problem(self, make_network, make_image):
         return one_problem(make_network, make_image)
-
-    @pytest.fixture(scope="class")
-    def content(self, kept):
-        path = kept[0] / "half.ck"
-        with safe_open(path, framework="np") as file:
-            return load_file(path), file.metadata()[KEYWORD], path.read_bytes()
 
     def refused(self, path, problem=None):
         with pytest.raises(JaxstyleError, match="--resume") as error:
@@ -265,8 +266,8 @@ class TestHostileCheckpoints:
         max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(data=st.data())
-    def test_damaged_bytes(self, data, content, problem, tmp_path):
-        raw = bytearray(content[2])
+    def test_damaged_bytes(self, data, half_way, problem, tmp_path):
+        raw = bytearray(half_way[2])
         path = tmp_path / "x.ck"
         if data.draw(st.booleans()):
             raw = raw[: data.draw(st.integers(0, len(raw)))]
@@ -281,8 +282,8 @@ class TestHostileCheckpoints:
         max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(data=st.data())
-    def test_a_lying_description(self, data, content, tmp_path):
-        described = json.loads(content[1])
+    def test_a_lying_description(self, data, half_way, tmp_path):
+        described = json.loads(half_way[1])
         keys = st.sampled_from([k for k in described if k not in ("terms",)])
         junk = st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

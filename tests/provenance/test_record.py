@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.images import load_image, read_text, save_image
 from jaxstyle.provenance.record import KEYWORD, read_record
+from jaxstyle.weights import save_network
 
 RECORD = {
     "schema": 1,
@@ -178,6 +179,55 @@ class TestCommands:
         # Steps that are asked for are all made, and snapshots do not change the image.
         code, _, err = run("stylize", "--from", snapshot, "-o", again, "--steps", 4, "--quiet")
         assert code == 0 and again.read_bytes() == out.read_bytes(), err
+
+    def test_defaults_follow_what_is_changed_beside_from(self, run, files, tmp_path):
+        layers = ("--content-layers", "relu2_2", "--style-layers", "relu1_1")
+        words = ("--weights", files["weights"], *layers, "--steps", 1, "--quiet")
+
+        def made(name, *flags):
+            output = tmp_path / name
+            code, _, err = run("stylize", files["content"], files["style"], "-o", output, *flags)
+            assert code == 0, err
+            return read_record(output)
+
+        def changed(name, *flags):
+            output = tmp_path / "changed.png"
+            code, _, err = run("stylize", "--from", tmp_path / name, "-o", output, *flags)
+            assert code == 0, err
+            return read_record(output)
+
+        first = made("first.png", *words, "--optimizer", "adam", "--strength", 0.7)
+        assert first.recipe.learning_rate == 0.02 and first.asked["learning_rate"] is None
+        assert first.asked["strength"] == 0.7 and first.recipe.strength is None
+        assert changed("first.png", "--optimizer", "rmsprop").recipe.learning_rate == 0.005
+        direct = made("direct.png", *words, "--style-loss", "wasserstein", "--strength", 0.7)
+        again = changed("first.png", "--style-loss", "wasserstein")
+        assert again.recipe.style_weight == direct.recipe.style_weight != first.recipe.style_weight
+        # The strength is of the default weight, not of the weight that it came to.
+        weaker = made("weaker.png", *words, "--strength", 0.4)
+        assert changed("first.png", "--strength", 0.4).recipe.style_weight == (
+            weaker.recipe.style_weight
+        )
+        # What was asked for stays.
+        made("given.png", *words, "--style-weight", 200)
+        kept = changed("given.png", "--style-loss", "wasserstein")
+        assert kept.recipe.style_weight == 200 and "style_weight" not in kept.asked
+
+    def test_other_weights_beside_from_have_their_own_defaults(
+        self, run, files, make_network, tmp_path
+    ):
+        save_network(
+            make_network(blocks=2).replace(source="random", normalized=True),
+            tmp_path / "normalized.safetensors",
+        )
+        words = ("--content-layers", "relu2_2", "--style-layers", "relu1_1", "--steps", 1)
+        output, again = tmp_path / "out.png", tmp_path / "again.png"
+        sources = ("stylize", files["content"], files["style"], "-o", output, "--quiet")
+        assert run(*sources, *words, "--weights", tmp_path / "normalized.safetensors")[0] == 0
+        assert read_record(output).recipe.style_weight == 5e3
+        code, _, err = run("stylize", "--from", output, "-o", again, "--weights", files["weights"])
+        assert code == 0, err
+        assert read_record(again).recipe.style_weight == 100
 
     def test_show_names_what_differs_and_the_command_that_makes_it(
         self, stylize, run, tmp_path, files

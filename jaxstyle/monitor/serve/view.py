@@ -35,7 +35,7 @@ class View(ABC):
         """When a page last asked for anything, by `time.monotonic`."""
 
     def asked(self) -> None:
-        """Take note that somebody looks."""
+        """Store the time of the last request."""
         self.last_asked = time.monotonic()
 
     def state(self, since: int) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class View(ABC):
 
     @abstractmethod
     def numbers(self, since: int) -> dict[str, Any]:
-        """Return what is special of the state."""
+        """Return the part of the state that only this page has."""
 
     @abstractmethod
     def answer(self, name: str, number: int | None) -> Answer:
@@ -76,5 +76,5 @@ class View(ABC):
 
 
 def finite(value: float) -> float | None:
-    """Write a number as JSON has it."""
+    """Return a number as JSON has it, None if it is not finite."""
     return value if math.isfinite(value) else None
