@@ -111,7 +111,7 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
         page.finish(f"{'stopped' if early else 'done'}; the image is in {names}")
     if early:
         tell(f"stopped at step {ended.step}; the best image so far is in {names}")
-        # 0 for the page's button: a person's way to say that it is good enough.
+        # 0 for the page's button, which says that the image is good enough.
         return ended.code
     if not quiet:
         tell(f"wrote {names}")

@@ -28,7 +28,7 @@ class View(NamedTuple):
 class Live:
     """The iterates of a run so far; may be read from another thread.
 
-    Images stay on the device until somebody looks at one.
+    Images stay on the device until one is asked for.
 
     Args:
       course: of the run; or its number of steps, where the image has one size.

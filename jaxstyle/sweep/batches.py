@@ -1,9 +1,9 @@
 """Cells to batch elements: which may share a program, how many at a time, and in which places.
 
 On a CPU the last bits of a gradient may depend on the place that a batch element has in its batch
-(threads share out the rows of all batch elements together), but not on what its neighbors hold. So
-a cell's batch and place follow from the grid alone: cells that are done leave their places to
-copies of those that are not.
+(threads divide the rows of all batch elements), but not on what its neighbors hold. So a cell's
+batch and place follow from the grid alone: cells that are done leave their places to copies of
+those that are not.
 """
 
 from collections.abc import Sequence
@@ -136,7 +136,7 @@ def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
 
 def elements_of(group: Group, *, devices: int = 1) -> int:
     """Choose how many batch elements of a group run at a time: as many as memory holds, evenly
-    shared out.
+    distributed.
 
     With several devices equally many run on each, copies where there are too few cells. The
     compiler says what the program takes; it is compiled once, as it will be run unless it is too

@@ -2,7 +2,7 @@
 
 An executor is a function from batches to events: it takes them one after the other, and yields
 what becomes of them in whatever order, until all have finished. Closing the generator ends what
-still runs. Cells are stored by the one who asks, never by a worker: a batch that was begun twice,
+still runs. Cells are stored by the process that asks, never by a worker: a batch that ran twice,
 as its first worker died, is there once.
 """
 
@@ -58,7 +58,7 @@ Executor = Callable[[Iterable[Batch]], Iterator[Event]]
 
 
 def local(devices: Sequence[jax.Device]) -> Executor:
-    """Run one batch after the other in this process, its batch elements shared out over
+    """Run one batch after the other in this process, its batch elements distributed over
     `devices`."""
 
     def run(batches: Iterable[Batch]) -> Iterator[Event]:
@@ -80,7 +80,7 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
 
     Args:
       options: of `ray.remote`, such as `num_gpus`, `num_cpus` and `max_retries`. A task asks for a
-        GPU if the cluster has any, and is begun again when its worker dies.
+        GPU if the cluster has any, and runs again when its worker dies.
 
     Raises:
       JaxstyleError: Ray is not installed, or no cluster can be reached.
