@@ -20,7 +20,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import JaxstyleError, memory_errors
 from jaxstyle.files import StrPath
@@ -225,10 +225,7 @@ def _run_all(
                         problem = _problem(batch.places, sources, setting)
                         steps = problem.recipe.total_steps
                         for iterate in _run(problem):
-                            # Of each but the last only the numbers are needed.
-                            if seen:
-                                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-                            seen.append(iterate)
+                            append_iterate(seen, iterate)
                             left = clock.tick(iterate, batch, steps)
                             show(_progress(iterate.step, steps, len(jobs), done, total, left))
                             check_interrupt()

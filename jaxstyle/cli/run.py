@@ -19,7 +19,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, RunState, default_chunk_size, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import (
     not_enlarged_notice,
     output_size,
@@ -305,10 +305,7 @@ def _run(
                     problem, chunk_size=_chunk_size(options, problem), first=1,
                     state=prepared.state, until=request.until,
                 ):  # fmt: skip
-                    # Kept before the one before it is dropped: Ctrl-C may come between the two.
-                    seen.append(iterate)
-                    if len(seen) > 1:
-                        seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+                    append_iterate(seen, iterate)
                     show(iterate)
                     if keep:
                         keep(seen, iterate.step == last)

@@ -62,7 +62,7 @@ def texture(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.engine.loop import Iterate, iterates
-    from jaxstyle.engine.results import finish
+    from jaxstyle.engine.results import append_iterate, finish
     from jaxstyle.files import check_writable
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.monitor.pace import Course
@@ -89,9 +89,7 @@ def texture(
         try:
             with progress(Course.of(problem), quiet=quiet) as show:
                 for iterate in iterates(problem, first=1):
-                    if seen:
-                        seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-                    seen.append(iterate._replace(carry=None))
+                    append_iterate(seen, iterate._replace(carry=None))
                     show(iterate)
                     check_interrupt()
         except KeyboardInterrupt as signal:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxstyle.engine.loop import Iterate, iterates
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network
 from jaxstyle.sweep.batches import Batch, problem_of_places
@@ -271,9 +271,7 @@ def _running(
     try:
         job = problem_of_places(places, own_targets, devices)
         for iterate in iterates(job):
-            if seen:
-                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate._replace(carry=None))
+            append_iterate(seen, iterate._replace(carry=None))
             yield iterate
         return finish(job, seen)
     except jax.errors.JaxRuntimeError as error:
