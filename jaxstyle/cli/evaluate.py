@@ -10,16 +10,15 @@ from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
     OBJECTIVE,
-    as_flags,
     bounds,
     bounds_options,
     build_recipe,
+    errors_by_flag,
     preset_option,
     recipe_options,
     weights_option,
 )
 from jaxstyle.cli.streams import tell
-from jaxstyle.errors import JaxstyleError
 
 
 @click.command(cls=GroupedCommand)
@@ -89,7 +88,7 @@ def evaluate(
         pixels = images.load_image(file, argument="--" + key.replace("_", "-"), **limits)
         return InputImage.of(Path(file), pixels)
 
-    try:
+    with errors_by_flag():
         inputs = Inputs.read(content, styles, recipe, load)
         pixels = images.load_image(image, argument="IMAGE", **limits)
         given = inputs.content.pixels, [style.pixels for style in inputs.styles]
@@ -103,8 +102,6 @@ def evaluate(
                 resized = images.resize(one, *pixels.shape[:2])
                 found = measure(resized, *given, recipe=recipe, network=network)
                 rows[name] = found._asdict()
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
     for notice in (weights_notice(preset_name, network.name), *notices):
         if notice:

@@ -9,7 +9,7 @@ import jax
 from jaxstyle import images
 from jaxstyle.cli.devices import enable_compilation_cache
 from jaxstyle.cli.inputs import Sources, argument_of, read_sources, tell_weights
-from jaxstyle.cli.options import as_flags, bounds, unused_notices
+from jaxstyle.cli.options import as_flags, bounds, errors_by_flag, unused_notices
 from jaxstyle.cli.outputs import Outputs
 from jaxstyle.cli.rescue import rescue, warn
 from jaxstyle.cli.streams import tell, tell_from_signal
@@ -94,11 +94,9 @@ def stylize_folder(
     enable_compilation_cache()
     network = load_network(options.weights_name)
     setting = Setting(options, recipe, network, bounds(options.max_pixels, options.first_frame), {})
-    try:
+    with errors_by_flag():
         select_devices(options.devices)
         resolve_recipe(recipe, network)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     _read_shared(setting)
     failed: dict[Path, str] = {}
     batches = _batches(jobs, setting, failed)

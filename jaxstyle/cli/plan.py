@@ -8,11 +8,11 @@ import click
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    as_flags,
     bounds,
     bounds_options,
     build_recipe,
     check_batch,
+    errors_by_flag,
     preset_option,
     recipe_options,
     weights_option,
@@ -87,7 +87,7 @@ def plan(
             height, width = images.fitted(height, width, recipe.size, upscale=True)
     elif not recipe.size:
         raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
-    try:
+    with errors_by_flag():
         with Console(stderr=True).status("compiling …"):
             chip = CHIPS[target] if target else None
             found = memory.plan(
@@ -103,8 +103,6 @@ def plan(
                     ),
                     chip,
                 )
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
     if as_json:
         report = {**found._asdict(), "fits": found.fits}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxstyle import images
 from jaxstyle.cli.devices import enable_compilation_cache
 from jaxstyle.cli.inputs import Sources, read_sources, tell_weights
-from jaxstyle.cli.options import as_flags, bounds, unused_notices
+from jaxstyle.cli.options import bounds, errors_by_flag, unused_notices
 from jaxstyle.cli.outputs import Outputs, check_outputs, snapshot_suffix
 from jaxstyle.cli.rescue import checkpoints, rescue, warn
 from jaxstyle.cli.streams import tell, tell_from_signal
@@ -158,10 +158,8 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
         check_same_images(request.resumed, inputs)
     elif request.repeated is not None:
         request.repeated.check(network, inputs)
-    try:
+    with errors_by_flag():
         problem, fewer_pairs = _build(options, request, network, sources)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     state = None
     if request.resumed is not None:
         check_same_run(request.resumed, problem)

@@ -8,10 +8,10 @@ import click
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    as_flags,
     bounds,
     bounds_options,
     build_recipe,
+    errors_by_flag,
     recipe_options,
     weights_option,
 )
@@ -77,10 +77,8 @@ def texture(
     network = load_network(weights_name)
     read = bounds(max_pixels, first_frame)
     loaded = [images.load_image(file, argument="STYLE", **read) for file in styles]
-    try:
+    with errors_by_flag():
         problem = texture_problem(loaded, recipe=recipe, network=network, size=size)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     waiting.stop()
     tell_weights(weights_name, quiet=quiet)
     seen: list[Iterate] = []
