@@ -151,7 +151,7 @@ def measure(
         jnp.asarray(image),
         jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2])),
         style_images(styles, recipe),
-        content_layers=[layer for layer, _ in recipe.content_layers] or ["relu1_1"],
+        content_layers=recipe.content_names or ["relu1_1"],
     )
 
 

@@ -70,7 +70,7 @@ def compute_targets(
     blend = _blend(recipe, len(styles))
     masks = _checked(masks or Masks(), recipe, len(styles))
     content_layers = content_layer_names(recipe)
-    style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
+    style_layers = recipe.style_names
     content_weights = _content_weights(masks, content.shape, content_layers, recipe, rows)
     if pyramid is None:
         pyramid = pyramid_levels(recipe, [content.shape, *(style.shape for style in styles)])
@@ -267,7 +267,7 @@ def _style_region(
     if region is None:
         return {}
     argument = f"mask: style region {number + 1}"
-    layers = [layer for layer, _ in recipe.style_layers or ()]
+    layers = recipe.style_names
     mask = halve_mask(resize_mask(region, *shape[:2], argument=argument), level)
     mask = mirrored(mask, recipe.margin)
     return normalize_weights(
@@ -378,7 +378,7 @@ def lower_style_statistics(
     return _style_statistics.lower(
         network,
         image,
-        tuple(layer for layer, _ in recipe.style_layers or ()),
+        recipe.style_names,
         {},
         style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
         pooling=recipe.pooling, tile=recipe.tile, height=None, level=0, margin=recipe.margin,
