@@ -219,8 +219,13 @@ class Recipe:
     scales: int | None = _setting(
         None,
         "Sizes at which the image is optimized one after the other, up to --size; default: as many "
-        f"as leave {SCALE_SIDE} pixels on the longer side of the first.",
+        "as leave --scale-side pixels on the longer side of the first.",
         integer(low=1, high=MAX_SCALES),
+    )
+    scale_side: int = _setting(
+        SCALE_SIDE,
+        "Least pixels on the longer side of the first scale, where --scales is not given.",
+        integer(low=16),
     )
     scale_ratio: float = _setting(
         2.0, "Each size of --scales is X times the one before.", number(above=1, high=16)
