@@ -106,29 +106,33 @@ def evaluate(
     for notice in (weights_notice(preset_name, network.name), *notices):
         if notice:
             tell(notice)
-    if as_json:
-        report = {
-            "loss": loss,
-            "terms": terms_report(terms),
-            "layers": layers_report(layers),
-            "weights": weights_report(network),
-            "recipe": resolve_recipe(recipe, network).as_dict(),
-        }
-        if rows:
-            mine, *others = rows
-            report["metrics"] = rows[mine]
-            report["references"] = {name: rows[name] for name in others}
-        click.echo(to_json(report), nl=False)
-    else:
-        click.echo(f"loss     {loss:.6g}")
-        parts = layers_report(layers)
-        for name, value in terms_report(terms).items():
-            click.echo(f"{name:8} {value:.6g}")
-            for layer, part in parts.get(name, {}).items():
-                click.echo(f"  {layer:8} {part:.6g}")
-        if rows:
-            click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
-            for metric in rows["image"]:
-                values = "".join(f"{row[metric]:9.4f}" for row in rows.values())
-                click.echo(f"{metric:18}{values}")
+    report = {
+        "loss": loss,
+        "terms": terms_report(terms),
+        "layers": layers_report(layers),
+        "weights": weights_report(network),
+        "recipe": resolve_recipe(recipe, network).as_dict(),
+    }
+    if not as_json:
+        _print(report, rows)
+        return 0
+    if rows:
+        mine, *others = rows
+        report["metrics"] = rows[mine]
+        report["references"] = {name: rows[name] for name in others}
+    click.echo(to_json(report), nl=False)
     return 0
+
+
+def _print(report: dict[str, Any], rows: dict[str, dict[str, float]]) -> None:
+    """Print the terms, their parts by layer, and a table of metrics, a column an image."""
+    click.echo(f"loss     {report['loss']:.6g}")
+    for name, value in report["terms"].items():
+        click.echo(f"{name:8} {value:.6g}")
+        for layer, part in report["layers"].get(name, {}).items():
+            click.echo(f"  {layer:8} {part:.6g}")
+    if rows:
+        click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
+        for metric in rows["image"]:
+            values = "".join(f"{row[metric]:9.4f}" for row in rows.values())
+            click.echo(f"{metric:18}{values}")
