@@ -20,8 +20,8 @@ GROUPS = {
     ),
     "The descent": (
         "steps", "scales", "scale_side", "scale_ratio", "scale_detail", "pyramid", "margin",
-        "average", "optimizer", "learning_rate", "schedule", "decay", "momentum", "adam_b2", "history_size",
-        "preconditioner", "bounds",
+        "average", "optimizer", "learning_rate", "schedule", "decay", "momentum", "adam_b2",
+        "history_size", "preconditioner", "bounds",
     ),
     "Memory and devices": ("tile", "remat", "precision", "devices"),
     "Progress": ("port", "quiet", "log_json"),
