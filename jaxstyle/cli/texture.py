@@ -22,8 +22,8 @@ from jaxstyle.errors import JaxstyleError
 FIELDS = (
     "size", "steps", "seed", "style_layers", "style_weight", "tv_weight", "variation",
     "style_blend", "style_scale", "style_loss", "turn_style", "pooling", "noise_std", "scales",
-    "scale_side", "scale_ratio", "pyramid", "margin", "optimizer", "learning_rate",
-    "history_size", "tile", "remat", "precision",
+    "scale_side", "scale_ratio", "pyramid", "margin", "optimizer", "learning_rate", "history_size",
+    "tile", "remat", "precision",
 )  # fmt: skip
 
 
