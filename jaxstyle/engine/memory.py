@@ -314,7 +314,9 @@ def needed_bytes(
     # With one style and without masks, which add little.
     scale = recipe.style_scale
     styles = styles or [(round(height * scale), round(width * scale))]
-    recipe = dataclasses.replace(recipe, content_mask=None, mask=(), style_blend=None)
+    recipe = dataclasses.replace(
+        resolve_recipe(recipe, network), content_mask=None, mask=(), style_blend=None
+    )
     image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
     targets = jax.eval_shape(
