@@ -248,15 +248,25 @@ def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
         "adam_b2": (optimizer == "adam", f"--optimizer is {optimizer}"),
         "history_size": (optimizer in LBFGS_OPTIMIZERS, f"--optimizer {optimizer} keeps no pairs"),
         "preconditioner": (optimizer == "lbfgs", f"--optimizer is {optimizer}"),
+        "scale_ratio": ((recipe.scales or 1) > 1, "the run has one scale"),
+        "scale_detail": (
+            (recipe.scales or 1) > 1 and recipe.init != "noise",
+            "the run has one scale" if (recipe.scales or 1) == 1 else "noise has no detail to add",
+        ),
+        "upscale": (recipe.size > 0, "--size 0 keeps the content image's size"),
         "seed": (noisy, noiseless),
         "noise_std": (noisy, noiseless),
     }
     return [
-        f"--{name.replace('_', '-')} {_plain(given[name])} is without effect: {why}"
+        f"{_flag(name, given[name])} is without effect: {why}"
         for name, (used, why) in uses.items()
         if given.get(name) is not None and not used
     ]
 
 
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _flag(name: str, value: Any) -> str:
+    """Return a flag as it was given."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value:g}" if isinstance(value, float) else f"--{flag} {value}"

@@ -319,7 +319,9 @@ def needed_bytes(
         return int(line.constant + line.slope * height * width)
     scale = recipe.style_scale
     styles = styles or [(round(height * scale), round(width * scale))]
-    problem = problem_of_shapes(height, width, recipe=recipe, network=network, batch=batch)
+    problem = problem_of_shapes(
+        height, width, recipe=resolve_recipe(recipe, network), network=network, batch=batch
+    )
     recipe, shapes = problem.recipe, problem.network
     program = program_bytes(problem)
     # What computes an image's loss at the end makes its own.

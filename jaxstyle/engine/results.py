@@ -42,7 +42,9 @@ class Result(NamedTuple):
     evaluations: int
     """Evaluations of the objective and its gradient."""
     compile_seconds: float
+    """Time of tracing and compiling, as far as the run waited for it."""
     run_seconds: float
+    """Time of running."""
     recipe: Recipe
     """All settings, resolved."""
     diverged: bool = False

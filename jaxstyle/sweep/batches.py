@@ -58,10 +58,18 @@ class Batch(NamedTuple):
     @property
     def work(self) -> float:
         """Values of the image times steps times batch elements; the running time goes by it."""
+        return self.work_until(self.group.cells[0].recipe.total_steps)
+
+    def work_until(self, step: int) -> float:
+        """Return the work up to a step; steps of smaller scales are less."""
         height, width, channels = self.group.shape
         recipe = self.group.cells[0].recipe
-        smaller = recipe.scale_ratio**-2
-        steps = recipe.steps * sum(smaller**level for level in range(recipe.scales or 1))
+        scales = recipe.scales or 1
+        steps = sum(
+            min(max(0, step - scale * recipe.steps), recipe.steps)
+            * recipe.scale_ratio ** (-2 * (scales - 1 - scale))
+            for scale in range(scales)
+        )
         return height * width * channels * steps * len(self.places)
 
 
