@@ -77,7 +77,7 @@ _EXPORTS = {
     "texture": "jaxstyle.api",
     "total_variation": "jaxstyle.losses.total_variation",
 }
-_SUBMODULES = ("images", "weights")
+_SUBMODULES = ("images", "notebook", "weights")
 
 __all__ = [*_EXPORTS, *_SUBMODULES]  # noqa: PLE0604
 __version__ = _version("jaxstyle")

@@ -14,7 +14,7 @@ ROOT = Path(jaxstyle.__file__).parent
 ORDER = (
     *("errors", "files"),
     *("config", "images", "nn", "weights", "losses", "optim", "engine"),
-    *("provenance", "sweep", "monitor", "studio", "api", "cli", "__main__"),
+    *("provenance", "sweep", "monitor", "studio", "notebook", "api", "cli", "__main__"),
 )
 # What is allowed to import almost nothing.
 ALONE = {

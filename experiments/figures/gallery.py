@@ -1,9 +1,9 @@
-"""The gallery of the docs: a small image for every control and every style loss.
+"""The gallery of the docs: an image for every control and every style loss.
 
     python experiments/figures/gallery.py docs [--only NAME ...]
 
 Writes `gallery.md` and `gallery/*.jpg` into the folder, from the demo's photograph (CC0), the style
-that the project paints itself and that style in other colors. Some minutes on two cores.
+that the project paints itself and that style in other colors. Half an hour on two cores.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from jaxstyle.losses.style_losses import STYLE_LOSSES
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
 from paint import paint  # noqa: E402
 
-SIZE = 176
-BASE = Recipe(size=SIZE, steps=120, style_weight=3e4)
+SIZE = 384
+BASE = Recipe(size=SIZE)
 Images = dict[str, np.ndarray]
 
 
@@ -52,7 +52,7 @@ GIVEN = {
 SECTIONS: dict[str, list[Shown]] = {
     "The images": [],
     "Styles": [
-        Shown("plain", "", "The default recipe, but for `--style-weight 3e4`."),
+        Shown("plain", "", "The default recipe."),
         Shown("blend", "second.png --style-blend 1,1", "Both styles, their Gram matrices averaged.",
               {"style_blend": (1, 1)}, ("style", "second")),
         Shown("blend31", "second.png --style-blend 3,1", "Three parts of the first.",
@@ -62,7 +62,7 @@ SECTIONS: dict[str, list[Shown]] = {
     ],
     "Masks": [
         Shown("content_mask", "--content-mask face.png", "The content is kept in the face only.",
-              {"content_weight": 3.0}, masks=("face", ())),
+              masks=("face", ())),
         Shown("regions", "second.png --mask face.png - --mask around.png -",
               "One style in the face, the other around it.",
               styles=("style", "second"), masks=(None, (("face", None), ("around", None)))),
@@ -81,8 +81,10 @@ SECTIONS: dict[str, list[Shown]] = {
         Shown("noise", "--init noise", "From noise: the style decides.", {"init": "noise"}),
         Shown("noise_blend", "--noise-blend 0.5 --noise-std 60", "Half and half.",
               {"noise_blend": 0.5, "noise_std": 60.0}),
-        Shown("scales", "--scales 4 --steps 60", "From small to large: broad strokes first.",
-              {"scales": 4, "steps": 60}),
+        Shown("one_scale", "--scales 1", "At full size only, and compared at one resolution.",
+              {"scales": 1}),
+        Shown("scales", "--scales 3", "From 96 pixels to 384: broad strokes first.",
+              {"scales": 3}),
         Shown("average", "--average 0.9", "The mean of the last ten images or so, not the best.",
               {"average": 0.9}),
     ],
@@ -91,13 +93,15 @@ SECTIONS: dict[str, list[Shown]] = {
               {"style_layers": "relu1_1,relu2_1:4"}),
         Shown("high", "--style-layers relu3_1,relu4_1,relu5_1", "Large shapes.",
               {"style_layers": "relu3_1:16,relu4_1:64,relu5_1:64"}),
-        Shown("weak", "--style-weight 1e3", "Less style.", {"style_weight": 1e3}),
-        Shown("strong", "--style-weight 1e6", "More.", {"style_weight": 1e6}),
+        Shown("weak", "--strength 0.25", "Less style.", {"strength": 0.25}),
+        Shown("strong", "--strength 0.9", "More.", {"strength": 0.9}),
     ],
     "Style losses": [
         Shown(f"loss_{name}", f"--style-loss {name}", "Its own default weight and layers.",
-              {"style_loss": name, "style_weight": None})
-        for name in STYLE_LOSSES
+              {"style_loss": name})
+        for name, loss in STYLE_LOSSES.items()
+        # The others have presets.
+        if not loss.is_joint and name != "wasserstein-newton-schulz"
     ],
 }  # fmt: skip
 
@@ -150,7 +154,7 @@ def page() -> str:
     lines = [
         "# Gallery",
         "",
-        "Every image is 176 pixels wide, of 120 steps with the embedded network, made by",
+        "Every image is 384 pixels wide, made with the embedded network and 150 steps by",
         "`experiments/figures/gallery.py`. The photograph is scikit-image's cat (Stéfan van der",
         "Walt, CC0), the styles are the project's own. [Control the image](howto/controls.md)",
         "explains the flags.",
@@ -177,11 +181,11 @@ def main() -> None:
     folder = arguments.folder / "gallery"
     folder.mkdir(exist_ok=True)
     (arguments.folder / "gallery.md").write_text(page(), encoding="utf-8")
-    network = jaxstyle.load_network("compact")
+    network = jaxstyle.load_network("medium")
     found = images()
     for name in GIVEN:
         image = found[name] if found[name].ndim == 3 else np.repeat(found[name][..., None], 3, -1)
-        save(folder, name, fit(image, SIZE if name in ("photo", "face") else 128))
+        save(folder, name, fit(image, SIZE if name in ("photo", "face") else 256))
     for shown in (s for several in SECTIONS.values() for s in several):
         if not arguments.only or any(shown.name.startswith(name) for name in arguments.only):
             save(folder, shown.name, render(shown, found, network))

@@ -1,72 +1,137 @@
-"""`jaxstyle stylize FOLDER STYLE … -o FOLDER`: every image of a folder."""
+"""`jaxstyle stylize FOLDER STYLE … -o FOLDER`: every image of a folder, equal sizes as batches."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxstyle.cli.streams import tell
-from jaxstyle.errors import JaxstyleError
-from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED
+import jax
+
+from jaxstyle import images
+from jaxstyle.cli.devices import enable_compilation_cache
+from jaxstyle.cli.inputs import Sources, argument_of, read_sources, tell_weights
+from jaxstyle.cli.options import as_flags, bounds, errors_by_flag, unused_notices
+from jaxstyle.cli.outputs import Outputs
+from jaxstyle.cli.rescue import rescue, warn
+from jaxstyle.cli.streams import tell, tell_from_signal
+from jaxstyle.cli.stylize import Options
+from jaxstyle.cli.waiting import Waiting
+from jaxstyle.config.presets import weights_notice
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine import memory
+from jaxstyle.engine.loop import Iterate, iterates
+from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
+from jaxstyle.engine.results import Result, append_iterate, finish
+from jaxstyle.engine.sizes import output_size, resolve_scales
+from jaxstyle.errors import JaxstyleError, memory_errors
+from jaxstyle.files import StrPath
+from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.monitor.grid_progress import grid_progress
+from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.sharding import select_devices, sharing_devices
+from jaxstyle.provenance.asked import asked_settings
+from jaxstyle.provenance.inputs import InputImage, recipe_files
+from jaxstyle.sweep import Progress
+from jaxstyle.weights import load_network
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
-ONE_IMAGE = ("batch", "save_every", "checkpoint", "resume", "earlier", "report", "port")
-"""Options of `stylize` that name files or pages of one run."""
+MAX_BATCH_SIZE = {"cpu": 4}
+MAX_BATCH_SIZE_ELSEWHERE = 16
+"""Images of a batch are lost together when a run is stopped."""
+
+
+class Job(NamedTuple):
+    """One image of the folder."""
+
+    file: Path
+    target: Path
+
+
+class Batch(NamedTuple):
+    """Images of one size that run together."""
+
+    jobs: tuple[Job, ...]
+    size: tuple[int, int]
+    """Height and width of the outputs."""
+    places: int
+    """Batch elements of the program; those without an image run a copy of another."""
+
+
+class Setting(NamedTuple):
+    """What all images of a folder have in common."""
+
+    options: Options
+    recipe: Recipe
+    network: Network
+    limits: Mapping[str, Any]
+    """Of the images that are read."""
+    known: dict[Any, InputImage]
+    """Styles and masks, read once."""
 
 
 def stylize_folder(
-    folder: Path, output: Path, stylize_one: Callable[[Path, Path], int], **options: Any
+    options: Options, recipe: Recipe, *, flags: dict[str, Any], waiting: Waiting
 ) -> int:
     """Stylize each image of a folder into another; images that are there already are kept.
 
-    Images of one size share their compiled programs. Output names are the inputs' with `.png`.
+    Output names are the inputs' with `.png`. An image that fails does not end the others.
 
     Args:
-      folder: its files with an image's ending are read, in the order of their names.
-      output: folder to write to; made if it is not there.
-      stylize_one: stylizes one file into another and returns an exit code.
-      options: those of `ONE_IMAGE`, as they were given.
+      options: the command's arguments; `content` is the folder.
+      recipe: settings of all images.
+      flags: settings of the recipe as given.
+      waiting: what is shown until the first run begins.
 
     Returns:
-      0 if all images are there, 2 if some failed, or the code of a signal that ended the run.
+      0 if all images are there, or the code of a signal that ended the run.
 
     Raises:
-      JaxstyleError: an option that only works with one image, a folder without images, or names
-        that would be written to one file.
+      JaxstyleError: an argument that is not good for any image, or, after all others are done,
+        the images that failed.
     """
-    for name, value in options.items():
-        if value not in (None, 1):
-            flag = {"earlier": "from", "port": "serve"}.get(name, name).replace("_", "-")
-            raise JaxstyleError(f"--{flag}: works with one image; {folder} is a folder of them")
-    pairs = _outputs(folder, output)
-    failed = []
-    for number, (file, target) in enumerate(pairs, start=1):
-        counted = f"[{number}/{len(pairs)}] {file.name}"
-        if target.exists():
-            tell(f"{counted}: {target} is there already")
-            continue
-        tell(counted)
-        try:
-            code = stylize_one(file, target)
-        except JaxstyleError as error:
-            tell(f"{file}: {error}", "warning")
-            failed.append(file.name)
-            continue
-        if code in (INTERRUPTED, TERMINATED):
-            # The image of a stopped run would count as done.
-            target.unlink(missing_ok=True)
-            return code
-        if code:
-            failed.append(file.name)
-    if failed:
-        raise JaxstyleError(
-            f"CONTENT: {len(failed)} of {len(pairs)} images failed: {', '.join(failed)}; "
-            f"the others are in {output}"
+    jobs = _jobs(options)
+    images.check_bit_depth(options.bit_depth, "PNG", argument="--bit-depth")
+    enable_compilation_cache()
+    network = load_network(options.weights_name)
+    setting = Setting(options, recipe, network, bounds(options.max_pixels, options.first_frame), {})
+    with errors_by_flag():
+        select_devices(options.devices)
+        resolve_recipe(recipe, network)
+    _read_shared(setting)
+    failed: dict[Path, str] = {}
+    batches = _batches(jobs, setting, failed)
+    done = sum(job.target.exists() for job in jobs)
+    waiting.stop()
+    quiet = options.quiet or options.log_json
+    tell_weights(options.weights_name, quiet=quiet)
+    notice = weights_notice(options.preset_name, network.name)
+    for line in (notice, *unused_notices(recipe, flags)):
+        if line and not quiet:
+            tell(line)
+    if done:
+        tell(f"{done} of {len(jobs)} images are in {options.output} already")
+    code = _run_all(batches, setting, failed, total=len(jobs), done=done)
+    missing = sum(not job.target.exists() for job in jobs) - len(failed)
+    if code:
+        tell(
+            f"stopped with {len(jobs) - missing - len(failed)} of {len(jobs)} images done; the "
+            "same command goes on from there"
         )
-    return 0
+    if failed and not code:
+        names = ", ".join(file.name for file in failed)
+        raise JaxstyleError(
+            f"CONTENT: {len(failed)} of {len(jobs)} images failed: {names}; the others are in "
+            f"{options.output}"
+        )
+    if not code and not quiet:
+        tell(f"{len(jobs)} images are in {options.output}")
+    return code
 
 
-def _outputs(folder: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Return each image of a folder with the file that it is written to."""
+def _jobs(options: Options) -> list[Job]:
+    """Return each image of the folder with the file that it is written to."""
+    folder, output = options.content, options.output
+    assert folder is not None, "checked by the command"
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS and f.is_file())
     if not files:
         raise JaxstyleError(
@@ -88,4 +153,213 @@ def _outputs(folder: Path, output: Path) -> list[tuple[Path, Path]]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JaxstyleError(f"-o: {output} cannot be made: {error.strerror}") from None
-    return [(file, output / name) for name, file in names.items()]
+    return [Job(file, output / name) for name, file in names.items()]
+
+
+def _read_shared(setting: Setting) -> None:
+    """Read the images that every run needs; one that is not good ends all of them."""
+    styles: list[tuple[str, StrPath]] = [("style", style) for style in setting.options.styles]
+    for key, file in (*styles, *recipe_files(setting.recipe)):
+        pixels = images.load_image(file, argument=argument_of(key), **setting.limits)
+        setting.known[key, file] = InputImage.of(Path(file), pixels)
+
+
+def _batches(jobs: Sequence[Job], setting: Setting, failed: dict[Path, str]) -> list[Batch]:
+    """Return the images in batches of one size; those that are no images go to `failed`.
+
+    An image's batch follows from the folder alone, whatever is done already, as on a CPU the last
+    bits of its numbers may depend on its place.
+    """
+    groups: dict[tuple[int, int], list[Job]] = {}
+    for job in jobs:
+        try:
+            height, width = images.image_size(job.file, argument="CONTENT", **setting.limits)
+            size = output_size(height, width, setting.recipe)
+        except JaxstyleError as error:
+            _fail(job, error, failed)
+            continue
+        groups.setdefault(size, []).append(job)
+    found = []
+    for size, members in groups.items():
+        places = _places(len(members), size, setting)
+        for first in range(0, len(members), places):
+            found.append(Batch(tuple(members[first : first + places]), size, places))
+    return found
+
+
+def _places(count: int, size: tuple[int, int], setting: Setting) -> int:
+    """Choose how many of equally large images run at a time: as many as memory holds."""
+    most = MAX_BATCH_SIZE.get(jax.default_backend(), MAX_BATCH_SIZE_ELSEWHERE)
+    free = memory.free_bytes()
+    if free is not None and count > 1:
+        recipe = resolve_recipe(setting.recipe, setting.network)
+        one = memory.upper_bound(*size, recipe=recipe, network=setting.network)
+        fitting = max(1, int(memory.USABLE * free / one))
+        # A power of two, so that a little more or less memory next time changes nothing.
+        most = min(most, 1 << (fitting.bit_length() - 1))
+    # On each device; evenly, so that few places stay empty.
+    devices = len(select_devices(setting.options.devices))
+    on_each = -(-count // devices)
+    return -(-on_each // -(-on_each // most)) * devices
+
+
+def _run_all(
+    batches: Sequence[Batch], setting: Setting, failed: dict[Path, str], *, total: int, done: int
+) -> int:
+    """Run the batches that have an image to make, and return the exit code."""
+    options = setting.options
+    todo = [batch for batch in batches if any(not job.target.exists() for job in batch.jobs)]
+    clock = _Clock(todo)
+    progress = grid_progress(
+        total, done, quiet=options.quiet or options.log_json, as_json=options.log_json,
+        things="images",
+    )  # fmt: skip
+    with interrupts(tell_from_signal) as check_interrupt, progress as show:
+        try:
+            for batch in todo:
+                for jobs, sources in _read(batch, setting, failed):
+                    seen: list[Iterate] = []
+                    try:
+                        problem = _problem(batch.places, sources, setting)
+                        steps = problem.recipe.total_steps
+                        for iterate in _run(problem):
+                            append_iterate(seen, iterate)
+                            left = clock.tick(iterate, batch, steps)
+                            show(_progress(iterate.step, steps, len(jobs), done, total, left))
+                            check_interrupt()
+                        results = finish(problem, seen)
+                    except JaxstyleError as error:
+                        for job in jobs:
+                            _fail(job, error, failed)
+                    else:
+                        done += _save(jobs, sources, results, setting, failed)
+                clock.finish(batch)
+        except KeyboardInterrupt as signal:
+            return TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
+    return 0
+
+
+def _run(problem: Problem) -> Iterator[Iterate]:
+    """Run a batch to its end."""
+    with memory_errors():
+        for iterate in iterates(problem, first=1):
+            yield iterate._replace(carry=None)
+
+
+def _progress(
+    step: int, steps: int, running: int, done: int, total: int, left: float | None
+) -> Progress:
+    """Return where the folder stands; losses of different images do not compare."""
+    return Progress(done, total, running, step, steps, None, float("nan"), left)
+
+
+def _read(
+    batch: Batch, setting: Setting, failed: dict[Path, str]
+) -> Iterator[tuple[list[Job], list[Sources]]]:
+    """Read what is missing of a batch; images that are larger than they said run on their own."""
+    found: dict[tuple[int, int], tuple[list[Job], list[Sources]]] = {}
+    for job in batch.jobs:
+        if job.target.exists():
+            continue
+        try:
+            sources = read_sources(
+                job.file, setting.options.styles, setting.recipe, known=setting.known,
+                **setting.limits,
+            )  # fmt: skip
+            height, width = sources.content.shape[:2]
+            size = output_size(height, width, setting.recipe)
+        except JaxstyleError as error:
+            _fail(job, error, failed)
+            continue
+        jobs, several = found.setdefault(size, ([], []))
+        jobs.append(job)
+        several.append(sources)
+    yield from found.values()
+
+
+@memory_errors()
+def _problem(places: int, sources: Sequence[Sources], setting: Setting) -> Problem:
+    """Build the problem of one image, or of a batch."""
+    height, width = sources[0].content.shape[:2]
+    devices = sharing_devices(setting.options.devices, places)
+    styles = [style.shape for style in sources[0].styles]
+    recipe = resolve_scales(setting.recipe, (height, width), styles)
+    recipe = memory.fit(
+        *output_size(height, width, recipe), recipe=recipe, network=setting.network,
+        batch=places, devices=len(devices),
+    )  # fmt: skip
+    problems = [
+        prepare(
+            of.content, of.styles, recipe=recipe, network=setting.network,
+            start=of.start(recipe), masks=of.inputs.arrays,
+        )
+        for of in sources
+    ]  # fmt: skip
+    if places == 1:
+        return problems[0]
+    problems += [problems[0]] * (places - len(problems))
+    return shard_batch(stack(problems), devices)
+
+
+def _save(
+    jobs: Sequence[Job],
+    sources: Sequence[Sources],
+    results: Sequence[Result],
+    setting: Setting,
+    failed: dict[Path, str],
+) -> int:
+    """Write the images of a batch; return how many are there."""
+    saved = 0
+    # Places without an image come last.
+    for job, of, result in zip(jobs, sources, results, strict=False):
+        outputs = Outputs(
+            [job.target], setting.network, setting.options.weights_name, of.inputs.report(),
+            asked_settings(setting.recipe, result.recipe), of.alpha, setting.options.bit_depth,
+        )  # fmt: skip
+        try:
+            outputs.save([result], to=rescue)
+        except JaxstyleError as error:
+            _fail(job, error, failed)
+            continue
+        saved += 1
+        if result.diverged:
+            warn(f"{job.file}: the loss went up; {job.target} is the best image seen")
+    return saved
+
+
+def _fail(job: Job, error: JaxstyleError, failed: dict[Path, str]) -> None:
+    """Take note of an image that failed, and say why; not of one that is there already."""
+    if not job.target.exists():
+        failed[job.file] = as_flags(str(error))
+        warn(f"{job.file}: {failed[job.file]}")
+
+
+class _Clock:
+    """Estimates the time left: running goes by pixels and steps, compiling by the size."""
+
+    def __init__(self, batches: Sequence[Batch]):
+        self._left = sum(map(_work, batches))
+        self._sizes = {(batch.size, batch.places) for batch in batches}
+        self._seen: set[Any] = set()
+        self._done = self._run_seconds = self._compile_seconds = 0.0
+
+    def tick(self, iterate: Iterate, batch: Batch, steps: int) -> float | None:
+        """Take note of an iterate; return the seconds left, None before the first steps."""
+        self._seen.add((batch.size, batch.places))
+        self._run_seconds += iterate.run_seconds
+        self._compile_seconds += iterate.compile_seconds
+        part = _work(batch) * iterate.step / steps
+        if not self._done + part:
+            return None
+        running = self._run_seconds / (self._done + part) * (self._left - part)
+        unseen = len(self._sizes) - len(self._seen)
+        return running + unseen * self._compile_seconds / len(self._seen)
+
+    def finish(self, batch: Batch) -> None:
+        """Take note that a batch is done."""
+        self._done += _work(batch)
+        self._left -= _work(batch)
+
+
+def _work(batch: Batch) -> float:
+    return float(batch.size[0] * batch.size[1] * batch.places)

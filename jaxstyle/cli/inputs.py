@@ -1,7 +1,7 @@
 """The images of a command, read from files and identified."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,11 @@ from jaxstyle.weights import auto_notice, cache_folder
 
 # How messages name a file that is no flag of the recipe.
 _ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
+
+
+def argument_of(key: str) -> str:
+    """Return how messages name the file of a setting."""
+    return _ARGUMENTS.get(key, "--" + key.replace("_", "-"))
 
 
 def tell_weights(weights: str, *, quiet: bool = False) -> None:
@@ -56,9 +61,23 @@ class Sources(NamedTuple):
 
 
 def read_sources(
-    content: Path, styles: Sequence[Path], recipe: Recipe, *, max_pixels: int, first_frame: bool
+    content: Path,
+    styles: Sequence[Path],
+    recipe: Recipe,
+    *,
+    max_pixels: int,
+    first_frame: bool,
+    known: Mapping[tuple[str, StrPath], InputImage] | None = None,
 ) -> Sources:
     """Read the content, the styles and every image that the recipe names.
+
+    Args:
+      content: file of the content image.
+      styles: files of the style images.
+      recipe: may name further files.
+      max_pixels: as in `images.load_image`.
+      first_frame: likewise.
+      known: images that have been read, by the setting that names them and the file.
 
     Raises:
       JaxstyleError: one that cannot be read, named by its argument.
@@ -67,9 +86,10 @@ def read_sources(
 
     def load(key: str, file: StrPath) -> InputImage:
         nonlocal alpha
-        argument = _ARGUMENTS.get(key, "--" + key.replace("_", "-"))
+        if known and (key, file) in known:
+            return known[key, file]
         pixels, opacity = images.load_with_alpha(
-            file, argument=argument, max_pixels=max_pixels, first_frame=first_frame
+            file, argument=argument_of(key), max_pixels=max_pixels, first_frame=first_frame
         )
         if key == "content":
             alpha = opacity

@@ -1,9 +1,10 @@
 """Flags built from the fields of `Recipe`, and a recipe built from the flags given."""
 
+import contextlib
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,7 +72,7 @@ weights_option = click.option(
 
 
 class _Port(click.IntRange):
-    """A port; says what to do about a file that stands where a port may stand."""
+    """A port; the error for a file name in its place says where `--serve` goes."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the number."""
@@ -163,10 +164,17 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
       JaxstyleError: a value out of range, named by its flag.
     """
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
-    try:
+    with errors_by_flag():
         if isinstance(base, Recipe):
             return base.updated(given)
         return preset(base or "default", given)
+
+
+@contextlib.contextmanager
+def errors_by_flag() -> Iterator[None]:
+    """Name settings by their flags in the errors of the block."""
+    try:
+        yield
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
 

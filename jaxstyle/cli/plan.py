@@ -1,24 +1,29 @@
 """`jaxstyle plan`: what a run needs in memory, and the largest that fits."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    as_flags,
     bounds,
     bounds_options,
     build_recipe,
     check_batch,
+    errors_by_flag,
     preset_option,
     recipe_options,
     weights_option,
 )
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
+
+if TYPE_CHECKING:
+    from jaxstyle.engine.memory import Plan
+    from jaxstyle.engine.roofline import StepCost
 
 
 @click.command(cls=GroupedCommand)
@@ -40,6 +45,12 @@ from jaxstyle.errors import JaxstyleError
 @click.option(
     "--batch", type=int, default=1, metavar="K", show_default=True, help="Images in one program."
 )
+@click.option(
+    "--target",
+    type=click.Choice(["t4", "l4", "a100", "h100", "tpu-v5e"]),
+    help="Plan for this accelerator instead of the device here: its memory, and the least time of "
+    "a step by its published peaks.",
+)
 @bounds_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
@@ -49,6 +60,7 @@ def plan(
     batch: int,
     max_pixels: int | None,
     first_frame: bool,
+    target: str | None,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -65,6 +77,7 @@ def plan(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.engine import memory
+    from jaxstyle.engine.roofline import CHIPS, step_cost
     from jaxstyle.provenance.report import to_json
     from jaxstyle.weights import load_network
 
@@ -79,24 +92,59 @@ def plan(
             height, width = images.fitted(height, width, recipe.size, upscale=True)
     elif not recipe.size:
         raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
-    try:
+    with errors_by_flag():
         with Console(stderr=True).status("compiling …"):
-            found = memory.plan(height, width, recipe=recipe, network=network, batch=batch)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
+            chip = CHIPS[target] if target else None
+            found = memory.plan(
+                height, width, recipe=recipe, network=network, batch=batch,
+                free=chip and chip.memory,
+            )  # fmt: skip
+            cost = None
+            if chip is not None:
+                last = memory.resolved_for_size(recipe, network, height, width)
+                cost = step_cost(
+                    memory.problem_of_shapes(
+                        height, width, recipe=last, network=network, batch=batch
+                    ),
+                    chip,
+                )
     tell_weights(weights_name)
     if as_json:
-        click.echo(to_json({**found._asdict(), "fits": found.fits}), nl=False)
+        report = {**found._asdict(), "fits": found.fits}
+        if cost is not None:
+            report |= {"target": target, "step": cost._asdict()}
+        click.echo(to_json(report), nl=False)
         return 0
     click.echo(f"image  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
     pairs = f" ({found.history_size} pairs of L-BFGS)" if found.history_size else ""
     click.echo(f"needed   {memory.gigabytes(found.needed)}{pairs}")
+    if cost is not None:
+        _print_cost(cost, target)
     if found.free is not None:
-        click.echo(f"free     {memory.gigabytes(found.free)}")
-        largest = "none" if found.largest is None else f"--size {found.largest}"
-        if found.largest and pairs and recipe.history_size is None:
-            largest += f" ({MIN_HISTORY_SIZE} pairs)"
-        click.echo(f"largest  {largest}")
-        if not found.fits:
-            click.echo(f"It does not fit: {memory.advice(found, recipe)}.")
+        _print_free(found, recipe)
     return 0
+
+
+def _print_cost(cost: "StepCost", target: str | None) -> None:
+    """Print what a step takes on an accelerator."""
+    from jaxstyle.engine.memory import gigabytes
+
+    click.echo(f"step     {cost.flops / 1e9:.3g} GFLOP, {gigabytes(cost.bytes)} moved")
+    click.echo(
+        f"         at least {1e3 * cost.seconds:.2g} ms on {target}, by its published peaks; "
+        "real steps take longer"
+    )
+
+
+def _print_free(found: "Plan", recipe: Recipe) -> None:
+    """Print the memory that is free, the largest size that fits, and what to do if none does."""
+    from jaxstyle.engine.memory import advice, gigabytes
+
+    assert found.free is not None
+    click.echo(f"free     {gigabytes(found.free)}")
+    largest = "none" if found.largest is None else f"--size {found.largest}"
+    if found.largest and found.history_size and recipe.history_size is None:
+        largest += f" ({MIN_HISTORY_SIZE} pairs)"
+    click.echo(f"largest  {largest}")
+    if not found.fits:
+        click.echo(f"It does not fit: {advice(found, recipe)}.")

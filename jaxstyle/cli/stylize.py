@@ -66,6 +66,12 @@ class Request(NamedTuple):
     resumed: "Checkpoint | None"
 
 
+ONE_IMAGE = (
+    "batch", "save_every", "checkpoint", "checkpoint_every", "resume", "earlier", "report", "port",
+)  # fmt: skip
+"""Options that name files or pages of one run."""
+
+
 @click.command(cls=GroupedCommand)
 @click.argument("content", type=IMAGE, required=False, metavar="CONTENT")
 @click.argument("styles", type=IMAGE, nargs=-1, metavar="STYLE [STYLE ...]")
@@ -134,14 +140,14 @@ def stylize(**given: Any) -> int:
     """Paint CONTENT in the style of STYLE (several styles are blended).
 
     With a folder as CONTENT and as OUTPUT, paint every image of it; images that are there already
-    are kept.
+    are kept, and images of one size run as batches.
 
     Ctrl-C stops the run after the steps under way and keeps the best image so far; so do SIGTERM
     and the button of the page that --serve shows.
     """
     options = Options(**{name: given.pop(name) for name in Options._fields})
     if options.content is not None and options.content.is_dir():
-        return _stylize_folder(options.content, options.output)
+        return _stylize_folder(options, flags=given)
     request = _complete(options, flags=given)
     waiting = Waiting("preparing", quiet=options.quiet or options.log_json)
     # Imported here so that usage errors and --help do not wait for JAX's programs.
@@ -150,19 +156,21 @@ def stylize(**given: Any) -> int:
     return run(options, request, flags=given, waiting=waiting)
 
 
-def _stylize_folder(folder: Path, output: Path) -> int:
-    """Call this command for each image of a folder."""
-    from jaxstyle.cli.folder import ONE_IMAGE, stylize_folder
+def _stylize_folder(options: Options, *, flags: dict[str, Any]) -> int:
+    """Stylize every image of the folder that CONTENT names."""
+    for name in ONE_IMAGE:
+        if getattr(options, name) not in (None, 1):
+            flag = {"earlier": "from", "port": "serve"}.get(name, name).replace("_", "-")
+            raise JaxstyleError(
+                f"--{flag}: works with one image; {options.content} is a folder of them"
+            )
+    if not options.styles:
+        raise click.UsageError("Missing argument 'STYLE [STYLE ...]'.")
+    recipe = build_recipe(options.preset_name, flags)
+    waiting = Waiting("preparing", quiet=options.quiet or options.log_json)
+    from jaxstyle.cli.folder import stylize_folder
 
-    context = click.get_current_context()
-    return stylize_folder(
-        folder,
-        output,
-        lambda file, target: context.invoke(
-            stylize, **context.params | {"content": file, "output": target}
-        ),
-        **{name: context.params[name] for name in ONE_IMAGE},
-    )
+    return stylize_folder(options, recipe, flags=flags, waiting=waiting)
 
 
 def _complete(options: Options, *, flags: dict[str, Any]) -> Request:

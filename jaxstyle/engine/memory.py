@@ -13,14 +13,18 @@ import psutil
 
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE, default_history_size
-from jaxstyle.config.layers import smallest_side, split_layer
+from jaxstyle.config.layers import LayerWeights, smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import carry_shapes, common_arguments, lower
 from jaxstyle.engine.problem import Problem, shard_rows
 from jaxstyle.engine.sizes import default_margin, default_scales, pyramid_levels
 from jaxstyle.engine.targets import compute_targets, lower_style_statistics
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.losses.columns import CELL, MOST_POSITIONS
+from jaxstyle.losses.nearest import BLOCK
 from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.losses.self_similarity import MOST_POSITIONS as SAMPLED_POSITIONS
+from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
 
@@ -68,6 +72,7 @@ def plan(
     network: Network,
     batch: int = 1,
     styles: Sequence[tuple[int, int]] = (),
+    free: int | None = None,
 ) -> Plan:
     """Compute the memory of a run on images of a size, by compiling its programs without data.
 
@@ -80,6 +85,7 @@ def plan(
       batch: initial images in the program.
       styles: height and width of the style images in the run; the image's, times
         `recipe.style_scale`, if not given.
+      free: bytes of the device; those of the first one here if not given.
 
     Returns:
       `Plan`.
@@ -91,8 +97,8 @@ def plan(
         if value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     is_chosen = _chooses_history_size(recipe)
-    recipe = _resolved(recipe, network, height, width)
-    free = free_bytes()
+    recipe = resolved_for_size(recipe, network, height, width)
+    free = free_bytes() if free is None else free
     assert recipe.history_size is not None, "resolved"
     pairs = recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else None
 
@@ -122,7 +128,7 @@ def plan(
     return Plan(width, height, batch, needed, free, largest or None, pairs)
 
 
-def _resolved(recipe: Recipe, network: Network, height: int, width: int) -> Recipe:
+def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int) -> Recipe:
     """Return the recipe with what is left open for an image of a size filled in.
 
     One number of resolutions for all sizes, or the bytes would not lie on a line.
@@ -184,7 +190,7 @@ def fit(
     free = free_bytes()
     if devices > 1:
         return _fit_on_devices(height, width, recipe, network, batch, devices, free)
-    resolved = _resolved(recipe, network, height, width)
+    resolved = resolved_for_size(recipe, network, height, width)
     bound = upper_bound(height, width, recipe=resolved, network=network, batch=batch, styles=styles)
     copies = (1 if checkpoint else 0) * _carry_bound(resolved, height * width * batch)
     if free is None or bound + copies < USABLE * free:
@@ -311,21 +317,10 @@ def needed_bytes(
         ends = [needed_bytes(*size, recipe=recipe, network=network, batch=batch) for size in sizes]
         line = _Line.through([h * w for h, w in sizes], ends)
         return int(line.constant + line.slope * height * width)
-    # With one style and without masks, which add little.
     scale = recipe.style_scale
     styles = styles or [(round(height * scale), round(width * scale))]
-    recipe = dataclasses.replace(
-        resolve_recipe(recipe, network), content_mask=None, mask=(), style_blend=None
-    )
-    image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
-    targets = jax.eval_shape(
-        lambda network, content, style: compute_targets(network, content, [style], recipe),
-        shapes, image, image,
-    )  # fmt: skip
-    several = (batch,) if batch > 1 else ()
-    start = jax.ShapeDtypeStruct((*several, *image.shape), jnp.float32)
-    problem = Problem(shapes, targets, recipe, start)  # type: ignore[arg-type]
+    problem = problem_of_shapes(height, width, recipe=recipe, network=network, batch=batch)
+    recipe, shapes = problem.recipe, problem.network
     program = program_bytes(problem)
     # What computes an image's loss at the end makes its own.
     transformed = common_arguments(problem)[0][0].transformed
@@ -342,6 +337,34 @@ def needed_bytes(
     large = {size for size in styles if math.prod(size) > height * width}
     of_styles = [_style_bytes(*size, recipe=recipe, network=shapes) for size in large]
     return int(max([run, *of_styles]) + read)
+
+
+def problem_of_shapes(
+    height: int, width: int, *, recipe: Recipe, network: Network, batch: int = 1
+) -> Problem:
+    """Return the problem of a run whose arrays are `jax.ShapeDtypeStruct`s.
+
+    With one style image of the image's size and without masks, which add little.
+
+    Args:
+      height: of the image.
+      width: likewise.
+      recipe: the settings.
+      network: weights; only their shapes are used.
+      batch: initial images in the program.
+    """
+    recipe = dataclasses.replace(
+        resolve_recipe(recipe, network), content_mask=None, mask=(), style_blend=None
+    )
+    image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
+    targets = jax.eval_shape(
+        lambda network, content, style: compute_targets(network, content, [style], recipe),
+        shapes, image, image,
+    )  # fmt: skip
+    several = (batch,) if batch > 1 else ()
+    start = jax.ShapeDtypeStruct((*several, *image.shape), jnp.float32)
+    return Problem(shapes, targets, recipe, start)  # type: ignore[arg-type]
 
 
 def _style_bytes(height: int, width: int, *, recipe: Recipe, network: Network) -> float:
@@ -384,7 +407,7 @@ def upper_bound(
     at every resolution of the image with its margin, and the activations of the style images."""
     pixels = height * width
     border = 2 * (recipe.margin or 0)
-    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    names = (*recipe.content_names, *recipe.style_names)
     cell = smallest_side(names)
     margin = receptive_margin(network.topology, names)
     side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width) + border
@@ -404,15 +427,35 @@ def upper_bound(
     assert recipe.history_size is not None, "resolved"
     images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
     floats = batch * (floats + 3 * images * pixels)
-    for layer, _ in recipe.content_layers:
+    for layer in recipe.content_names:
         name = split_layer(layer)[0]
         channels = network.params[name]["bias"].shape[0]
         floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
+    floats += batch * _joint_floats(resolutions * seen(height, width), recipe, network)
     # Forward only, but at a time.
     of_styles = max((a_pixel * seen(*size) + 9 * math.prod(size) for size in styles), default=0)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
     # Kernels transformed for Winograd are four times as large, and there may be two sets.
     return int(4 * max(floats, of_styles) + 11 * weights)
+
+
+def _joint_floats(pixels: float, recipe: Recipe, network: Network) -> float:
+    """Compute an upper bound of the numbers in losses that take layers together."""
+
+    def width(layers: LayerWeights) -> int:
+        names = (split_layer(layer)[0] for layer, _ in layers)
+        return sum(network.params[name]["bias"].shape[0] for name in names)
+
+    floats = 0.0
+    if "self-similarity" in recipe.content_loss:
+        columns = width(recipe.content_layers)
+        floats += 4 * columns * pixels / CELL**2 + 8 * SAMPLED_POSITIONS**2
+    if STYLE_LOSSES[recipe.style_loss].is_joint:
+        columns = width(recipe.style_layers or ())
+        turned = 4 if recipe.turn_style else 1
+        floats += columns * (4 * pixels / CELL**2 + (4 + 4 * turned) * MOST_POSITIONS)
+        floats += 4 * BLOCK * MOST_POSITIONS + 6 * columns**2
+    return floats
 
 
 def free_bytes() -> int | None:

@@ -9,6 +9,7 @@ from jaxstyle.images.array import Array as Array
 from jaxstyle.images.reading import MAX_PIXELS as MAX_PIXELS
 from jaxstyle.images.reading import READ_FORMATS as READ_FORMATS
 from jaxstyle.images.reading import from_pil as from_pil
+from jaxstyle.images.reading import image_size as image_size
 from jaxstyle.images.reading import load_image as load_image
 from jaxstyle.images.reading import load_with_alpha as load_with_alpha
 from jaxstyle.images.reading import read_text as read_text

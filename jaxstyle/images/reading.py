@@ -1,4 +1,4 @@
-"""Reading: an allow-list of formats whatever a file's ending says, bounds before any decoding."""
+"""Read images: formats of an allow-list, told by content, and bounded before they are decoded."""
 
 import contextlib
 import io
@@ -37,10 +37,11 @@ _PLUGINS = (
     AvifImagePlugin.AvifImageFile,
     BmpImagePlugin.BmpImageFile,
 )
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, range(5, 9)
 READ_FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
 # Pillow logs some oddities of a file as errors, which Python prints when nobody
-# has set up logging; a person gets one line from us instead.
+# has set up logging; users get one line from us instead.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -127,7 +128,7 @@ def load_with_alpha(
         raise JaxstyleError(f"{named}: {error}; save it as one of these, or with 8 bits") from None
     except Exception as error:
         # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
-        # struct.error, IndexError. All of them mean the same to the person.
+        # struct.error, IndexError. All of them mean the same to users.
         reason = files.reason(error)
         if not any(c.isalpha() for c in reason):  # libtiff's codes, as in OSError(-2)
             reason = f"decoder error {reason}".strip()
@@ -137,8 +138,35 @@ def load_with_alpha(
     return _over_white(rgb, alpha)
 
 
+def image_size(
+    path: StrPath,
+    *,
+    argument: str = "image",
+    max_pixels: int = MAX_PIXELS,
+    first_frame: bool = False,
+) -> tuple[int, int]:
+    """Return the height and width that `load_image` would give, from the head of the file.
+
+    An orientation that stands behind the pixels, as a PNG may have it, is not found.
+
+    Raises:
+      JaxstyleError: what `load_image` raises for a file that is no such image.
+    """
+    named = f"{argument} {files.shown(path)}"
+    files.check_readable(path, named, kind="image file")
+    with open(path, "rb") as file:
+        image = _open(_without_text(file), named)
+        _check_header(image, named, max_pixels, first_frame)
+        width, height = image.size
+        # A hint that is often broken.
+        with contextlib.suppress(Exception):
+            if image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE:
+                return width, height
+    return height, width
+
+
 def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
-    """Bring an image of Pillow's to what `load_image` gives of its file.
+    """Return an image of Pillow's as `load_image` returns its file.
 
     Raises:
       JaxstyleError: pixels without a fixed range, or of a damaged file.

@@ -110,7 +110,7 @@ _features = jax.jit(features, static_argnames=("layers", "pooling"))
 def _histograms(image: jax.Array) -> jax.Array:
     """Compute the histogram of each channel, `[3, 32]`, as shares of the pixels."""
     bins = jnp.clip(jnp.floor(image * BINS), 0, BINS - 1).reshape(-1, 3)
-    return jnp.mean(bins[..., None] == jnp.arange(BINS), 0)
+    return jnp.mean(bins[..., None] == jnp.arange(BINS)[None, None], 0)
 
 
 @jax.jit

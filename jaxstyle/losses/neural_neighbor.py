@@ -1,10 +1,10 @@
 """The style loss of Neural Neighbor Style Transfer: each position takes after its nearest one."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenated
 from jaxstyle.losses.columns import bounded_columns, unit
@@ -26,7 +26,21 @@ def divided_columns(
     return columns.reshape(-1, columns.shape[-1])
 
 
-def neural_neighbor_distance(image: jax.Array, style: jax.Array) -> jax.Array:
+class Neighbors(NamedTuple):
+    """The vectors of a style."""
+
+    columns: jax.Array
+    """Divided by their lengths, `[m, d]`."""
+    centered: jax.Array
+    """Those less their mean, divided by their lengths, by which the nearest is found."""
+
+
+def neighbors(columns: jax.Array) -> Neighbors:
+    """Return hypercolumns `[m, d]` as the distance takes those of the style."""
+    return Neighbors(unit(columns), unit(columns - jnp.mean(columns, 0, keepdims=True)))
+
+
+def neural_neighbor_distance(image: jax.Array, style: Neighbors) -> jax.Array:
     """Compute the mean of 1 - cosine of hypercolumns and their nearest ones in the style.
 
     Kolkin, Kucera, Paris, Sykora, Shechtman & Shakhnarovich, Neural Neighbor Style Transfer, 2022
@@ -34,9 +48,8 @@ def neural_neighbor_distance(image: jax.Array, style: jax.Array) -> jax.Array:
     it is chosen, not differentiated. It is chosen in every step, of the image itself, where the
     paper keeps a choice for 200 steps of a scale.
     """
-    centered = (unit(x - jnp.mean(x, 0)) for x in (lax.stop_gradient(image), style))
-    nearest, _ = most_similar(*centered)
-    return jnp.mean(1 - jnp.sum(unit(image) * unit(style[nearest]), -1))
+    nearest, _ = most_similar(unit(image - jnp.mean(image, 0, keepdims=True)), style.centered)
+    return jnp.mean(1 - jnp.sum(unit(image) * style.columns[nearest], -1))
 
 
 _NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3")
@@ -48,5 +61,6 @@ NEURAL_NEIGHBOR = StyleLoss(
     unnormalized=StyleDefaults(1e3, LAYERS),
     is_mean_over_positions=False,
     blend=concatenated("neural-neighbor"),
+    target=neighbors,
     is_joint=True,
 )

@@ -61,7 +61,7 @@ JOINT = "joint"
 
 
 class StyleTargets(NamedTuple):
-    """Targets of the style loss at one coarser resolution of the image pyramid."""
+    """Targets of the style loss at one resolution of the image pyramid."""
 
     style: dict[str, Any]
     """Statistics by layer, as in `Targets`."""
@@ -224,13 +224,12 @@ def content_layer_names(recipe: Recipe) -> tuple[str, ...]:
     losses = content_loss_weights(recipe.content_loss)
     if "features" not in losses and not any(STRUCTURE_LOSSES[l].needs_network for l in losses):
         return ()
-    return tuple(layer for layer, _ in recipe.content_layers)
+    return recipe.content_names
 
 
 def network_layers(recipe: Recipe) -> tuple[str, ...]:
     """Return the layers that the objective of a resolved recipe needs, none twice."""
-    style = (layer for layer, _ in recipe.style_layers or ())
-    return tuple(dict.fromkeys((*content_layer_names(recipe), *style)))
+    return tuple(dict.fromkeys((*content_layer_names(recipe), *recipe.style_names)))
 
 
 def describe_structure(
@@ -293,82 +292,12 @@ def make_objective(
     """
     recipe = resolve_recipe(recipe, network)
     network = recipe.configure_network(network)
-    style_loss = STYLE_LOSSES[recipe.style_loss]
     numbers = numbers or Numbers.of(recipe)
-    content_layers = {layer: numbers.content_layers[layer] for layer, _ in recipe.content_layers}
-    style_layers = {layer: numbers.style_layers[layer] for layer, _ in recipe.style_layers or ()}
-    content_losses = content_loss_weights(recipe.content_loss)
     structure_layers = content_layer_names(recipe) if targets.structure else ()
-    joint_layers = tuple(style_layers) if style_loss.is_joint else ()
-    statistic = partial(
-        layer_statistics, style_loss, frozenset(() if style_loss.is_joint else style_layers),
-        joint_layers=frozenset((*structure_layers, *joint_layers)),
-    )  # fmt: skip
+    finest = StyleTargets(targets.style, targets.regions)
+    compared = partial(_compare_layers, network, recipe, structure_layers, rows=rows)
+    style_term = partial(_style_term, recipe, numbers, targets.region_weights)
     variation = VARIATIONS[recipe.variation]
-
-    def layer_means(
-        x: jax.Array,
-        layers: tuple[str, ...],
-        content: dict[str, jax.Array],
-        content_weights: dict[str, jax.Array] | None,
-        regions: dict[str, jax.Array] | None,
-    ) -> dict[str, _Means]:
-        maps = {
-            layer: Maps(
-                content.get(layer), (content_weights or {}).get(layer), (regions or {}).get(layer)
-            )
-            for layer in layers
-        }
-        found: dict[str, _Means] = means(
-            network, x, layers, statistic, maps,
-            pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
-            remat=recipe.remat,
-        )  # fmt: skip
-        return found
-
-    def content_term(
-        found: dict[str, _Means], shape: tuple[int, ...], image: jax.Array
-    ) -> jax.Array:
-        def of_layer(layer: str) -> Any:
-            sums = recipe.content_reduction == "sum"
-            channels = targets.content[layer].shape[-1]
-            size = math.prod(map_size(layer, *shape[:2], pooling=recipe.pooling)) * channels
-            difference: Any = found[layer].content
-            return difference * (size if sums else 1)
-
-        parts: Any = (content_layers[layer] * of_layer(layer) for layer in targets.content)
-        total = content_losses.get("features", 0.0) * sum(parts, jnp.zeros((), jnp.float32))
-        maps: Any = {layer: found[layer].features for layer in structure_layers}
-        mine = describe_structure(recipe.content_loss, maps, content_layers, image)
-        for name, target in (targets.structure or {}).items():
-            total += content_losses[name] * STRUCTURE_LOSSES[name].distance(mine[name], target)
-        return total
-
-    def style_term(
-        found: dict[str, _Means], style: dict[str, Any], shape: tuple[int, ...], image: jax.Array
-    ) -> jax.Array:
-        def of_layer(layer: str) -> jax.Array:
-            if targets.region_weights is None:
-                return of_region(layer, found[layer].style[0], style[layer])
-            several = zip(found[layer].style, style[layer], strict=True)
-            regions = jnp.stack([of_region(layer, *pair) for pair in several])
-            return jnp.sum(targets.region_weights * regions)
-
-        def of_region(layer: str, statistics: Any, target: Any) -> jax.Array:
-            if recipe.style_loss != "gram":
-                return style_loss.distance(statistics, target)
-            statistics = statistics * gram_factor(
-                recipe.gram_normalization, statistics, layer, shape, recipe.pooling
-            )
-            sums = recipe.style_reduction == "sum"
-            return style_loss.distance(statistics, target) * (target.size if sums else 1)
-
-        if joint_layers:
-            maps: Any = {layer: found[layer].features for layer in joint_layers}
-            mine = style_loss.statistics(maps, style_layers, image)
-            return style_loss.distance(mine, style[JOINT])
-        parts: Any = (weight * of_layer(layer) for layer, weight in style_layers.items())
-        return sum(parts, jnp.zeros((), jnp.float32))
 
     def objective(image: jax.Array) -> tuple[jax.Array, Terms]:
         image = compared_image(image, recipe)
@@ -379,18 +308,15 @@ def make_objective(
         varied = padded if recipe.variation == "mean-squared" else x
         height = rows.height if rows else None
         shape = (height or padded.shape[0], *padded.shape[1:])
-        layers = tuple(dict.fromkeys((*targets.content, *structure_layers, *style_layers)))
-        found = layer_means(
-            padded, layers, targets.content, targets.content_weights, targets.regions
-        )
-        content = content_term(found, shape, image)
-        styles = [style_term(found, targets.style, shape, image)]
+        found = compared(padded, finest, content=targets)
+        content = _content_term(recipe, numbers, targets, found, shape, image)
+        styles = [style_term(finest.style, found, shape, image)]
         coarse, small = x, image
         for level in targets.coarse:
             coarse, small = halve(coarse), halve(small)
             padded = mirrored(coarse, recipe.margin)
-            found = layer_means(padded, tuple(style_layers), {}, None, level.regions)
-            styles.append(style_term(found, level.style, padded.shape, small))
+            found = compared(padded, level)
+            styles.append(style_term(level.style, found, padded.shape, small))
         terms = Terms(
             content=numbers.content_weight * content,
             style=numbers.style_weight * _mean_over_pyramid(styles),
@@ -399,3 +325,129 @@ def make_objective(
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 
     return objective
+
+
+def _compare_layers(
+    network: Network,
+    recipe: Recipe,
+    structure_layers: tuple[str, ...],
+    x: jax.Array,
+    style: StyleTargets,
+    *,
+    content: Targets | None = None,
+    rows: SpatialSharding | None = None,
+) -> dict[str, _Means]:
+    """Compute the content loss and the style statistics of an image at every layer.
+
+    Args:
+      network: weights, as the recipe uses them.
+      recipe: resolved.
+      structure_layers: layers whose activations the content losses but `features` need.
+      x: the network's input with its margin, `[h, w, 3]`.
+      style: targets at this resolution; its region masks are used.
+      content: targets of the content, which is compared at the full resolution only.
+      rows: as in `make_objective`.
+    """
+    style_loss = STYLE_LOSSES[recipe.style_loss]
+    style_layers = recipe.style_names
+    joint, separate = (style_layers, ()) if style_loss.is_joint else ((), style_layers)
+    features = content.content if content else {}
+    masks = (content.content_weights if content else None) or {}
+    regions = style.regions or {}
+    structure = structure_layers if content else ()
+    layers = tuple(dict.fromkeys((*features, *structure, *style_layers)))
+    statistic = partial(
+        layer_statistics, style_loss, frozenset(separate),
+        joint_layers=frozenset((*structure, *joint)),
+    )  # fmt: skip
+    maps = {
+        layer: Maps(features.get(layer), masks.get(layer), regions.get(layer)) for layer in layers
+    }
+    found: dict[str, _Means] = means(
+        network, x, layers, statistic, maps,
+        pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
+        remat=recipe.remat,
+    )  # fmt: skip
+    return found
+
+
+def _content_term(
+    recipe: Recipe,
+    numbers: Numbers,
+    targets: Targets,
+    found: dict[str, _Means],
+    shape: tuple[int, ...],
+    image: jax.Array,
+) -> jax.Array:
+    """Compute the content losses of a recipe, each times its weight.
+
+    Args:
+      recipe: resolved.
+      numbers: weights of the layers.
+      targets: features and structure of the content.
+      found: of the image, by layer.
+      shape: of the network's input, without the padding of a sharding.
+      image: RGB `[h, w, 3]`.
+    """
+
+    def of_layer(layer: str) -> Any:
+        difference: Any = found[layer].content
+        if recipe.content_reduction == "mean":
+            return difference
+        positions = math.prod(map_size(layer, *shape[:2], pooling=recipe.pooling))
+        return difference * (positions * targets.content[layer].shape[-1])
+
+    weights = content_loss_weights(recipe.content_loss)
+    parts: Any = (numbers.content_layers[layer] * of_layer(layer) for layer in targets.content)
+    total = weights.get("features", 0.0) * sum(parts, jnp.zeros((), jnp.float32))
+    if targets.structure:
+        maps: Any = {layer: found[layer].features for layer in content_layer_names(recipe)}
+        mine = describe_structure(recipe.content_loss, maps, numbers.content_layers, image)
+        for name, target in targets.structure.items():
+            total += weights[name] * STRUCTURE_LOSSES[name].distance(mine[name], target)
+    return total
+
+
+def _style_term(
+    recipe: Recipe,
+    numbers: Numbers,
+    region_weights: jax.Array | None,
+    targets: dict[str, Any],
+    found: dict[str, _Means],
+    shape: tuple[int, ...],
+    image: jax.Array,
+) -> jax.Array:
+    """Compute the style loss at one resolution, summed over layers and regions.
+
+    Args:
+      recipe: resolved.
+      numbers: weights of the layers.
+      region_weights: factors of the regions, `[r]`.
+      targets: statistics of the style at this resolution.
+      found: of the image, by layer.
+      shape: of the network's input, without the padding of a sharding.
+      image: RGB `[h, w, 3]`, at this resolution.
+    """
+    style_loss = STYLE_LOSSES[recipe.style_loss]
+    weights = {layer: numbers.style_layers[layer] for layer in recipe.style_names}
+    if style_loss.is_joint and weights:
+        maps: Any = {layer: found[layer].features for layer in weights}
+        return style_loss.distance(style_loss.statistics(maps, weights, image), targets[JOINT])
+
+    def of_region(layer: str, statistics: Any, target: Any) -> jax.Array:
+        if recipe.style_loss != "gram":
+            return style_loss.distance(statistics, target)
+        statistics = statistics * gram_factor(
+            recipe.gram_normalization, statistics, layer, shape, recipe.pooling
+        )
+        size = target.size if recipe.style_reduction == "sum" else 1
+        return style_loss.distance(statistics, target) * size
+
+    def of_layer(layer: str) -> jax.Array:
+        if region_weights is None:
+            return of_region(layer, found[layer].style[0], targets[layer])
+        several = zip(found[layer].style, targets[layer], strict=True)
+        return jnp.sum(region_weights * jnp.stack([of_region(layer, *pair) for pair in several]))
+
+    parts: Any = (weight * of_layer(layer) for layer, weight in weights.items())
+    return sum(parts, jnp.zeros((), jnp.float32))

@@ -43,27 +43,45 @@ def samples(
     return Samples(columns.reshape(-1, columns.shape[-1]), colors.reshape(-1, 3))
 
 
-def remd_distance(image: Samples, style: Samples) -> jax.Array:
+class SampleTargets(NamedTuple):
+    """What is compared of the style."""
+
+    columns: jax.Array
+    """Hypercolumns divided by their lengths, `[m, d]`."""
+    mean: jax.Array
+    """Of the hypercolumns before that, `[d]`."""
+    covariance: jax.Array
+    """Likewise, `[d, d]`."""
+    colors: jax.Array
+    """RGB, `[k, 3]`."""
+
+
+def sample_targets(style: Samples) -> SampleTargets:
+    """Return the samples of a style as the distance takes them."""
+    return SampleTargets(unit(style.columns), *_moments(style.columns), style.colors)
+
+
+def remd_distance(image: Samples, style: SampleTargets) -> jax.Array:
     """Compute the relaxed earth mover's distance + moment matching + 0.5 times the palette's.
 
     Kolkin, Salavon & Shakhnarovich, Style Transfer by Relaxed Optimal Transport and
     Self-Similarity, 2019 (arXiv:1904.12785, equations 3 to 7). Distances are 1 - cosine of
     hypercolumns and Euclidean of colors, which no orthonormal change of color axes alters.
     """
-    features = _relaxed(unit(image.columns), unit(style.columns), _cosine)
+    features = _relaxed(unit(image.columns), style.columns, _cosine)
     palette = _relaxed(_augmented(image.colors, 0), _augmented(style.colors, 1), _euclidean)
-    return features + moment_distance(image.columns, style.columns) + PALETTE * palette
+    mean, covariance = _moments(image.columns)
+    # By d and by d², as the paper has it.
+    moments = jnp.mean(jnp.abs(mean - style.mean))
+    moments += jnp.mean(jnp.abs(covariance - style.covariance))
+    return features + moments + PALETTE * palette
 
 
-def moment_distance(image: jax.Array, style: jax.Array) -> jax.Array:
-    """Compute sum |mu - mu_t| / d + sum |Sigma - Sigma_t| / d² of vectors `[n, d]`, `[m, d]`."""
-
-    def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean = jnp.mean(x, 0)
-        return mean, jnp.matmul((x - mean).T, x - mean, precision=EXACT) / len(x)
-
-    (mean, covariance), (mean_t, covariance_t) = moments(image), moments(style)
-    return jnp.mean(jnp.abs(mean - mean_t)) + jnp.mean(jnp.abs(covariance - covariance_t))
+def _moments(columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean `[d]` and covariance `[d, d]` of vectors `[n, d]`."""
+    mean = jnp.mean(columns, 0, keepdims=True)
+    centered = columns - mean
+    return mean[0], jnp.matmul(centered.T, centered, precision=EXACT) / len(columns)
 
 
 def _relaxed(
@@ -88,7 +106,8 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _augmented(colors: jax.Array, side: int) -> jax.Array:
     """Return vectors whose products with those of the other side are -|a - b|² / 2."""
-    ones, halves = jnp.ones((len(colors), 1)), -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
+    halves = -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
+    ones = jnp.ones_like(halves)
     return jnp.concatenate([colors, *((halves, ones) if side else (ones, halves))], -1)
 
 
@@ -106,5 +125,6 @@ REMD = StyleLoss(
     unnormalized=StyleDefaults(300.0, LAYERS),
     is_mean_over_positions=False,
     blend=concatenated("remd"),
+    target=sample_targets,
     is_joint=True,
 )

@@ -29,14 +29,14 @@ def self_similarity(
       `[n, n]`, n at most 1024.
     """
     distances = _distances(maps, weights)
-    return distances / jnp.maximum(jnp.sum(distances, 0), 1e-6)
+    return distances / jnp.maximum(jnp.sum(distances, 0, keepdims=True), 1e-6)
 
 
 def _distances(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
     columns = sample_positions(hypercolumns(maps, weights), MOST_POSITIONS)
     distances = cosine_distances(columns, columns)
     # Exactly 0, where rounding leaves 1e-7, whose sign would have a gradient.
-    return distances * (1 - jnp.eye(len(distances)))
+    return distances * (1 - jnp.eye(len(distances), dtype=distances.dtype))
 
 
 def self_similarity_distance(mine: jax.Array, target: jax.Array) -> jax.Array:

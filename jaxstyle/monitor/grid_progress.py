@@ -21,7 +21,7 @@ BETWEEN_LINES = 10.0
 
 @contextmanager
 def grid_progress(
-    total: int, done: int, *, quiet: bool = False, as_json: bool = False
+    total: int, done: int, *, quiet: bool = False, as_json: bool = False, things: str = "cells"
 ) -> Iterator[Callable[[Progress], None]]:
     """Return a function to call with each `Progress`; all goes to standard error.
 
@@ -30,18 +30,24 @@ def grid_progress(
       done: those that were finished before.
       quiet: show nothing.
       as_json: write a JSON object a line and chunk of steps, for programs; also if `quiet`.
+      things: what is counted.
     """
     if as_json:
 
         def log(progress: Progress) -> None:
-            print(to_json(log_line(progress), indent=None), end="", file=sys.stderr, flush=True)
+            print(
+                to_json(log_line(progress, things), indent=None),
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
         yield log
     elif quiet:
         yield lambda progress: None
     elif sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
         with Bar(
-            TextColumn("cells {task.fields[done]}/{task.total}"),
+            TextColumn(things + " {task.fields[done]}/{task.total}"),
             BarColumn(16),
             TextColumn("{task.fields[numbers]}"),
             console=Console(stderr=True),
@@ -59,7 +65,8 @@ def grid_progress(
 
             yield draw
     else:
-        print(f"cells {done}/{total} done already" if done else f"cells 0/{total}", file=sys.stderr)
+        before = f"{things} {done}/{total} done already" if done else f"{things} 0/{total}"
+        print(before, file=sys.stderr)
         shown = time.monotonic()
 
         def line(progress: Progress) -> None:
@@ -70,16 +77,16 @@ def grid_progress(
                 counted = progress.done + (
                     progress.running if progress.step == progress.steps else 0
                 )
-                print(f"cells {counted}/{progress.total}  {describe(progress)}", file=sys.stderr)
+                print(f"{things} {counted}/{progress.total}  {describe(progress)}", file=sys.stderr)
 
         yield line
 
 
-def log_line(progress: Progress) -> dict[str, Any]:
+def log_line(progress: Progress, things: str = "cells") -> dict[str, Any]:
     """Return a grid's numbers for a machine."""
     best = progress.best
     return {
-        "cells": progress.done,
+        things: progress.done,
         "total": progress.total,
         "running": progress.running,
         "step": progress.step,

@@ -29,9 +29,9 @@ class View(NamedTuple):
 
 
 class Live:
-    """Gathers iterates; may be looked at from another thread.
+    """The iterates of a run so far; may be read from another thread.
 
-    Images stay on the device until somebody looks at one.
+    Images stay on the device until one is asked for.
 
     Args:
       course: of the run; or its number of steps, where the image has one size.
@@ -46,7 +46,7 @@ class Live:
         self._lock = threading.Lock()
 
     def tick(self, iterate: Iterate) -> None:
-        """Take note of the next iterate."""
+        """Store the next iterate."""
         with self._lock:
             self._pace.tick(iterate)
             self._histories.append(iterate.history)

@@ -286,7 +286,7 @@ class _Grid:
             in_image=(*starts, _ZERO),
             in_window=(*(start - at.window[i] // cell for i, start in enumerate(starts)), _ZERO),
             sizes=tuple(sizes),
-            counted=(rows[:, None] & columns)[..., None],
+            counted=(rows[:, None] & columns[None])[..., None],
             share=sizes[0] * sizes[1] / (counts[0] * counts[1]),
         )
 

@@ -27,7 +27,7 @@ class InputImage(NamedTuple):
 
 
 Load = Callable[[str, StrPath], InputImage]
-"""`(setting that names the file, file) -> picture`; raises a `JaxstyleError`."""
+"""`(setting that names the file, file) -> image`; raises a `JaxstyleError`."""
 Pair = tuple[InputImage | None, InputImage | None]
 
 

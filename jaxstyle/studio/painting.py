@@ -10,11 +10,12 @@ from jaxstyle import images
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import memory_errors
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.live import Live
+from jaxstyle.monitor.pace import Course
 from jaxstyle.nn.network import Network
 from jaxstyle.provenance.inputs import InputImage, Inputs
 from jaxstyle.provenance.record import as_text
@@ -61,14 +62,12 @@ def run(
     with memory_errors():
         inputs, alpha = _read(settings, folder)
         problem = _prepare(settings, inputs, network)
-        live = Live(problem.recipe.total_steps, labels=_labels(settings))
+        live = Live(Course.of(problem), labels=_labels(settings))
         watcher.begin(live, images.resize(inputs.content.pixels, *problem.size))
         seen: list[Iterate] = []
         stopped = False
         for iterate in iterates(problem, first=1):
-            if seen:
-                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate._replace(carry=None))
+            append_iterate(seen, iterate._replace(carry=None))
             live.tick(iterate)
             if stopped := watcher.stopping():
                 break

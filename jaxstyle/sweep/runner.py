@@ -16,7 +16,7 @@ from jaxstyle.sweep.store import Report, Store
 
 
 class Progress(NamedTuple):
-    """Where a grid stands."""
+    """Progress of a grid."""
 
     done: int
     """Cells finished, earlier ones included."""

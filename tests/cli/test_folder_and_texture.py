@@ -2,13 +2,20 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import jaxstyle
-from jaxstyle.images import load_image
+from jaxstyle.images import image_size, load_image
+from jaxstyle.provenance.record import read_record
+
+COMMAND = Path(sys.executable).with_name("jaxstyle")
 
 
 @pytest.fixture
@@ -45,7 +52,7 @@ class TestFolder:
         before = (tmp_path / "out" / "one.png").stat().st_mtime_ns
         (tmp_path / "out" / "two.png").unlink()
         code, _, err = self.paint(run, folder, files, objective, tmp_path)
-        assert code == 0 and "one.png is there already" in err
+        assert code == 0 and "1 of 2 images are in" in err
         assert (tmp_path / "out" / "one.png").stat().st_mtime_ns == before
         assert (tmp_path / "out" / "two.png").exists()
 
@@ -61,6 +68,70 @@ class TestFolder:
     def test_options_of_one_image_are_refused(self, flags, run, folder, files, objective, tmp_path):
         code, _, err = self.paint(run, folder, files, objective, tmp_path, *flags)
         assert code == 2 and f"{flags[0]}: works with one image" in err
+
+    def test_equal_sizes_run_as_a_batch(self, run, folder, files, objective, tmp_path, make_image):
+        for seed in (5, 6):
+            pixels = (make_image(32, 40, seed=seed) * 255).round().astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"three{seed}.png")
+        (folder / "broken.png").write_text("no image")
+        code, _, err = self.paint(run, folder, files, objective, tmp_path, "--log-json")
+        assert code == 2 and "1 of 5 images failed: broken.png" in err.splitlines()[-1]
+        lines = [line for line in map(json.loads, err.splitlines()) if "images" in line]
+        # one, three5 and three6 together, two alone; of four steps none was done when it was told.
+        assert {line["running"] for line in lines} == {3, 1}
+        assert {line["images"] for line in lines} == {0, 3} and lines[-1]["total"] == 5
+        assert lines[-1]["seconds_left"] == 0 and lines[-1]["best"] is None
+        alone = tmp_path / "alone.png"
+        for name in ("one", "three5", "three6"):
+            run(
+                "stylize", folder / f"{name}.png", files["style2"], "-o", alone, *objective,
+                "--steps", 2, "--quiet",
+            )  # fmt: skip
+            mine = load_image(tmp_path / "out" / f"{name}.png")
+            np.testing.assert_allclose(mine, load_image(alone), atol=2 / 255)
+            record = read_record(tmp_path / "out" / f"{name}.png")
+            assert record.content.path == folder / f"{name}.png"
+        # One that is made again has its old place, and so its bytes.
+        made = tmp_path / "out" / "three5.png"
+        before = made.read_bytes()
+        made.unlink()
+        self.paint(run, folder, files, objective, tmp_path)
+        assert made.read_bytes() == before
+
+    def test_orientation_decides_the_size(self, folder):
+        upright = Image.open(folder / "two.jpg")
+        exif = upright.getexif()
+        exif[0x0112] = 6
+        upright.save(folder / "turned.jpg", exif=exif)
+        for name in ("one.png", "two.jpg", "turned.jpg"):
+            assert image_size(folder / name) == load_image(folder / name).shape[:2]
+
+    def test_what_no_image_could_do_without_ends_at_once(
+        self, run, folder, files, objective, tmp_path
+    ):
+        code, _, err = run(
+            "stylize", folder, tmp_path / "nothing.png", "-o", tmp_path / "out", *objective
+        )
+        assert code == 2 and err.count("\n") == 1 and "STYLE" in err and "does not exist" in err
+        code, _, err = self.paint(
+            run, folder, files, objective, tmp_path, "--style-layers", "relu5_1"
+        )
+        assert code == 2 and err.count("\n") == 1 and "--style-layers" in err
+
+    def test_ctrl_c_and_on(self, run, folder, files, objective, tmp_path, environment):
+        command = [
+            COMMAND, "stylize", folder, files["style2"], "-o", tmp_path / "out", *objective,
+            "--steps", 500_000, "--log-json",
+        ]  # fmt: skip
+        with subprocess.Popen(
+            [*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            next(line for line in process.stderr if '"running"' in line)
+            process.send_signal(signal.SIGINT)
+            err = process.stderr.read()
+        assert process.returncode == 130 and "stopped with 0 of 2 images done" in err
+        assert list((tmp_path / "out").iterdir()) == []
+        assert self.paint(run, folder, files, objective, tmp_path)[0] == 0
 
     def test_two_inputs_of_one_output(self, run, folder, files, objective, tmp_path):
         shutil.copy(folder / "one.png", folder / "one.jpg")

@@ -26,6 +26,22 @@ def test_outputs_are_stripped(path):
 
 
 @each
+def test_conventions_of_the_platforms(path):
+    book = json.loads(path.read_text(encoding="utf-8"))
+    badge, *_ = book["cells"][0]["source"]
+    assert badge.startswith("[![Open in Colab](") and f"/{path.name})" in badge
+    text = "".join("".join(cell["source"]) for cell in book["cells"])
+    # Forms, an upload, a download, and a Kaggle without internet.
+    for convention in (
+        "@title Install", "@param {type:\"integer\"}", "upload=upload", "notebook.download(",
+        "/kaggle/input", "Settings, Internet",
+    ):  # fmt: skip
+        assert convention in text, convention
+    # The painted style is imported, not pasted.
+    assert "import paint" in text and "def " not in text
+
+
+@each
 def test_it_runs(path, tmp_path, environment, monkeypatch):
     pytest.importorskip("ipykernel", reason="notebooks run in a kernel")
     nbclient = pytest.importorskip("nbclient", reason="runs notebooks")
@@ -48,5 +64,7 @@ def test_it_runs(path, tmp_path, environment, monkeypatch):
     pages = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
     # Updated in place: what is left of a watched run is its last page.
     watched = [page for page in pages if "<svg" in page]
-    assert watched and all("data:image/jpeg;base64," in page for page in pages)
+    assert watched
+    assert all("data:image/jpeg;base64," in page or "<a href=" in page for page in pages)
+    assert any("<a href=" in page for page in pages)
     assert all("step 2/2" in page or "cells" in page for page in watched)

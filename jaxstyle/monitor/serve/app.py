@@ -1,4 +1,4 @@
-"""A page as a web application: what it answers to whom."""
+"""The web application of a page: its addresses, answers and token."""
 
 from importlib.resources import files
 from secrets import compare_digest
@@ -35,7 +35,7 @@ _TYPES = {
 }
 
 
-def make_app(view: View, token: str) -> "Starlette":
+def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
     """Build the application; every address begins with the token.
 
     `GET /TOKEN/` is the page, `state` its numbers, other names its files or what the view
@@ -43,6 +43,12 @@ def make_app(view: View, token: str) -> "Starlette":
     token, or a host that is not this machine's own name, is not answered: a page of another site in
     the same browser can reach this port, but neither knows the token nor, by giving its own name
     this address, passes for this machine.
+
+    Args:
+      view: what is shown.
+      token: has to be known to be answered.
+      embedded: answer under any host name and let any page show this one in a frame: a notebook's
+        platform chooses both. The token alone keeps others away.
     """
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -52,6 +58,11 @@ def make_app(view: View, token: str) -> "Starlette":
     from starlette.routing import Route
 
     shared = {name: ("jaxstyle.monitor.serve", name) for name in _FILES}
+    headers = dict(HEADERS)
+    if embedded:
+        policy = headers["Content-Security-Policy"]
+        headers["Content-Security-Policy"] = policy.replace("; frame-ancestors 'none'", "")
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     own = shared | {name: (view.PACKAGE, file) for name, file in view.FILES.items()}
 
     def guarded(function: Any) -> Any:
@@ -59,12 +70,12 @@ def make_app(view: View, token: str) -> "Starlette":
         def endpoint(request: "Request") -> Response:
             given = request.path_params["token"]
             if not compare_digest(given.encode(), token.encode()):
-                return Response("not found", 404, headers=HEADERS)
+                return Response("not found", 404, headers=headers)
             view.asked()
             try:
                 response: Response = function(request)
             except LookupError:
-                return Response("not found", 404, headers=HEADERS)
+                return Response("not found", 404, headers=headers)
             return response
 
         return endpoint
@@ -77,22 +88,22 @@ def make_app(view: View, token: str) -> "Starlette":
             found = Answer(data, _TYPES[file.rpartition(".")[2]])
         else:
             found = view.answer(name, number)
-        return Response(found.content, media_type=found.kind, headers=HEADERS)
+        return Response(found.content, media_type=found.kind, headers=headers)
 
     def state(request: "Request") -> Response:
         since = request.query_params.get("since", "0")
         page = request.query_params.get("page", "")[:40]
         found = view.state_for(page, int(since) if since.isdecimal() and len(since) < 10 else 0)
-        return JSONResponse(found, headers=HEADERS)
+        return JSONResponse(found, headers=headers)
 
     def stop(request: "Request") -> Response:
         view.stop.set()
-        return Response("", headers=HEADERS)
+        return Response("", headers=headers)
 
     async def post(request: "Request") -> Response:
         given = request.path_params["token"]
         if not compare_digest(given.encode(), token.encode()):
-            return Response("not found", 404, headers=HEADERS)
+            return Response("not found", 404, headers=headers)
         view.asked()
         parts, size = [], 0
         async for part in request.stream():
@@ -105,15 +116,15 @@ def make_app(view: View, token: str) -> "Starlette":
                 f"the file has {size / 2**20:.0f} MB, and at most {LARGEST_BODY // 2**20} are "
                 "accepted; make it smaller"
             )
-            return JSONResponse({"error": told}, 413, headers=HEADERS)
+            return JSONResponse({"error": told}, 413, headers=headers)
         name, query = request.path_params["name"], dict(request.query_params)
         try:
             found = await run_in_threadpool(view.post, name, query, b"".join(parts))
         except JaxstyleError as error:
-            return JSONResponse({"error": str(error)}, 400, headers=HEADERS)
+            return JSONResponse({"error": str(error)}, 400, headers=headers)
         except LookupError:
-            return Response("not found", 404, headers=HEADERS)
-        return JSONResponse(found, headers=HEADERS)
+            return Response("not found", 404, headers=headers)
+        return JSONResponse(found, headers=headers)
 
     routes = [
         Route("/{token}/", guarded(read)),
@@ -123,8 +134,9 @@ def make_app(view: View, token: str) -> "Starlette":
         Route("/{token}/{name}", guarded(read)),
         Route("/{token}/{name}/{number:int}", guarded(read)),
     ]
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    app = Starlette(routes=routes, middleware=[hosts])
+    hosts = ["*"] if embedded else ["127.0.0.1", "localhost"]
+    only_hosts = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app = Starlette(routes=routes, middleware=[only_hosts])
     # An address that is not known is not answered with another one.
     app.router.redirect_slashes = False
     return app

@@ -55,12 +55,13 @@ def check_port(port: int, *, argument: str = "--serve") -> None:
 
 
 @contextmanager
-def serve(view: Shown, *, port: int = 0) -> Iterator[Page[Shown]]:
+def serve(view: Shown, *, port: int = 0, embedded: bool = False) -> Iterator[Page[Shown]]:
     """Serve a live page while the block runs.
 
     Args:
       view: what it shows.
       port: of 127.0.0.1; 0 takes a free one.
+      embedded: whether a notebook shows the page in a frame, perhaps by a proxy: under any name.
 
     Raises:
       JaxstyleError: the web server is not installed, or the port cannot be had.
@@ -71,7 +72,7 @@ def serve(view: Shown, *, port: int = 0) -> Iterator[Page[Shown]]:
     token = secrets.token_urlsafe(24)
     # The address holds the token: no access log.
     config = uvicorn.Config(
-        make_app(view, token), log_config=None, access_log=False, lifespan="off",
+        make_app(view, token, embedded=embedded), log_config=None, access_log=False, lifespan="off",
         timeout_graceful_shutdown=1, server_header=False,
     )  # fmt: skip
     server = uvicorn.Server(config)

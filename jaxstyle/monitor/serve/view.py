@@ -37,7 +37,7 @@ class View(ABC):
         """Pages that have been given the message."""
 
     def asked(self) -> None:
-        """Take note that somebody looks."""
+        """Store the time of the last request."""
         self.last_asked = time.monotonic()
 
     def state_for(self, page: str, since: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class View(ABC):
 
     @abstractmethod
     def numbers(self, since: int) -> dict[str, Any]:
-        """Return what is special of the state."""
+        """Return the part of the state that only this page has."""
 
     @abstractmethod
     def answer(self, name: str, number: int | None) -> Answer:
@@ -92,5 +92,5 @@ class View(ABC):
 
 
 def finite(value: float) -> float | None:
-    """Write a number as JSON has it."""
+    """Return a number as JSON has it, None if it is not finite."""
     return value if math.isfinite(value) else None

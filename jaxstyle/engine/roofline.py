@@ -1,0 +1,106 @@
+"""The least time of a step on an accelerator, from its published peaks (a roofline)."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxstyle.config.choices import LBFGS_OPTIMIZERS
+from jaxstyle.config.numbers import Numbers
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.problem import Problem
+from jaxstyle.losses.objective import Targets, make_objective, network_layers
+from jaxstyle.nn.geometry import map_size
+from jaxstyle.nn.network import Network
+
+
+class Chip(NamedTuple):
+    """Published peaks of one accelerator."""
+
+    memory: int
+    """Bytes."""
+    bandwidth: float
+    """Bytes a second from its memory."""
+    float32: float
+    """Floating-point operations a second in float32."""
+    tf32: float
+    """Likewise with TF32 products; as float32 where there are none, as bfloat16 on TPUs."""
+    bfloat16: float
+    """Likewise with bfloat16 (on T4 float16) products, dense."""
+
+
+CHIPS: dict[str, Chip] = {
+    "t4": Chip(16 * 10**9, 320e9, 8.1e12, 8.1e12, 65e12),
+    "l4": Chip(24 * 10**9, 300e9, 30.3e12, 60e12, 121e12),
+    "a100": Chip(40 * 10**9, 1555e9, 19.5e12, 156e12, 312e12),
+    "h100": Chip(80 * 10**9, 3350e9, 67e12, 495e12, 989e12),
+    "tpu-v5e": Chip(16 * 10**9, 819e9, 197e12 / 6, 197e12, 197e12),
+}
+"""NVIDIA's data sheets (A100 with 40 GB, H100 SXM; dense, where they also state sparse peaks) and
+Google's page of the TPU v5e, whose float32 products are six of bfloat16."""
+
+MAP_PASSES = 5
+"""How often each feature map goes through memory in an evaluation: written and read by the forward
+pass, its gradient written and read, and the map read again for the gradient of ReLU and pooling."""
+
+
+class StepCost(NamedTuple):
+    """What one step takes, one evaluation of the objective with its gradient."""
+
+    flops: float
+    """Floating-point operations of all images of the batch."""
+    bytes: float
+    """Bytes from and to memory, estimated."""
+    seconds: float
+    """The larger of the times of both at the chip's peaks: a bound from below."""
+
+
+def step_cost(problem: Problem, chip: Chip) -> StepCost:
+    """Compute what a step of a problem takes on a chip.
+
+    The operations are counted by XLA in the program before it is compiled; the bytes are those of
+    the feature maps (`MAP_PASSES`) and of the L-BFGS history, which a step reads twice.
+
+    Args:
+      problem: its arrays may be `jax.ShapeDtypeStruct`s; of its last scale.
+      chip: one of `CHIPS`.
+    """
+    recipe, network = problem.recipe, problem.network
+    batch = problem.start.shape[0] if len(problem.start.shape) == 4 else 1
+    image = jax.ShapeDtypeStruct(problem.start.shape[-3:], jnp.float32)
+    flops = batch * _flops(problem, image)
+    pixels = math.prod(image.shape[:2])
+    moved = MAP_PASSES * _map_bytes(network, recipe, *image.shape[:2])
+    if recipe.optimizer in LBFGS_OPTIMIZERS:
+        assert recipe.history_size is not None, "resolved"
+        moved += 2 * 2 * recipe.history_size * 12 * pixels
+    moved *= batch
+    peak = getattr(chip, recipe.precision)
+    return StepCost(flops, moved, max(flops / peak, moved / chip.bandwidth))
+
+
+def _flops(problem: Problem, image: jax.ShapeDtypeStruct) -> float:
+    recipe = problem.recipe
+
+    def evaluate(network: Network, targets: Targets, image: jax.Array) -> Any:
+        objective = make_objective(network, targets, recipe, numbers=Numbers.of(recipe))
+        return jax.value_and_grad(objective, has_aux=True)(image)
+
+    network = recipe.configure_network(problem.network)
+    cost: Any = jax.jit(evaluate).lower(network, problem.targets, image).cost_analysis()
+    return float(cost["flops"])
+
+
+def _map_bytes(network: Network, recipe: Recipe, height: int, width: int) -> float:
+    """Return the bytes of all feature maps up to the deepest layer of a recipe, at one image."""
+    layers = network_layers(recipe)
+    deepest = max(network.layers.index(layer.replace("relu", "conv")) for layer in layers)
+    each = 2 if recipe.precision == "bfloat16" else 4
+    of_pyramid = sum(4.0**-level for level in range(recipe.pyramid or 1))
+    return of_pyramid * sum(
+        each
+        * math.prod(map_size(layer, height, width, pooling=recipe.pooling))
+        * network.params[layer]["bias"].shape[-1]
+        for layer in network.layers[: deepest + 1]
+    )

@@ -1,0 +1,178 @@
+"""What notebooks use: runs watched in place, images in and out, and the studio.
+
+from jaxstyle import notebook
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxstyle import images
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import StrPath
+from jaxstyle.monitor.notebook import GridCell as GridCell
+from jaxstyle.monitor.notebook import describe_devices as describe_devices
+from jaxstyle.monitor.notebook import in_notebook
+from jaxstyle.monitor.notebook import show as show
+from jaxstyle.monitor.notebook import watch as watch
+from jaxstyle.monitor.notebook import watch_grid as watch_grid
+
+__all__ = [
+    "GridCell",
+    "choose_image",
+    "describe_devices",
+    "download",
+    "show",
+    "studio",
+    "watch",
+    "watch_grid",
+]
+KAGGLE_INPUT = Path("/kaggle/input")
+"""Where Kaggle puts the data that was added to a notebook."""
+_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
+_open: dict[Path, Any] = {}
+"""Studios that are shown, by their folder."""
+
+
+def choose_image(
+    given: StrPath = "", *, builtin: np.ndarray, upload: bool = False, number: int = 0
+) -> np.ndarray:
+    """Return an image for a cell: a file's, an upload's, one of Kaggle's input, or a built-in one.
+
+    Args:
+      given: file to read; empty for the others.
+      builtin: image `[h, w, 3]` in [0, 1] where there is no other.
+      upload: ask for a file, where the platform has a dialog for it (Colab).
+      number: which of the images of Kaggle's input, in the order of their names, if there are any.
+
+    Raises:
+      JaxstyleError: a file that cannot be read.
+    """
+    if os.fspath(given):
+        return images.load_image(given, argument="given")
+    if upload:
+        file = _uploaded()
+        if file is not None:
+            return images.load_image(file, argument="upload")
+    added = sorted(f for f in _files_under(KAGGLE_INPUT) if f.suffix.lower() in _ENDINGS)
+    if number < len(added):
+        print(f"{added[number]}, image {number} of {len(added)} in {KAGGLE_INPUT}")
+        return images.load_image(added[number], argument="given")
+    print("the built-in image is taken; name a file to take another")
+    return builtin
+
+
+def download(file: StrPath) -> None:
+    """Offer a file for download: by the browser on Colab, else by a link."""
+    path = Path(file)
+    if not path.is_file():
+        raise JaxstyleError(f"file: {path} is not there; run the cell that writes it")
+    if colab := _colab("files"):
+        colab.download(str(path))
+    elif in_notebook():
+        from IPython.display import FileLink, display
+
+        display(FileLink(str(path)))
+    else:
+        print(f"the file is {path.resolve()}")
+
+
+def studio(
+    folder: StrPath = "studio", *, weights: str = "auto", height: int = 900, port: int = 0
+) -> None:
+    """Show the studio (`jaxstyle studio`) in the output of a cell, where the platform lets it.
+
+    Runs go on in the background while other cells run. The studio ends with the kernel.
+
+    Args:
+      folder: keeps the images given and made.
+      weights: what `load_network` is given.
+      height: of the page, in pixels.
+      port: of the server; a free one if not given.
+
+    Raises:
+      JaxstyleError: no notebook, or the web server is not installed.
+    """
+    if not in_notebook():
+        raise JaxstyleError("studio: this is no notebook; run `jaxstyle studio` in a terminal")
+    if reason := _no_proxy():
+        print(reason)
+        return
+    page = _studio(Path(folder).resolve(), weights, port)
+    address = page.address
+    own_port, path = address.split(":")[2].split("/", 1)
+    from IPython.display import IFrame, display
+
+    if colab := _colab("output"):
+        colab.serve_kernel_port_as_iframe(int(own_port), path=f"/{path}", height=str(height))
+        return
+    if prefix := os.environ.get("JUPYTERHUB_SERVICE_PREFIX"):
+        address = f"{prefix.rstrip('/')}/proxy/{own_port}/{path}"
+        print(
+            f"If nothing appears, install jupyter-server-proxy on the hub. The page is at {address}"
+        )
+    else:
+        print(
+            f"The studio is at {address} too. If the notebook runs on another machine, forward "
+            f"its port there: ssh -L {own_port}:127.0.0.1:{own_port} THAT_MACHINE"
+        )
+    display(IFrame(address, width="100%", height=height))
+
+
+def _studio(folder: Path, weights: str, port: int) -> Any:
+    """Return the page of a folder's studio; a second call finds the first one's."""
+    if folder not in _open:
+        from jaxstyle.monitor.serve import serve
+        from jaxstyle.studio import Folder, RunQueue, StudioView
+        from jaxstyle.weights import load_network
+
+        queue = RunQueue(Folder(folder), network=load_network(weights), weights=weights)
+        queue.start()
+        # Open until the kernel ends.
+        stack = contextlib.ExitStack()
+        page = stack.enter_context(serve(StudioView(queue), port=port, embedded=True))
+        _open[folder] = page, stack
+    return _open[folder][0]
+
+
+def _no_proxy() -> str | None:
+    """Return what to do on a platform that shows no page of a kernel's own."""
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return (
+            "Kaggle shows no page of a notebook's own. Use notebook.watch in cells, as the "
+            "notebook quick_start does, or run `jaxstyle studio` on your machine."
+        )
+    if "SPACE_ID" in os.environ:
+        return (
+            "A Space shows one page, which is this notebook's. Use notebook.watch in cells, or "
+            "run `jaxstyle studio` on your machine."
+        )
+    return None
+
+
+def _colab(module: str) -> Any:
+    """Return a module of `google.colab`; None elsewhere."""
+    if "google.colab" not in sys.modules:
+        return None
+    from importlib import import_module
+
+    return import_module(f"google.colab.{module}")
+
+
+def _uploaded() -> str | None:
+    """Ask for a file; None where there is no dialog, or none was chosen."""
+    colab = _colab("files")
+    if colab is None:
+        return None
+    names: Sequence[str] = list(colab.upload())
+    return names[0] if names else None
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    for where, _, names in os.walk(folder):
+        yield from (Path(where, name) for name in names)

@@ -1,0 +1,64 @@
+"""The cost of a step, and what `plan --target` says of it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxstyle import Recipe
+from jaxstyle.engine.memory import problem_of_shapes
+from jaxstyle.engine.roofline import CHIPS, step_cost
+from jaxstyle.losses.resolve import resolve_recipe
+
+SIDES = 64, 96
+
+
+@pytest.fixture(scope="module")
+def recipe(network):
+    asked = Recipe(scales=1, margin=0, pyramid=1, style_layers="relu5_1", content_layers="relu4_2")
+    return resolve_recipe(asked, network)
+
+
+def convolutions(network, height, width):
+    """Operations of the forward pass in convolutions: two for each multiplication and addition."""
+    total = 0
+    for layer, params in network.params.items():
+        side, _, channels, filters = params["kernel"].shape
+        halved = 2 ** (int(layer[4]) - 1)
+        total += 2 * side**2 * channels * filters * (height // halved) * (width // halved)
+    return total
+
+
+def test_operations_are_those_of_a_forward_and_a_backward_pass(make_network, recipe):
+    network = make_network(blocks=5)
+    problem = problem_of_shapes(*SIDES, recipe=recipe, network=network)
+    # Nothing is propagated to the input by way of layers above relu5_1, and the network ends there.
+    last = {name: p for name, p in network.params.items() if name <= "conv5_1"}
+    both = 2 * convolutions(network.replace(params=last), *SIDES)
+    found = step_cost(problem, CHIPS["h100"])
+    # Poolings, ReLUs and losses add to narrow convolutions.
+    assert both < found.flops < 1.5 * both
+
+
+def test_batches_and_precision(network, recipe):
+    one = step_cost(problem_of_shapes(*SIDES, recipe=recipe, network=network), CHIPS["t4"])
+    four = problem_of_shapes(*SIDES, recipe=recipe, network=network, batch=4)
+    assert step_cost(four, CHIPS["t4"]).flops == pytest.approx(4 * one.flops)
+    assert one.seconds == pytest.approx(
+        max(one.flops / CHIPS["t4"].tf32, one.bytes / CHIPS["t4"].bandwidth)
+    )
+    half = dataclasses.replace(recipe, precision="bfloat16")
+    fewer = step_cost(problem_of_shapes(*SIDES, recipe=half, network=network), CHIPS["t4"])
+    assert fewer.bytes < one.bytes
+
+
+def test_the_command(run):
+    asked = "plan", "--size", "128", "--weights", "compact", "--target"
+    code, out, _ = run(*asked, "t4", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["free"] == 16 * 10**9 and report["fits"]
+    assert report["target"] == "t4" and report["step"]["seconds"] > 0
+    code, out, _ = run(*asked, "h100")
+    assert code == 0 and "on h100, by its published peaks" in out
+    code, _, err = run(*asked, "abacus")
+    assert code == 2 and "abacus" in err
