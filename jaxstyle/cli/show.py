@@ -88,7 +88,8 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
 
 
 _DECIDING: tuple[str, ...] = (
-    "style_loss", "variation", "optimizer", "size", "upscale", "scale_ratio", "style_scale",
+    "style_loss", "variation", "optimizer", "size", "upscale", "scale_ratio", "scale_side",
+    "style_scale",
 )  # fmt: skip
 """Settings that decide what the defaults of others are."""
 _LAYERS = ("content_layers", "style_layers")

@@ -319,9 +319,7 @@ def needed_bytes(
         return int(line.constant + line.slope * height * width)
     scale = recipe.style_scale
     styles = styles or [(round(height * scale), round(width * scale))]
-    problem = problem_of_shapes(
-        height, width, recipe=resolve_recipe(recipe, network), network=network, batch=batch
-    )
+    problem = problem_of_shapes(height, width, recipe=recipe, network=network, batch=batch)
     recipe, shapes = problem.recipe, problem.network
     program = program_bytes(problem)
     # What computes an image's loss at the end makes its own.
@@ -351,11 +349,13 @@ def problem_of_shapes(
     Args:
       height: of the image.
       width: likewise.
-      recipe: resolved.
+      recipe: the settings.
       network: weights; only their shapes are used.
       batch: initial images in the program.
     """
-    recipe = dataclasses.replace(recipe, content_mask=None, mask=(), style_blend=None)
+    recipe = dataclasses.replace(
+        resolve_recipe(recipe, network), content_mask=None, mask=(), style_blend=None
+    )
     image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
     targets = jax.eval_shape(
