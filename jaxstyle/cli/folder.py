@@ -29,6 +29,7 @@ from jaxstyle.monitor.grid_progress import grid_progress
 from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import select_devices, sharing_devices
+from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.inputs import InputImage, recipe_files
 from jaxstyle.sweep import Progress
 from jaxstyle.weights import load_network
@@ -318,7 +319,7 @@ def _save(
     for job, of, result in zip(jobs, sources, results, strict=False):
         outputs = Outputs(
             [job.target], setting.network, setting.options.weights_name, of.inputs.report(),
-            of.alpha, setting.options.bit_depth,
+            asked_settings(setting.recipe, result.recipe), of.alpha, setting.options.bit_depth,
         )  # fmt: skip
         try:
             outputs.save([result], to=rescue)
