@@ -62,8 +62,8 @@ class TestStylize:
     def test_the_report_has_the_contracts_keys(self, first, files):
         path, report, _ = first
         assert set(report) == {
-            "schema", "loss", "terms", "initial", "steps", "evaluations", "history", "seconds",
-            "recipe", "weights", "images", "environment", "diverged",
+            "schema", "loss", "terms", "layers", "initial", "steps", "evaluations", "history",
+            "seconds", "recipe", "asked", "weights", "images", "environment", "diverged",
         }  # fmt: skip
         assert report["schema"] == 1 and report["steps"] == 3 and report["evaluations"] == 4
         assert set(report["terms"]) == set(report["initial"]["terms"]) == {"content", "style", "tv"}
