@@ -13,7 +13,7 @@ class JaxstyleError(ValueError):
 
 
 def shortened(value: object) -> str:
-    """Print what somebody gave, in so many characters that the message stays readable."""
+    """Return the repr of a value, cut to 60 characters."""
     try:
         text = repr(value)
     except ValueError:  # Python prints no more digits than some thousands.
@@ -23,7 +23,7 @@ def shortened(value: object) -> str:
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raise one line where the block does not fit into memory.
+    """Raise a one-line error if the block runs out of memory.
 
     Raises:
       JaxstyleError: says what makes a run smaller.

@@ -106,7 +106,7 @@ def is_stream(path: StrPath) -> bool:
 
 
 def write_stream(path: StrPath, data: bytes, *, argument: str) -> None:
-    """Write `data` into what `is_stream` holds for; `-` is standard output.
+    """Write `data` to a stream, a pipe or a device (`is_stream`); `-` is standard output.
 
     Raises:
       JaxstyleError: it cannot be written.
@@ -129,7 +129,7 @@ def write_stream(path: StrPath, data: bytes, *, argument: str) -> None:
 
 
 def _descriptor(path: StrPath) -> int | None:
-    """Return which of this process's open files a path is a name of, if of any."""
+    """Return the file descriptor that a path such as `/dev/fd/3` names, or None."""
     name = os.fspath(path)
     named = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
     found = re.fullmatch(r"/(?:dev/fd|proc/self/fd)/(\d{1,6})", name)
@@ -144,7 +144,7 @@ def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
     Args:
       path: the file that is to be read.
       named: how messages name it, as in `content 'a.png'`.
-      kind: what is wanted, as in `picture file`.
+      kind: what is wanted, as in `image file`.
 
     Raises:
       JaxstyleError: says which it is.

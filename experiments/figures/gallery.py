@@ -99,8 +99,9 @@ SECTIONS: dict[str, list[Shown]] = {
     "Style losses": [
         Shown(f"loss_{name}", f"--style-loss {name}", "Its own default weight and layers.",
               {"style_loss": name})
-        for name in STYLE_LOSSES
-        if name != "wasserstein-newton-schulz"
+        for name, loss in STYLE_LOSSES.items()
+        # Losses that take layers together have presets.
+        if name != "wasserstein-newton-schulz" and not loss.is_joint
     ],
 }  # fmt: skip
 

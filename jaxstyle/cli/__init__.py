@@ -116,6 +116,6 @@ def _fail(message: str) -> None:
 
 
 def _drop_stdout() -> None:
-    """Forget what standard output still holds: Python would try once more at its end."""
+    """Discard what standard output still holds, which Python would try to write at exit."""
     with contextlib.suppress(OSError):
         sys.stdout.close()

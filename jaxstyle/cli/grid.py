@@ -11,10 +11,10 @@ import click
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    as_flags,
     bounds,
     bounds_options,
     devices_option,
+    errors_by_flag,
     serve_option,
 )
 from jaxstyle.cli.streams import tell, tell_from_signal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Enough(KeyboardInterrupt):
-    """Somebody pressed the page's button."""
+    """The stop button of the page was pressed."""
 
 
 @click.command(cls=GroupedCommand)
@@ -100,10 +100,8 @@ def grid(
 
         check_port(port)
     enable_compilation_cache()
-    try:
+    with errors_by_flag():
         sharing = select_devices(devices)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     cells = _cells(plan, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
     grids.check(groups)

@@ -19,9 +19,9 @@ GROUPS = {
         "convention",
     ),
     "The descent": (
-        "steps", "scales", "scale_ratio", "scale_detail", "pyramid", "margin", "average",
-        "optimizer", "learning_rate", "schedule", "decay", "momentum", "adam_b2", "history_size",
-        "preconditioner", "bounds",
+        "steps", "scales", "scale_side", "scale_ratio", "scale_detail", "pyramid", "margin",
+        "average", "optimizer", "learning_rate", "schedule", "decay", "momentum", "adam_b2",
+        "history_size", "preconditioner", "bounds",
     ),
     "Memory and devices": ("tile", "remat", "precision", "devices"),
     "Progress": ("port", "quiet", "log_json"),

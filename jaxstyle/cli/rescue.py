@@ -1,4 +1,4 @@
-"""What keeps a run's work: checkpoints, and a place for an image that has lost its own."""
+"""Checkpoints of a run, and another place for an image that cannot be written to its own."""
 
 import tempfile
 import time
@@ -56,7 +56,7 @@ Writer = Callable[[Callable[[Path], None], Path], None]
 
 
 def write_there(write: Callable[[Path], None], path: Path) -> None:
-    """Call `write(path)`, come what may."""
+    """Call `write(path)`."""
     write(path)
 
 

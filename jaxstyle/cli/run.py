@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxstyle import images
 from jaxstyle.cli.devices import enable_compilation_cache
 from jaxstyle.cli.inputs import Sources, read_sources, tell_weights
-from jaxstyle.cli.options import as_flags, bounds, unused_notices
+from jaxstyle.cli.options import bounds, errors_by_flag, unused_notices
 from jaxstyle.cli.outputs import Outputs, check_outputs, snapshot_suffix
 from jaxstyle.cli.rescue import checkpoints, rescue, warn
 from jaxstyle.cli.streams import tell, tell_from_signal
@@ -19,7 +19,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, RunState, default_chunk_size, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import (
     not_enlarged_notice,
     output_size,
@@ -111,7 +111,7 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
         page.finish(f"{'stopped' if early else 'done'}; the image is in {names}")
     if early:
         tell(f"stopped at step {ended.step}; the best image so far is in {names}")
-        # 0 for the page's button: a person's way to say that it is good enough.
+        # 0 for the page's button, which says that the image is good enough.
         return ended.code
     if not quiet:
         tell(f"wrote {names}")
@@ -158,10 +158,8 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
         check_same_images(request.resumed, inputs)
     elif request.repeated is not None:
         request.repeated.check(network, inputs)
-    try:
+    with errors_by_flag():
         problem, fewer_pairs = _build(options, request, network, sources)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     state = None
     if request.resumed is not None:
         check_same_run(request.resumed, problem)
@@ -305,10 +303,7 @@ def _run(
                     problem, chunk_size=_chunk_size(options, problem), first=1,
                     state=prepared.state, until=request.until,
                 ):  # fmt: skip
-                    # Kept before the one before it is dropped: Ctrl-C may come between the two.
-                    seen.append(iterate)
-                    if len(seen) > 1:
-                        seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+                    append_iterate(seen, iterate)
                     show(iterate)
                     if keep:
                         keep(seen, iterate.step == last)

@@ -23,9 +23,11 @@ class Numbers(NamedTuple):
     """
 
     content_weight: ArrayLike
-    """At least 0, like all weights."""
+    """Weight of the content term, at least 0."""
     style_weight: ArrayLike
+    """Weight of the style term, at least 0."""
     tv_weight: ArrayLike
+    """Weight of the total variation, at least 0."""
     content_layers: dict[str, ArrayLike]
     """Weights of the content layers, by layer."""
     style_layers: dict[str, ArrayLike]

@@ -181,26 +181,34 @@ ANISHATHALYE = dataclasses.replace(
 which rounds sizes up. Noise of std 0.256; Adam at 10 of 255, 1000 steps.
 """
 _TO_RELU3_3 = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3")
-_NNST_LAYERS: LayerWeights = tuple(
-    (layer, 1.0) for layer in (*_TO_RELU3_3, "relu4_1", "relu4_2", "relu4_3")
-)
 _STROTSS_LAYERS: LayerWeights = tuple(
     (layer, 1.0) for layer in (*_TO_RELU3_3, "relu4_3", "relu5_1")
 )
 NNST = Recipe(
     style_loss="neural-neighbor",
-    style_layers=_NNST_LAYERS,
     style_weight=4.0,
     turn_style=True,
     content_loss="self-similarity:1",
     content_weight=1.0,
     tv_weight=0.0,
     init="recolored",
-    scales=4,
+    scale_side=64,
     pyramid=1,
     steps=100,
 )
-"""DOC"""
+"""Kolkin et al., Neural Neighbor Style Transfer, 2022 (arXiv:2203.13215), the optimized variant.
+
+4 · mean(1 - cos) of hypercolumns of relu1_1 … relu4_3 and their nearest of the style, which is also
+taken turned by 90, 180 and 270 degrees, + self-similarity at relu4_2; sizes from 64 pixels on, each
+twice the one before. From the content in the style's colors (mean and covariance), which is the
+color step here; there is none at the end.
+
+The nearest are found anew in each step, where the paper keeps those of a query, blended of content
+and result, for a scale and does so at the end only, layer by layer. The self-similarity is not in
+the paper, whose query holds the content; without it nothing here would. L-BFGS on pixels with
+`preconditioner` stands in for first-order steps on a Laplacian pyramid. The paper's network is
+VGG-16; the embedded ones have a fifth to a third of its channels in a hypercolumn.
+"""
 STROTSS = Recipe(
     style_loss="remd",
     style_layers=_STROTSS_LAYERS,
@@ -211,11 +219,23 @@ STROTSS = Recipe(
     scale_content=2.0,
     tv_weight=0.0,
     init="recolored",
-    scales=4,
+    scale_side=64,
     pyramid=1,
     steps=100,
 )
-"""DOC"""
+"""Kolkin, Salavon & Shakhnarovich, STROTSS, 2019 (arXiv:1904.12785).
+
+alpha · l_C + l_m + l_r + l_p / 2, with alpha = 2 at the largest of four sizes and twice as much at
+each smaller one, 16 at 64 pixels where the longest side is 512 (equation 1, whose common divisor 2
++ alpha + 1 / alpha does not move the minimum; its l_p / alpha is l_p / 2 at the largest size alone,
+and so it is here at all). Hypercolumns of nine layers.
+
+The paper draws 1024 positions anew in each step, where here all cells of the image count in the
+style and 1024 fixed positions in the content; it starts from the content's detail on the style's
+mean color, here from the content in the style's colors; and it descends by RMSprop on a Laplacian
+pyramid, 250 steps a scale at 2e-3, which `optimizer="rmsprop"` has without the pyramid. Its network
+is VGG-16 with relu5_3, which the embedded ones lack: relu5_1 stands in for it.
+"""
 presets: Mapping[str, Recipe] = {
     "default": Recipe(),
     "neural-style": NEURAL_STYLE,
@@ -249,6 +269,7 @@ OTHER_OPTIMIZERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "neural-style": {"adam": {"learning_rate": 10 / 256}},
     "neural-style-pt": {"adam": {"learning_rate": 1 / 255}},
     "gordic": {"adam": {"learning_rate": 10 / 255, "steps": 2999}},
+    "strotss": {"rmsprop": {"learning_rate": 2e-3, "steps": 250}},
 }
 """What a preset's program sets for an optimizer that it offers beside its usual one."""
 

@@ -219,8 +219,13 @@ class Recipe:
     scales: int | None = _setting(
         None,
         "Sizes at which the image is optimized one after the other, up to --size; default: as many "
-        f"as leave {SCALE_SIDE} pixels on the longer side of the first.",
+        "as leave --scale-side pixels on the longer side of the first.",
         integer(low=1, high=MAX_SCALES),
+    )
+    scale_side: int = _setting(
+        SCALE_SIDE,
+        "Least pixels on the longer side of the first scale, where --scales is not given.",
+        integer(low=16),
     )
     scale_ratio: float = _setting(
         2.0, "Each size of --scales is X times the one before.", number(above=1, high=16)
@@ -384,6 +389,16 @@ class Recipe:
         if settings.get("optimizer", self.optimizer) != self.optimizer:
             settings = {"learning_rate": None, **settings}
         return dataclasses.replace(self, **settings)
+
+    @property
+    def content_names(self) -> tuple[str, ...]:
+        """Names of the content layers."""
+        return tuple(layer for layer, _ in self.content_layers)
+
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        """Names of the style layers; none while `style_layers` is None."""
+        return tuple(layer for layer, _ in self.style_layers or ())
 
     @property
     def total_steps(self) -> int:

@@ -41,10 +41,13 @@ class History(NamedTuple):
     step: np.ndarray
     """Steps made; 0 is the initial image."""
     loss: np.ndarray
+    """The sum of the terms."""
     content: np.ndarray
-    """The terms of the loss, weighted (`Terms`)."""
+    """The weighted content term, as in `Terms`."""
     style: np.ndarray
+    """The weighted style term."""
     tv: np.ndarray
+    """The weighted total variation."""
 
 
 class Iterate(NamedTuple):
@@ -81,7 +84,9 @@ class RunState(NamedTuple):
     history: History
     """History from step 0."""
     compile_seconds: float
+    """Time of tracing and compiling so far."""
     run_seconds: float
+    """Time of running so far."""
 
 
 def iterates(
@@ -117,7 +122,7 @@ def iterates(
     Raises:
       JaxstyleError: `chunk_size` or `first` below 1.
     """
-    for name, value in (("every", chunk_size), ("first", first)):
+    for name, value in (("chunk_size", chunk_size), ("first", first)):
         if value is not None and value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     until = problem.recipe.total_steps if until is None else until

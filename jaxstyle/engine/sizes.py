@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from PIL import Image
 
 from jaxstyle import images
-from jaxstyle.config.defaults import DEFAULT_MARGIN, MAX_SCALES, PYRAMID_SIDE, SCALE_SIDE
+from jaxstyle.config.defaults import DEFAULT_MARGIN, MAX_SCALES, PYRAMID_SIDE
 from jaxstyle.config.layers import smallest_side
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
@@ -97,7 +97,10 @@ def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe
     height, width = shape[:2]
     if not size or recipe.upscale or max(height, width) >= size:
         return None
-    return f"the content image is {width}x{height}, and so is the output; --upscale enlarges it"
+    return (
+        f"--size {size} is above the content image's {max(height, width)} and not reached: the "
+        f"output is {width}x{height}; --upscale enlarges it"
+    )
 
 
 def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
@@ -158,7 +161,7 @@ def default_margin(recipe: Recipe) -> int:
 def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
     """Return the number of scales for a recipe that leaves it None."""
     longest = max(output_size(shape[0], shape[1], recipe))
-    ratio = math.log(longest / SCALE_SIDE) / math.log(recipe.scale_ratio)
+    ratio = math.log(longest / recipe.scale_side) / math.log(recipe.scale_ratio)
     return 1 + min(MAX_SCALES - 1, max(0, math.floor(ratio + 1e-9)))
 
 

@@ -28,12 +28,12 @@ def luminance(image: Any) -> Any:
 
 
 def gray(image: jax.Array) -> jax.Array:
-    """Return every channel the luminance, `[h, w, 3]`."""
+    """Return the luminance of an image in all three channels, `[h, w, 3]`."""
     return jnp.repeat(luminance(image)[..., None], 3, axis=-1)
 
 
 def with_chroma(image: jax.Array, content: jax.Array) -> jax.Array:
-    """Return an image the chroma of another and keep its luminance.
+    """Return an image with its own luminance and the chroma of another.
 
     Y + k (C - Y_C), with k = 1 where that is a color and else the largest that gives one: the
     luminance stays what it is, the color pales.

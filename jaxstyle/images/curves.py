@@ -72,7 +72,7 @@ def svg_curves(
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep what has a logarithm, and of that as much as can be seen."""
+    """Return the finite values above 0, as logarithms and at most `MAX_POINTS` of them."""
     good = np.isfinite(values) & (values > 0)
     steps, values = steps[good], values[good]
     if len(steps) > MAX_POINTS:

@@ -35,7 +35,7 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
 
 
 def decode_samples(samples: np.ndarray, profile: bytes | None) -> tuple[Array, Array | None]:
-    """Give upright samples `[h, w, 1 to 4]` of 16 bits, as `tiff.read` gives them, likewise."""
+    """Return upright samples `[h, w, 1 to 4]` of 16 bits (`tiff.read`) as `decode` does."""
     # float32 holds 16 bit exactly.
     values = samples.astype(np.float32)
     values /= 65_535

@@ -114,13 +114,13 @@ def _compose(rng: np.random.Generator, extent: Floats) -> Scene:
 
 
 def _noise(scene: Scene, points: Floats) -> Floats:
-    """A smooth field in about [-1, 1] over points [..., 2]."""
+    """Return a smooth field in about [-1, 1] over points [..., 2]."""
     waves = np.sin(points @ scene.waves[:, :2].T + scene.waves[:, 2])
     return np.asarray(waves @ scene.waves[:, 3] / scene.waves[:, 3].sum() * 1.6)
 
 
 def _depth(scene: Scene, points: Floats) -> Floats:
-    """How far below each ridge a point lies, [..., k]; negative above it."""
+    """Return how far below each ridge a point lies, [..., k]; negative above it."""
     height, amplitude, number, phase = scene.ridges.T
     x, y = points[..., :1], points[..., 1:]
     waves = np.sin(number * x + phase) + 0.4 * np.sin(2.7 * number * x)
@@ -128,7 +128,7 @@ def _depth(scene: Scene, points: Floats) -> Floats:
 
 
 def _direction(scene: Scene, points: Floats) -> Floats:
-    """Unit vectors of the flow at points [..., 2]: wind and vortices, or along the hills."""
+    """Return unit vectors of the flow at points [..., 2]: wind, vortices, along the hills."""
     angle = 0.9 * _noise(scene, points)
     flow = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     for x, y, radius, sense in scene.lights:
@@ -145,7 +145,7 @@ def _direction(scene: Scene, points: Floats) -> Floats:
 
 
 def _pick(rng: np.random.Generator, palette: list[str], tone: Floats) -> Floats:
-    """Pigments [n, 3] in 0..255 at tones 0..1 along a palette: one of two neighbors by chance."""
+    """Return pigments [n, 3] in 0..255 at tones 0..1: one of two neighbors by chance."""
     pigments = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in palette], float)
     position = np.clip(tone, 0, 1) * (len(palette) - 1)
     index = np.floor(position + rng.uniform(0, 1, tone.shape)).astype(int)
@@ -153,7 +153,7 @@ def _pick(rng: np.random.Generator, palette: list[str], tone: Floats) -> Floats:
 
 
 def _colors(scene: Scene, rng: np.random.Generator, points: Floats, palette: Palette) -> Floats:
-    """The paint of strokes whose middle lies at points [n, 2]: [n, 3] in 0..255."""
+    """Return the colors, [n, 3] in 0..255, of strokes centered at points [n, 2]."""
     noise = _noise(scene, points * 1.7 + 3)
     tone = 0.30 + 0.24 * noise
     heart = np.full(len(points), -1.0)

@@ -1,4 +1,4 @@
-"""Reading: an allow-list of formats whatever a file's ending says, bounds before any decoding."""
+"""Read images: formats of an allow-list, told by content, and bounded before they are decoded."""
 
 import contextlib
 import io
@@ -41,7 +41,7 @@ _ORIENTATION, _ON_ITS_SIDE = 0x0112, range(5, 9)
 READ_FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
 # Pillow logs some oddities of a file as errors, which Python prints when nobody
-# has set up logging; a person gets one line from us instead.
+# has set up logging; users get one line from us instead.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -128,7 +128,7 @@ def load_with_alpha(
         raise JaxstyleError(f"{named}: {error}; save it as one of these, or with 8 bits") from None
     except Exception as error:
         # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
-        # struct.error, IndexError. All of them mean the same to the person.
+        # struct.error, IndexError. All of them mean the same to users.
         reason = files.reason(error)
         if not any(c.isalpha() for c in reason):  # libtiff's codes, as in OSError(-2)
             reason = f"decoder error {reason}".strip()
@@ -166,7 +166,7 @@ def image_size(
 
 
 def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
-    """Bring an image of Pillow's to what `load_image` gives of its file.
+    """Return an image of Pillow's as `load_image` returns its file.
 
     Raises:
       JaxstyleError: pixels without a fixed range, or of a damaged file.

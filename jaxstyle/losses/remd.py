@@ -106,7 +106,8 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _augmented(colors: jax.Array, side: int) -> jax.Array:
     """Return vectors whose products with those of the other side are -|a - b|² / 2."""
-    ones, halves = jnp.ones((len(colors), 1)), -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
+    halves = -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
+    ones = jnp.ones_like(halves)
     return jnp.concatenate([colors, *((halves, ones) if side else (ones, halves))], -1)
 
 
@@ -120,8 +121,8 @@ LAYERS = tuple((f"relu{name}", 1.0) for name in _NAMES)
 REMD = StyleLoss(
     samples,
     remd_distance,
-    normalized=StyleDefaults(3.0, LAYERS),
-    unnormalized=StyleDefaults(300.0, LAYERS),
+    normalized=StyleDefaults(10.0, LAYERS),
+    unnormalized=StyleDefaults(10.0, LAYERS),
     is_mean_over_positions=False,
     blend=concatenated("remd"),
     target=sample_targets,

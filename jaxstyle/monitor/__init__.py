@@ -1,1 +1,1 @@
-"""A run watched: progress lines, notebooks and a page in the browser."""
+"""Ways to watch a run: progress lines, notebooks and a page in the browser."""

@@ -20,27 +20,29 @@ Objective = Callable[[jax.Array], tuple[jax.Array, Any]]
 
 
 class Point(NamedTuple):
-    """A position with what the objective says of it."""
+    """A position with the value and the gradient of the objective."""
 
     position: jax.Array
+    """Any shape, floats."""
     value: jax.Array
     """Scalar of the position's type."""
     grad: jax.Array
     """Same shape as `position`."""
     aux: Any
+    """What the objective returns beside the value."""
 
 
 class State(Protocol):
-    """What every optimizer carries; each adds its own fields."""
+    """The fields of every optimizer's state; each adds its own."""
 
     @property
     def point(self) -> Point:
-        """Where the optimizer stands, already evaluated."""
+        """The last accepted point, already evaluated."""
 
     @property
     def evaluations(self) -> jax.Array:
-        """Evaluations of value and gradient so far, that of `init` included; int32 scalar. 0 of
-        what is `blank`."""
+        """Evaluations of value and gradient so far, that of `init` included; int32 scalar. 0 in
+        the state that `blank` builds."""
 
 
 class StepInfo(NamedTuple):
@@ -49,7 +51,9 @@ class StepInfo(NamedTuple):
     value: jax.Array
     """Of the point reached."""
     aux: Any
+    """Of the point reached."""
     evaluations: jax.Array
+    """Evaluations so far, int32 scalar."""
     step_size: jax.Array
     """Multiple of the search direction that was tried; the learning rate of first-order methods."""
     accepted: jax.Array
@@ -68,7 +72,7 @@ class Optimizer(NamedTuple):
 
 
 def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Bring what belongs to the pixels of an image to one of another size, linearly."""
+    """Return values of the pixels of an image, linearly interpolated for one of another size."""
     return jax.image.resize(values, shape, "linear")
 
 
@@ -84,7 +88,7 @@ def blank(optimizer: Optimizer, position: jax.Array, aux: Any) -> Any:
       position: start.
       aux: of the form that the objective gives; the values do not matter.
     """
-    # Anything is better, and nothing pulls anywhere.
+    # Any value is less than infinity, and the gradient is 0.
     state = optimizer.init(lambda _: (jnp.asarray(jnp.inf), aux), position)
     return state._replace(evaluations=jnp.zeros_like(state.evaluations))
 

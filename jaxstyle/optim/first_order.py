@@ -19,11 +19,14 @@ from jaxstyle.optim.base import (
 
 
 class FirstOrderState(NamedTuple):
-    """The point and optax's own state."""
+    """State of a first-order method."""
 
     point: Point
+    """The last point."""
     evaluations: jax.Array
+    """Evaluations so far, int32 scalar."""
     inner: Any
+    """State of the optax transformation."""
 
 
 def first_order(
@@ -56,7 +59,7 @@ def first_order(
 
 
 def carry_moments(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState:
-    """Return a fresh state the moments of one on an image of another size."""
+    """Return a fresh state with the moments of a state on an image of another size."""
     # The gradient of a pixel is the smaller, the more pixels there are.
     lengths = [jnp.sqrt(jnp.mean(jnp.square(state.point.grad))) for state in (old, new)]
     ratio = lengths[1] / jnp.where(lengths[0] > 0, lengths[0], 1)
@@ -67,7 +70,8 @@ def carry_moments(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState
 
 
 def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
-    """Resize optax's moments; those of squares go with the square of the gradients' ratio."""
+    """Return optax's moments, resized and times the ratio of the gradients; second moments times
+    its square."""
 
     def resize(path: Any, leaf: jax.Array) -> jax.Array:
         if leaf.ndim < 2:

@@ -45,10 +45,12 @@ from jaxstyle.optim.lbfgs_history import carried as resize_pairs
 
 
 class LbfgsState(NamedTuple):
-    """Carried from step to step: the accepted point, the trial to come, the pairs."""
+    """State of `lbfgs`: the accepted point, the next trial and the curvature pairs."""
 
     point: Point
+    """The last accepted point."""
     evaluations: jax.Array
+    """Evaluations so far, int32 scalar."""
     direction: jax.Array
     """p, same shape as the position."""
     slope: jax.Array
@@ -58,6 +60,7 @@ class LbfgsState(NamedTuple):
     shrinks: jax.Array
     """Trials refused since the last accepted one; int32."""
     pairs: CurvatureHistory
+    """Pairs of position and gradient differences."""
     move: jax.Array
     """Largest change of a coordinate that the next trial along a gradient makes."""
     recent: jax.Array
@@ -228,7 +231,13 @@ def carry_history(
     *,
     preconditioner: Callable[[jax.Array], jax.Array] | None = None,
 ) -> LbfgsState:
-    """Return a fresh state the pairs of one on an image of another size."""
+    """Return a fresh state with the pairs of a state on an image of another size.
+
+    Args:
+      old: state after some steps.
+      new: state from `init`; returned as it is if the resized pairs give no descent direction.
+      preconditioner: as in `lbfgs`.
+    """
     # A copy: state buffers that are one cannot be donated.
     scaled = preconditioner or jnp.copy
     grad, scaled_grad = new.point.grad / new.unit, new.scaled_grad

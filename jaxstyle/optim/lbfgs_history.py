@@ -44,7 +44,7 @@ class Projected(NamedTuple):
 
 
 def empty_history(history_size: int, position: jax.Array) -> CurvatureHistory:
-    """Make empty buffers for positions of this size."""
+    """Build empty buffers for positions of this size."""
     # A buffer each: one that two fields share cannot be donated.
     s_history, y_history = (
         jnp.zeros((history_size, position.size), position.dtype) for _ in range(2)
@@ -62,7 +62,7 @@ def store(
     scaled_grad: jax.Array,
     keep: jax.Array,
 ) -> tuple[CurvatureHistory, Projected]:
-    """Put a pair into the oldest slot where `keep` says so, and project a gradient on all pairs.
+    """Store a pair in the oldest slot if `keep`, and project a gradient on all pairs.
 
     Args:
       pairs: those so far.
@@ -98,7 +98,7 @@ def carried(
     new: tuple[int, ...],
     scaled: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> CurvatureHistory:
-    """Bring pairs of images of shape `old` to those of shape `new`.
+    """Return the pairs of images of shape `old` resized to shape `new`.
 
     Positions are interpolated, gradients too, and divided among the more pixels. A pair that is
     not positive after that is dropped.
@@ -182,7 +182,7 @@ def inverse_hessian_product(
 
 
 def where(condition: jax.Array, new: Any, old: Any) -> Any:
-    """Choose between two pytrees."""
+    """Return one of two pytrees by a condition."""
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 

@@ -38,7 +38,7 @@ def _gain(h: int, w: int) -> jax.Array:
 
 
 def spectrum_of_rows(rows: SpatialSharding) -> Preconditioner:
-    """Return `spectrum` for an image whose rows are shared out; what was added to it stays 0.
+    """Return `spectrum` for an image sharded by rows, whose padding stays 0.
 
     Each device transforms its rows, exchanges them for columns, transforms these, and back: a
     device never has more than its part of the image.
@@ -71,8 +71,7 @@ def spectrum_of_rows(rows: SpatialSharding) -> Preconditioner:
 
 
 def preconditioner(name: str, *, rows: SpatialSharding | None = None) -> Preconditioner | None:
-    """Return a preconditioner by the name that a recipe has, for a position shared out as
-    `rows`."""
+    """Return the preconditioner that a recipe names, for positions sharded by `rows`."""
     if name == "none":
         return None
     return spectrum if rows is None else spectrum_of_rows(rows)

@@ -36,7 +36,7 @@ def make_optimizer(
     Args:
       recipe: resolved.
       numbers: in the place of the recipe's, perhaps traced.
-      rows: how the position's rows are shared out over devices.
+      rows: how the position's rows are sharded over devices.
     """
     if recipe.optimizer not in LBFGS_OPTIMIZERS:
         numbers = numbers or Numbers.of(recipe)
@@ -58,12 +58,12 @@ def make_optimizer(
 
 
 def carried(old: Any, new: Any, recipe: Recipe) -> Any:
-    """Return a state what another knows that comes from an image of another size.
+    """Return a fresh state with the pairs or moments of a state on an image of another size.
 
     Args:
       old: state after some steps.
-      new: state fresh from `init`; what it is given back as where the optimizer has nothing to
-        carry on (`lbfgs-fixed` and the libraries' L-BFGS).
+      new: state from `init`; returned as it is for `lbfgs-fixed` and the libraries' L-BFGS, of
+        which nothing is transferred.
       recipe: resolved; of both.
     """
     if isinstance(old, LbfgsState) and recipe.optimizer == "lbfgs":

@@ -11,7 +11,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import memory_errors
 from jaxstyle.files import StrPath
@@ -69,9 +69,7 @@ def run(
         seen: list[Iterate] = []
         stopped = False
         for iterate in iterates(problem, first=1):
-            if seen:
-                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate._replace(carry=None))
+            append_iterate(seen, iterate._replace(carry=None))
             live.tick(iterate)
             if stopped := watcher.stopping():
                 break

@@ -1,4 +1,4 @@
-"""What every set of weights has to be: one set of checks for all the ways in."""
+"""Checks of weights, whatever file they come from."""
 
 from collections.abc import Collection, Mapping
 

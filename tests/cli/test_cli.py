@@ -107,7 +107,7 @@ class TestStylize:
         )  # fmt: skip
         assert code == 0 and err == ""
         scored = strict(out)
-        assert set(scored) == {"loss", "terms", "weights", "recipe"}
+        assert set(scored) == {"loss", "terms", "layers", "weights", "recipe"}
         assert scored["weights"].items() < report["weights"].items()
         # The file has 8 bits a channel, the report speaks of the image before.
         assert scored["loss"] == pytest.approx(report["loss"], rel=0.05)
@@ -115,7 +115,9 @@ class TestStylize:
         code, out, _ = run(
             "evaluate", path, "--content", files["content"], "--style", files["style"], *flags
         )
-        assert [line.split()[0] for line in out.splitlines()] == ["loss", "content", "style", "tv"]
+        # Layers are indented under their term.
+        names = [line.split()[0] for line in out.splitlines() if line[0] != " "]
+        assert names == ["loss", "content", "style", "tv"]
         assert float(out.split()[1]) == pytest.approx(scored["loss"], rel=1e-4)
 
     @pytest.mark.parametrize("command", ["stylize", "evaluate", "plan", "grid"])
