@@ -100,8 +100,8 @@ SECTIONS: dict[str, list[Shown]] = {
         Shown(f"loss_{name}", f"--style-loss {name}", "Its own default weight and layers.",
               {"style_loss": name})
         for name, loss in STYLE_LOSSES.items()
-        # The others have presets.
-        if not loss.is_joint and name != "wasserstein-newton-schulz"
+        # Losses that take layers together have presets.
+        if name != "wasserstein-newton-schulz" and not loss.is_joint
     ],
 }  # fmt: skip
 

@@ -181,15 +181,11 @@ ANISHATHALYE = dataclasses.replace(
 which rounds sizes up. Noise of std 0.256; Adam at 10 of 255, 1000 steps.
 """
 _TO_RELU3_3 = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3")
-_NNST_LAYERS: LayerWeights = tuple(
-    (layer, 1.0) for layer in (*_TO_RELU3_3, "relu4_1", "relu4_2", "relu4_3")
-)
 _STROTSS_LAYERS: LayerWeights = tuple(
     (layer, 1.0) for layer in (*_TO_RELU3_3, "relu4_3", "relu5_1")
 )
 NNST = Recipe(
     style_loss="neural-neighbor",
-    style_layers=_NNST_LAYERS,
     style_weight=4.0,
     turn_style=True,
     content_loss="self-similarity:1",

@@ -74,7 +74,8 @@ class StyleLoss(NamedTuple):
     normalized: StyleDefaults
     """Defaults for networks normalized to a mean activation of 1. All but those of the Gram loss
     were chosen by eye on the compact network at 128 pixels; their gradients at the content image
-    were 0.15 to 0.7 times as long as that of the Gram loss, of `patches` less than 0.01 times."""
+    were 0.15 to 0.7 times as long as that of the Gram loss, of `patches` less than 0.01 times.
+    Those of losses that take layers together were not tried but in their presets."""
     unnormalized: StyleDefaults
     """Defaults for other networks. All but those of the Gram loss were not tried."""
     is_mean_over_positions: bool = True

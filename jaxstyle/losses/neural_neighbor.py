@@ -52,13 +52,21 @@ def neural_neighbor_distance(image: jax.Array, style: Neighbors) -> jax.Array:
     return jnp.mean(1 - jnp.sum(unit(image) * style.columns[nearest], -1))
 
 
-_NAMES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3")
-LAYERS = tuple((f"relu{name}", 1.0) for name in _NAMES)
+# Activations of the paper's VGG-16 grow from layer to layer. Those of normalized networks do not,
+# so that the few channels of their first layers would outweigh all others. With these weights the
+# layers of `medium` have about the shares in a hypercolumn that those of the exact VGG-16 have, up
+# to relu3_3, as measured on one painting; those of relu4 are a guess.
+_SHARES = {
+    **{"relu1_1": 0.15, "relu1_2": 1.0, "relu2_1": 1.5, "relu2_2": 2.0},
+    **{"relu3_1": 2.5, "relu3_2": 2.5, "relu3_3": 2.5},
+    **{"relu4_1": 2.0, "relu4_2": 2.0, "relu4_3": 2.0},
+}
+LAYERS = tuple((layer, 1.0) for layer in _SHARES)
 NEURAL_NEIGHBOR = StyleLoss(
     divided_columns,
     neural_neighbor_distance,
-    normalized=StyleDefaults(10.0, LAYERS),
-    unnormalized=StyleDefaults(1e3, LAYERS),
+    normalized=StyleDefaults(50.0, tuple(_SHARES.items())),
+    unnormalized=StyleDefaults(50.0, LAYERS),
     is_mean_over_positions=False,
     blend=concatenated("neural-neighbor"),
     target=neighbors,

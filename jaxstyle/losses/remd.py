@@ -121,8 +121,8 @@ LAYERS = tuple((f"relu{name}", 1.0) for name in _NAMES)
 REMD = StyleLoss(
     samples,
     remd_distance,
-    normalized=StyleDefaults(3.0, LAYERS),
-    unnormalized=StyleDefaults(300.0, LAYERS),
+    normalized=StyleDefaults(10.0, LAYERS),
+    unnormalized=StyleDefaults(10.0, LAYERS),
     is_mean_over_positions=False,
     blend=concatenated("remd"),
     target=sample_targets,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxstyle import images
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare
@@ -17,6 +18,7 @@ from jaxstyle.files import StrPath
 from jaxstyle.monitor.live import Live
 from jaxstyle.monitor.pace import Course
 from jaxstyle.nn.network import Network
+from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.inputs import InputImage, Inputs
 from jaxstyle.provenance.record import as_text
 from jaxstyle.provenance.report import record
@@ -79,7 +81,10 @@ def run(
         if settings.continues is None:
             recipe = dataclasses.replace(result.recipe, init=settings.starts[element])
             result = result._replace(recipe=recipe)
-        made = record(result, network=network, weights=weights, inputs=inputs.report())
+        made = record(
+            result, network=network, weights=weights, inputs=inputs.report(),
+            asked=asked_settings(_asked(settings, result), result.recipe),
+        )  # fmt: skip
         _save(folder.image(number), result, alpha, as_text(made))
         height, width = result.image.shape[:2]
         found[number] = {
@@ -136,6 +141,14 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
         content, styles, recipe=recipe, network=network,
         start=starts[0], elements=starts if count > 1 else None,
     )  # fmt: skip
+
+
+def _asked(settings: Settings, result: Result) -> Recipe:
+    """Return the recipe of one image as it was asked for."""
+    own = {name: getattr(result.recipe, name) for name in ("init", "seed", "upscale")}
+    if settings.continues is not None:
+        own["scales"] = 1
+    return dataclasses.replace(settings.recipe(), **own)
 
 
 def _labels(settings: Settings) -> list[str]:

@@ -269,11 +269,11 @@ def _running(
     elements = len(places)
     seen: list[Iterate] = []
     try:
-        job = problem_of_places(places, own_targets, devices)
-        for iterate in iterates(job):
+        problem = problem_of_places(places, own_targets, devices)
+        for iterate in iterates(problem):
             append_iterate(seen, iterate._replace(carry=None))
             yield iterate
-        return finish(job, seen)
+        return finish(problem, seen)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

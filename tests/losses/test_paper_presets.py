@@ -9,19 +9,25 @@ import pytest
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective, prepare, presets
+from jaxstyle.engine.sizes import resolve_scales
 from jaxstyle.losses.resolve import resolve_recipe
 
 
+@pytest.mark.parametrize(("name", "topology"), [("nnst", "vgg16"), ("strotss", "vgg19")])
+def test_a_preset_descends(name, topology, make_network, make_image):
+    result = jaxstyle.stylize(
+        make_image(48, 64), make_image(52, 40, seed=1),
+        preset=name, size=64, steps=3, network=make_network(topology),
+    )  # fmt: skip
+    assert result.loss < result.initial_loss and np.isfinite(result.image).all()
+    assert result.terms.content > 0 and result.terms.style > 0 and result.terms.tv == 0
+
+
 @pytest.mark.parametrize("name", ["nnst", "strotss"])
-def test_a_preset_descends_on_both_topologies(name, make_network, make_image):
-    for topology in ("vgg19", "vgg16"):
-        network = make_network(topology)
-        recipe = dataclasses.replace(presets[name], size=64, scales=2, steps=3)
-        result = jaxstyle.stylize(
-            make_image(48, 64), make_image(52, 40, seed=1), recipe=recipe, network=network
-        )
-        assert result.loss < result.initial_loss and np.isfinite(result.image).all()
-        assert result.terms.content > 0 and result.terms.style > 0 and result.terms.tv == 0
+def test_the_first_of_the_sizes_has_64_pixels(name):
+    for size, count in ((512, 4), (128, 2), (40, 1)):
+        recipe = dataclasses.replace(presets[name], size=size)
+        assert resolve_scales(recipe, (600, 800, 3), [(600, 800, 3)]).scales == count
 
 
 def test_the_objective_of_strotss_has_the_papers_weights(make_network, make_image):
