@@ -364,7 +364,7 @@ def _warn_of_divergence(result: Result, path: str) -> None:
 def stood_still(result: Result) -> bool:
     """Return whether the optimizer found no step in the whole of the last scale."""
     losses = result.history.loss[-result.recipe.steps :]
-    return len(losses) > 1 and losses[0] > 0 and bool(np.all(losses == losses[0]))
+    return bool(len(losses) > 1 and losses[0] > 0 and np.all(losses == losses[0]))
 
 
 def _standstill(recipe: Recipe) -> str:
