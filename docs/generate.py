@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from jaxstyle import Recipe, Result
-from jaxstyle.cli import COMMANDS, app
+from jaxstyle.cli.app import COMMANDS, app
 from jaxstyle.cli.help import GROUPS
 from jaxstyle.config.layers import format_layers
 

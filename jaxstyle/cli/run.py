@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxstyle import images
 from jaxstyle.cli.devices import enable_compilation_cache
 from jaxstyle.cli.inputs import Sources, read_sources, tell_weights
@@ -46,6 +48,8 @@ from jaxstyle.weights import load_network
 
 NO_BETTER = 3
 """Exit code of a run that diverged and is no better than its start."""
+LARGE_WEIGHT = 1e10
+"""From here on a weight is likely to be why an optimizer finds no step."""
 
 
 class Prepared(NamedTuple):
@@ -105,6 +109,8 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
     lost = [k for k, result in enumerate(ended.results) if result.diverged]
     for k in lost:
         _warn_of_divergence(ended.results[k], str(outputs.paths[k]))
+    if any(map(stood_still, ended.results)):
+        warn(_standstill(prepared.problem.recipe))
     names = ", ".join(map(str, outputs.paths))
     early = bool(ended.code or ended.stopped)
     if page is not None:
@@ -353,3 +359,19 @@ def _warn_of_divergence(result: Result, path: str) -> None:
         f"the loss {how}; {path} is the best image seen, {verdict} than the "
         f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose {way}"
     )
+
+
+def stood_still(result: Result) -> bool:
+    """Return whether the optimizer found no step in the whole of the last scale."""
+    losses = result.history.loss[-result.recipe.steps :]
+    return bool(len(losses) > 1 and losses[0] > 0 and np.all(losses == losses[0]))
+
+
+def _standstill(recipe: Recipe) -> str:
+    """Return the line that says so, and why it may be."""
+    weights = (recipe.content_weight, recipe.style_weight, recipe.tv_weight)
+    largest = max(weight or 0 for weight in weights)
+    why = "the optimizer found no step that lowers it"
+    if largest >= LARGE_WEIGHT:
+        why = f"a weight of {largest:g} is too large for the squares of float32"
+    return f"the loss stayed as it was: {why}; only the ratios of weights count, so divide them"
