@@ -111,7 +111,8 @@ def _shown(name: str, default: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    # Brackets would be read as links.
+    return " ".join(text.split()).replace("|", "\\|").replace("[", "\\[")
 
 
 def pages() -> dict[Path, str]:
