@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 import jaxstyle
-from jaxstyle.cli import app
+from jaxstyle.cli.app import app
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.files import write_atomically
 from jaxstyle.images import load_image

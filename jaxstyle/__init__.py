@@ -1,10 +1,10 @@
 """Neural style transfer by optimization, as a functional JAX program with L-BFGS on the device."""
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from jaxstyle.api import evaluate as evaluate
     from jaxstyle.api import measure as measure
     from jaxstyle.api import stylize as stylize
@@ -80,10 +80,14 @@ _EXPORTS = {
 _SUBMODULES = ("images", "notebook", "weights")
 
 __all__ = [*_EXPORTS, *_SUBMODULES]  # noqa: PLE0604
-__version__ = _version("jaxstyle")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Imports much, which a command that is interrupted as it starts need not wait for.
+        from importlib.metadata import version
+
+        return version("jaxstyle")
     if name in _SUBMODULES:
         return import_module(f"jaxstyle.{name}")
     if name not in _EXPORTS:

@@ -18,7 +18,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import Program, values
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, collect_iterates, finish
+from jaxstyle.engine.results import Result, append_iterate, collect_iterates, finish
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
@@ -151,7 +151,7 @@ def measure(
         jnp.asarray(image),
         jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2])),
         style_images(styles, recipe),
-        content_layers=[layer for layer, _ in recipe.content_layers] or ["relu1_1"],
+        content_layers=recipe.content_names or ["relu1_1"],
     )
 
 
@@ -229,10 +229,7 @@ def stylize(
         with contextlib.ExitStack() as stack:
             show = stack.enter_context(shown_progress(Course.of(problem), quiet=not progress))
             for iterate in iterates(problem):
-                # Of each but the last only the numbers are needed.
-                if seen:
-                    seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-                seen.append(iterate._replace(carry=None))
+                append_iterate(seen, iterate._replace(carry=None))
                 show(iterate)
         return finish(problem, seen)[0]
 

@@ -144,7 +144,7 @@ def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
     Args:
       path: the file that is to be read.
       named: how messages name it, as in `content 'a.png'`.
-      kind: what is wanted, as in `picture file`.
+      kind: what is wanted, as in `image file`.
 
     Raises:
       JaxstyleError: says which it is.

@@ -17,7 +17,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.notebook import GridCell as GridCell
 from jaxstyle.monitor.notebook import describe_devices as describe_devices
-from jaxstyle.monitor.notebook import in_notebook
+from jaxstyle.monitor.notebook import in_notebook as in_notebook
 from jaxstyle.monitor.notebook import show as show
 from jaxstyle.monitor.notebook import watch as watch
 from jaxstyle.monitor.notebook import watch_grid as watch_grid
@@ -27,6 +27,7 @@ __all__ = [
     "choose_image",
     "describe_devices",
     "download",
+    "in_notebook",
     "show",
     "studio",
     "watch",

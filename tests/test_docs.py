@@ -1,5 +1,6 @@
 """Every command and Python block of README and docs runs, at tiny size; the site builds."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -154,3 +155,19 @@ def test_the_gallery_is_what_its_script_writes():
     shown = {s.name for several in gallery.SECTIONS.values() for s in several} | set(gallery.GIVEN)
     assert shown == {path.stem for path in (ROOT / "docs" / "gallery").glob("*.jpg")}
     assert sum(path.stat().st_size for path in (ROOT / "docs" / "gallery").glob("*")) < 2.5e6
+
+
+def test_the_generated_pages_are_in_step():
+    done = subprocess.run(
+        [sys.executable, "-c", "import generate; print(*generate.pages().values(), sep='\\0')"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "docs"), str(ROOT)])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    written = [(ROOT / "docs" / name).read_text() for name in ("flags.md", "settings.md")]
+    assert done.stdout.removesuffix("\n").split("\0") == written, "run docs/generate.py"
+    for field in dataclasses.fields(Recipe):
+        assert f"--{field.name.replace('_', '-')}" in written[0] and f"`{field.name}`" in written[1]
+    for field in jaxstyle.Result._fields:
+        assert f"| `{field}` |" in written[1]

@@ -38,8 +38,8 @@ def finite(value):
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def test_there_are_ten():
-    assert [name[:3] for name in NAMES] == [f"e{number:02}" for number in range(1, 11)]
+def test_there_are_ten_claims_and_the_initial_images():
+    assert [name[:3] for name in NAMES] == [f"e{number:02}" for number in range(1, 12)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -89,7 +89,7 @@ def test_no_function_hides_a_module_of_its_name():
 def test_configuration_and_help_need_no_jax():
     code = (
         "import sys, jaxstyle.config.presets, jaxstyle.cli.stylize, jaxstyle.cli.weights\n"
-        "from jaxstyle.cli import app\n"
+        "from jaxstyle.cli.app import app\n"
         "for name in app.list_commands(None):\n"
         "    app.get_command(None, name)\n"
         "slow = {'jax', 'flax', 'optax', 'jaxopt', 'scipy'} & set(sys.modules)\n"

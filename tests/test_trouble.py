@@ -5,13 +5,17 @@ import os
 import struct
 import subprocess
 import sys
+import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import jaxstyle.cli.run as run_module
 from jaxstyle import JaxstyleError, images
+from jaxstyle.cli import main
 from jaxstyle.errors import memory_errors
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
@@ -204,3 +208,39 @@ def test_a_soft_edge_is_as_light_as_it_was(run, files, objective, tmp_path):
     np.testing.assert_allclose(found[..., 3], 128 / 255, atol=1e-3)
     over_black = found[..., :3] * found[..., 3:]
     np.testing.assert_allclose(over_black, 15 / 255 * 128 / 255, atol=0.02)
+
+
+def test_ctrl_c_while_the_command_loads_is_a_line(monkeypatch, capsys):
+    class Loading(types.ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "jaxstyle.cli.app", Loading("app"))
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "jaxstyle: stopped; no file was left half-written\n"
+
+
+def test_a_loss_that_never_moves_is_said(stylize, monkeypatch, tmp_path):
+    monkeypatch.setattr(run_module, "stood_still", lambda result: True)
+    err = stylize(tmp_path / "o.png", "--content-weight", 1e18)
+    assert "warning: the loss stayed as it was: a weight of 1e+18 is too large" in err
+
+
+@pytest.mark.parametrize(
+    ("losses", "still"), [([3.0, 3.0, 3.0], True), ([3.0, 3.0, 2.0], False), ([0.0] * 3, False)]
+)
+def test_a_standstill_is_of_all_steps(losses, still):
+    history = SimpleNamespace(loss=np.asarray(losses))
+    result = SimpleNamespace(history=history, recipe=SimpleNamespace(steps=2))
+    assert run_module.stood_still(result) is still
+
+
+def test_an_initial_image_that_is_no_file_names_the_choices(run, files, objective, tmp_path):
+    code, _, err = run(
+        "stylize", files["content"], files["style"], "-o", tmp_path / "o.png", *objective,
+        "--init", "blob",
+    )  # fmt: skip
+    assert code == 2 and err.count("\n") == 1
+    assert "--init" in err and "blob" in err and "content, noise, style" in err

@@ -10,16 +10,15 @@ from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
     OBJECTIVE,
-    as_flags,
     bounds,
     bounds_options,
     build_recipe,
+    errors_by_flag,
     preset_option,
     recipe_options,
     weights_option,
 )
 from jaxstyle.cli.streams import tell
-from jaxstyle.errors import JaxstyleError
 
 
 @click.command(cls=GroupedCommand)
@@ -89,7 +88,7 @@ def evaluate(
         pixels = images.load_image(file, argument="--" + key.replace("_", "-"), **limits)
         return InputImage.of(Path(file), pixels)
 
-    try:
+    with errors_by_flag():
         inputs = Inputs.read(content, styles, recipe, load)
         pixels = images.load_image(image, argument="IMAGE", **limits)
         given = inputs.content.pixels, [style.pixels for style in inputs.styles]
@@ -103,35 +102,37 @@ def evaluate(
                 resized = images.resize(one, *pixels.shape[:2])
                 found = measure(resized, *given, recipe=recipe, network=network)
                 rows[name] = found._asdict()
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
     for notice in (weights_notice(preset_name, network.name), *notices):
         if notice:
             tell(notice)
-    if as_json:
-        report = {
-            "loss": loss,
-            "terms": terms_report(terms),
-            "layers": layers_report(layers),
-            "weights": weights_report(network),
-            "recipe": resolve_recipe(recipe, network).as_dict(),
-        }
-        if rows:
-            mine, *others = rows
-            report["metrics"] = rows[mine]
-            report["references"] = {name: rows[name] for name in others}
-        click.echo(to_json(report), nl=False)
-    else:
-        click.echo(f"loss     {loss:.6g}")
-        parts = layers_report(layers)
-        for name, value in terms_report(terms).items():
-            click.echo(f"{name:8} {value:.6g}")
-            for layer, part in parts.get(name, {}).items():
-                click.echo(f"  {layer:8} {part:.6g}")
-        if rows:
-            click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
-            for metric in rows["image"]:
-                values = "".join(f"{row[metric]:9.4f}" for row in rows.values())
-                click.echo(f"{metric:18}{values}")
+    report = {
+        "loss": loss,
+        "terms": terms_report(terms),
+        "layers": layers_report(layers),
+        "weights": weights_report(network),
+        "recipe": resolve_recipe(recipe, network).as_dict(),
+    }
+    if not as_json:
+        _print(report, rows)
+        return 0
+    if rows:
+        mine, *others = rows
+        report["metrics"] = rows[mine]
+        report["references"] = {name: rows[name] for name in others}
+    click.echo(to_json(report), nl=False)
     return 0
+
+
+def _print(report: dict[str, Any], rows: dict[str, dict[str, float]]) -> None:
+    """Print the terms, their parts by layer, and a table of metrics, a column an image."""
+    click.echo(f"loss     {report['loss']:.6g}")
+    for name, value in report["terms"].items():
+        click.echo(f"{name:8} {value:.6g}")
+        for layer, part in report["layers"].get(name, {}).items():
+            click.echo(f"  {layer:8} {part:.6g}")
+    if rows:
+        click.echo("\n" + " " * 18 + "".join(f"{name:>9}" for name in rows))
+        for metric in rows["image"]:
+            values = "".join(f"{row[metric]:9.4f}" for row in rows.values())
+            click.echo(f"{metric:18}{values}")

@@ -9,7 +9,7 @@ import jax
 from jaxstyle import images
 from jaxstyle.cli.devices import enable_compilation_cache
 from jaxstyle.cli.inputs import Sources, argument_of, read_sources, tell_weights
-from jaxstyle.cli.options import as_flags, bounds, unused_notices
+from jaxstyle.cli.options import as_flags, bounds, errors_by_flag, unused_notices
 from jaxstyle.cli.outputs import Outputs
 from jaxstyle.cli.rescue import rescue, warn
 from jaxstyle.cli.streams import tell, tell_from_signal
@@ -20,7 +20,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import JaxstyleError, memory_errors
 from jaxstyle.files import StrPath
@@ -94,11 +94,9 @@ def stylize_folder(
     enable_compilation_cache()
     network = load_network(options.weights_name)
     setting = Setting(options, recipe, network, bounds(options.max_pixels, options.first_frame), {})
-    try:
+    with errors_by_flag():
         select_devices(options.devices)
         resolve_recipe(recipe, network)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     _read_shared(setting)
     failed: dict[Path, str] = {}
     batches = _batches(jobs, setting, failed)
@@ -225,10 +223,7 @@ def _run_all(
                         problem = _problem(batch.places, sources, setting)
                         steps = problem.recipe.total_steps
                         for iterate in _run(problem):
-                            # Of each but the last only the numbers are needed.
-                            if seen:
-                                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-                            seen.append(iterate)
+                            append_iterate(seen, iterate)
                             left = clock.tick(iterate, batch, steps)
                             show(_progress(iterate.step, steps, len(jobs), done, total, left))
                             check_interrupt()

@@ -11,10 +11,10 @@ import click
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    as_flags,
     bounds,
     bounds_options,
     devices_option,
+    errors_by_flag,
     serve_option,
 )
 from jaxstyle.cli.streams import tell, tell_from_signal
@@ -100,10 +100,8 @@ def grid(
 
         check_port(port)
     enable_compilation_cache()
-    try:
+    with errors_by_flag():
         sharing = select_devices(devices)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     cells = _cells(plan, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
     grids.check(groups)

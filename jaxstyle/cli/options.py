@@ -1,9 +1,10 @@
 """Flags built from the fields of `Recipe`, and a recipe built from the flags given."""
 
+import contextlib
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -163,10 +164,17 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
       JaxstyleError: a value out of range, named by its flag.
     """
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
-    try:
+    with errors_by_flag():
         if isinstance(base, Recipe):
             return base.updated(given)
         return preset(base or "default", given)
+
+
+@contextlib.contextmanager
+def errors_by_flag() -> Iterator[None]:
+    """Name settings by their flags in the errors of the block."""
+    try:
+        yield
     except JaxstyleError as error:
         raise JaxstyleError(as_flags(str(error))) from None
 
@@ -240,15 +248,25 @@ def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
         "adam_b2": (optimizer == "adam", f"--optimizer is {optimizer}"),
         "history_size": (optimizer in LBFGS_OPTIMIZERS, f"--optimizer {optimizer} keeps no pairs"),
         "preconditioner": (optimizer == "lbfgs", f"--optimizer is {optimizer}"),
+        "scale_ratio": ((recipe.scales or 1) > 1, "the run has one scale"),
+        "scale_detail": (
+            (recipe.scales or 1) > 1 and recipe.init != "noise",
+            "the run has one scale" if (recipe.scales or 1) == 1 else "noise has no detail to add",
+        ),
+        "upscale": (recipe.size > 0, "--size 0 keeps the content image's size"),
         "seed": (noisy, noiseless),
         "noise_std": (noisy, noiseless),
     }
     return [
-        f"--{name.replace('_', '-')} {_plain(given[name])} is without effect: {why}"
+        f"{_flag(name, given[name])} is without effect: {why}"
         for name, (used, why) in uses.items()
         if given.get(name) is not None and not used
     ]
 
 
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _flag(name: str, value: Any) -> str:
+    """Return a flag as it was given."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value:g}" if isinstance(value, float) else f"--{flag} {value}"

@@ -1,24 +1,29 @@
 """`jaxstyle plan`: what a run needs in memory, and the largest that fits."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    as_flags,
     bounds,
     bounds_options,
     build_recipe,
     check_batch,
+    errors_by_flag,
     preset_option,
     recipe_options,
     weights_option,
 )
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
+
+if TYPE_CHECKING:
+    from jaxstyle.engine.memory import Plan
+    from jaxstyle.engine.roofline import StepCost
 
 
 @click.command(cls=GroupedCommand)
@@ -87,7 +92,7 @@ def plan(
             height, width = images.fitted(height, width, recipe.size, upscale=True)
     elif not recipe.size:
         raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
-    try:
+    with errors_by_flag():
         with Console(stderr=True).status("compiling …"):
             chip = CHIPS[target] if target else None
             found = memory.plan(
@@ -103,8 +108,6 @@ def plan(
                     ),
                     chip,
                 )
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     tell_weights(weights_name)
     if as_json:
         report = {**found._asdict(), "fits": found.fits}
@@ -116,17 +119,32 @@ def plan(
     pairs = f" ({found.history_size} pairs of L-BFGS)" if found.history_size else ""
     click.echo(f"needed   {memory.gigabytes(found.needed)}{pairs}")
     if cost is not None:
-        click.echo(f"step     {cost.flops / 1e9:.3g} GFLOP, {memory.gigabytes(cost.bytes)} moved")
-        click.echo(
-            f"         at least {1e3 * cost.seconds:.2g} ms on {target}, by its published peaks; "
-            "real steps take longer"
-        )
+        _print_cost(cost, target)
     if found.free is not None:
-        click.echo(f"free     {memory.gigabytes(found.free)}")
-        largest = "none" if found.largest is None else f"--size {found.largest}"
-        if found.largest and pairs and recipe.history_size is None:
-            largest += f" ({MIN_HISTORY_SIZE} pairs)"
-        click.echo(f"largest  {largest}")
-        if not found.fits:
-            click.echo(f"It does not fit: {memory.advice(found, recipe)}.")
+        _print_free(found, recipe)
     return 0
+
+
+def _print_cost(cost: "StepCost", target: str | None) -> None:
+    """Print what a step takes on an accelerator."""
+    from jaxstyle.engine.memory import gigabytes
+
+    click.echo(f"step     {cost.flops / 1e9:.3g} GFLOP, {gigabytes(cost.bytes)} moved")
+    click.echo(
+        f"         at least {1e3 * cost.seconds:.2g} ms on {target}, by its published peaks; "
+        "real steps take longer"
+    )
+
+
+def _print_free(found: "Plan", recipe: Recipe) -> None:
+    """Print the memory that is free, the largest size that fits, and what to do if none does."""
+    from jaxstyle.engine.memory import advice, gigabytes
+
+    assert found.free is not None
+    click.echo(f"free     {gigabytes(found.free)}")
+    largest = "none" if found.largest is None else f"--size {found.largest}"
+    if found.largest and found.history_size and recipe.history_size is None:
+        largest += f" ({MIN_HISTORY_SIZE} pairs)"
+    click.echo(f"largest  {largest}")
+    if not found.fits:
+        click.echo(f"It does not fit: {advice(found, recipe)}.")

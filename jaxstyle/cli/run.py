@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxstyle import images
 from jaxstyle.cli.devices import enable_compilation_cache
 from jaxstyle.cli.inputs import Sources, read_sources, tell_weights
-from jaxstyle.cli.options import as_flags, bounds, unused_notices
+from jaxstyle.cli.options import bounds, errors_by_flag, unused_notices
 from jaxstyle.cli.outputs import Outputs, check_outputs, snapshot_suffix
 from jaxstyle.cli.rescue import checkpoints, rescue, warn
 from jaxstyle.cli.streams import tell, tell_from_signal
@@ -19,7 +21,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, RunState, default_chunk_size, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import (
     not_enlarged_notice,
     output_size,
@@ -46,6 +48,8 @@ from jaxstyle.weights import load_network
 
 NO_BETTER = 3
 """Exit code of a run that diverged and is no better than its start."""
+LARGE_WEIGHT = 1e10
+"""From here on a weight is likely to be why an optimizer finds no step."""
 
 
 class Prepared(NamedTuple):
@@ -105,13 +109,15 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
     lost = [k for k, result in enumerate(ended.results) if result.diverged]
     for k in lost:
         _warn_of_divergence(ended.results[k], str(outputs.paths[k]))
+    if any(map(stood_still, ended.results)):
+        warn(_standstill(prepared.problem.recipe))
     names = ", ".join(map(str, outputs.paths))
     early = bool(ended.code or ended.stopped)
     if page is not None:
         page.finish(f"{'stopped' if early else 'done'}; the image is in {names}")
     if early:
         tell(f"stopped at step {ended.step}; the best image so far is in {names}")
-        # 0 for the page's button: a person's way to say that it is good enough.
+        # 0 for the page's button, which says that the image is good enough.
         return ended.code
     if not quiet:
         tell(f"wrote {names}")
@@ -158,10 +164,8 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
         check_same_images(request.resumed, inputs)
     elif request.repeated is not None:
         request.repeated.check(network, inputs)
-    try:
+    with errors_by_flag():
         problem, fewer_pairs = _build(options, request, network, sources)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     state = None
     if request.resumed is not None:
         check_same_run(request.resumed, problem)
@@ -305,10 +309,7 @@ def _run(
                     problem, chunk_size=_chunk_size(options, problem), first=1,
                     state=prepared.state, until=request.until,
                 ):  # fmt: skip
-                    # Kept before the one before it is dropped: Ctrl-C may come between the two.
-                    seen.append(iterate)
-                    if len(seen) > 1:
-                        seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+                    append_iterate(seen, iterate)
                     show(iterate)
                     if keep:
                         keep(seen, iterate.step == last)
@@ -358,3 +359,19 @@ def _warn_of_divergence(result: Result, path: str) -> None:
         f"the loss {how}; {path} is the best image seen, {verdict} than the "
         f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose {way}"
     )
+
+
+def stood_still(result: Result) -> bool:
+    """Return whether the optimizer found no step in the whole of the last scale."""
+    losses = result.history.loss[-result.recipe.steps :]
+    return bool(len(losses) > 1 and losses[0] > 0 and np.all(losses == losses[0]))
+
+
+def _standstill(recipe: Recipe) -> str:
+    """Return the line that says so, and why it may be."""
+    weights = (recipe.content_weight, recipe.style_weight, recipe.tv_weight)
+    largest = max(weight or 0 for weight in weights)
+    why = "the optimizer found no step that lowers it"
+    if largest >= LARGE_WEIGHT:
+        why = f"a weight of {largest:g} is too large for the squares of float32"
+    return f"the loss stayed as it was: {why}; only the ratios of weights count, so divide them"

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("image", type=IMAGE, metavar="PICTURE.png")
+@click.argument("image", type=IMAGE, metavar="IMAGE.png")
 @click.option("--all", "everything", is_flag=True, help="Print every setting.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
 def show(image: Path, everything: bool, as_json: bool) -> int:
     """Print how an image was made: its files, losses, settings and versions.
 
     Of the settings it prints those that are not the defaults, and the command line that they come
-    to. `jaxstyle stylize --from PICTURE.png -o COPY.png` makes the image again.
+    to. `jaxstyle stylize --from IMAGE.png -o COPY.png` makes the image again.
     """
     from jaxstyle.provenance.record import read_record
     from jaxstyle.provenance.report import to_json
 
-    record = read_record(image, argument="PICTURE")
+    record = read_record(image, argument="IMAGE")
     if as_json:
         click.echo(to_json(record.everything), nl=False)
         return 0
@@ -88,7 +88,8 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
 
 
 _DECIDING: tuple[str, ...] = (
-    "style_loss", "variation", "optimizer", "size", "upscale", "scale_ratio", "style_scale",
+    "style_loss", "variation", "optimizer", "size", "upscale", "scale_ratio", "scale_side",
+    "style_scale",
 )  # fmt: skip
 """Settings that decide what the defaults of others are."""
 _LAYERS = ("content_layers", "style_layers")

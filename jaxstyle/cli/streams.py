@@ -77,7 +77,7 @@ def forgiving_stderr(*, as_json: bool = False) -> Iterator[None]:
 
 
 def tell(message: str, kind: str = "notice") -> None:
-    """Write a line on standard error: for a person, or under --log-json for a program.
+    """Write a line on standard error: as text, or under --log-json as JSON.
 
     Args:
       message: what to say.

@@ -49,8 +49,8 @@ def studio(port: int, output: Path, weights_name: str, open_browser: bool) -> in
     queue = RunQueue(Folder(output), network=network, weights=weights_name)
     tell_weights(weights_name)
     with interrupts(tell_from_signal) as check_interrupt:
-        page = open_page(port, StudioView(queue))
         queue.start()
+        page = open_page(port, StudioView(queue))
         if open_browser:
             click.launch(page.address)
         try:

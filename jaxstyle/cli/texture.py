@@ -8,10 +8,10 @@ import click
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    as_flags,
     bounds,
     bounds_options,
     build_recipe,
+    errors_by_flag,
     recipe_options,
     weights_option,
 )
@@ -22,8 +22,8 @@ from jaxstyle.errors import JaxstyleError
 FIELDS = (
     "size", "steps", "seed", "style_layers", "style_weight", "tv_weight", "variation",
     "style_blend", "style_scale", "style_loss", "turn_style", "pooling", "noise_std", "scales",
-    "scale_side", "scale_ratio", "pyramid", "margin", "optimizer", "learning_rate",
-    "history_size", "tile", "remat", "precision",
+    "scale_side", "scale_ratio", "pyramid", "margin", "optimizer", "learning_rate", "history_size",
+    "tile", "remat", "precision",
 )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def texture(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.engine.loop import Iterate, iterates
-    from jaxstyle.engine.results import finish
+    from jaxstyle.engine.results import append_iterate, finish
     from jaxstyle.files import check_writable
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
     from jaxstyle.monitor.pace import Course
@@ -77,10 +77,8 @@ def texture(
     network = load_network(weights_name)
     read = bounds(max_pixels, first_frame)
     loaded = [images.load_image(file, argument="STYLE", **read) for file in styles]
-    try:
+    with errors_by_flag():
         problem = texture_problem(loaded, recipe=recipe, network=network, size=size)
-    except JaxstyleError as error:
-        raise JaxstyleError(as_flags(str(error))) from None
     waiting.stop()
     tell_weights(weights_name, quiet=quiet)
     seen: list[Iterate] = []
@@ -89,9 +87,7 @@ def texture(
         try:
             with progress(Course.of(problem), quiet=quiet) as show:
                 for iterate in iterates(problem, first=1):
-                    if seen:
-                        seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-                    seen.append(iterate._replace(carry=None))
+                    append_iterate(seen, iterate._replace(carry=None))
                     show(iterate)
                     check_interrupt()
         except KeyboardInterrupt as signal:

@@ -391,6 +391,16 @@ class Recipe:
         return dataclasses.replace(self, **settings)
 
     @property
+    def content_names(self) -> tuple[str, ...]:
+        """Names of the content layers."""
+        return tuple(layer for layer, _ in self.content_layers)
+
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        """Names of the style layers; none while `style_layers` is None."""
+        return tuple(layer for layer, _ in self.style_layers or ())
+
+    @property
     def total_steps(self) -> int:
         """Steps of all scales together; of one scale while `scales` is None."""
         return self.steps * (self.scales or 1)

@@ -238,22 +238,22 @@ def next_scale_start(
 
 
 @partial(jax.jit, static_argnames=("program",), donate_argnums=(1,))
-def transfer_state(before: Carry, begun: Carry, spent: jax.Array, *, program: Program) -> Carry:
+def transfer_state(before: Carry, fresh: Carry, spent: jax.Array, *, program: Program) -> Carry:
     """Return the state of a larger scale with the optimizer's memory of the smaller one.
 
     Args:
       before: state at the end of the smaller scale.
-      begun: state at the start of the larger one; its memory becomes that of the result.
+      fresh: state at the start of the larger one; its memory becomes that of the result.
       spent: evaluations up to the end of the smaller one.
       program: of the larger scale.
     """
 
     def given(_: None, __: None, ___: None, of: tuple[Carry, Carry, jax.Array]) -> Carry:
-        before, begun, spent = of
-        state = carried(before.state, begun.state, program.recipe)
-        return begun._replace(state=state, spent=spent)
+        before, fresh, spent = of
+        state = carried(before.state, fresh.state, program.recipe)
+        return fresh._replace(state=state, spent=spent)
 
-    return program.map_elements(given)(None, None, None, (before, begun, spent))
+    return program.map_elements(given)(None, None, None, (before, fresh, spent))
 
 
 @partial(jax.jit, static_argnames=("program", "max_steps"), donate_argnums=(3,))

@@ -122,7 +122,7 @@ def iterates(
     Raises:
       JaxstyleError: `chunk_size` or `first` below 1.
     """
-    for name, value in (("every", chunk_size), ("first", first)):
+    for name, value in (("chunk_size", chunk_size), ("first", first)):
         if value is not None and value < 1:
             raise JaxstyleError(f"{name}: {value} is out of range; give a whole number from 1")
     until = problem.recipe.total_steps if until is None else until

@@ -349,11 +349,13 @@ def problem_of_shapes(
     Args:
       height: of the image.
       width: likewise.
-      recipe: resolved.
+      recipe: the settings.
       network: weights; only their shapes are used.
       batch: initial images in the program.
     """
-    recipe = dataclasses.replace(recipe, content_mask=None, mask=(), style_blend=None)
+    recipe = dataclasses.replace(
+        resolve_recipe(recipe, network), content_mask=None, mask=(), style_blend=None
+    )
     image = jax.ShapeDtypeStruct((height, width, 3), jnp.float32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), network)
     targets = jax.eval_shape(
@@ -405,7 +407,7 @@ def upper_bound(
     at every resolution of the image with its margin, and the activations of the style images."""
     pixels = height * width
     border = 2 * (recipe.margin or 0)
-    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    names = (*recipe.content_names, *recipe.style_names)
     cell = smallest_side(names)
     margin = receptive_margin(network.topology, names)
     side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width) + border
@@ -425,7 +427,7 @@ def upper_bound(
     assert recipe.history_size is not None, "resolved"
     images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
     floats = batch * (floats + 3 * images * pixels)
-    for layer, _ in recipe.content_layers:
+    for layer in recipe.content_names:
         name = split_layer(layer)[0]
         channels = network.params[name]["bias"].shape[0]
         floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)

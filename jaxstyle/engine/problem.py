@@ -298,7 +298,7 @@ def shard_rows(devices: Sequence[jax.Device], height: int, recipe: Recipe) -> Sp
             f"{recipe.content_loss!r}, style_loss {recipe.style_loss!r} and pooling "
             f"{recipe.pooling!r}, which need whole maps in one place; use one device, or a batch"
         )
-    names = [layer for layer, _ in (*recipe.content_layers, *(recipe.style_layers or ()))]
+    names = (*recipe.content_names, *recipe.style_names)
     return SpatialSharding.over(devices, height, smallest_side(names) if names else 1)
 
 

@@ -42,7 +42,9 @@ class Result(NamedTuple):
     evaluations: int
     """Evaluations of the objective and its gradient."""
     compile_seconds: float
+    """Time of tracing and compiling, as far as the run waited for it."""
     run_seconds: float
+    """Time of running."""
     recipe: Recipe
     """All settings, resolved."""
     diverged: bool = False
@@ -146,7 +148,16 @@ def collect_iterates(run: Iterator[Iterate]) -> list[Iterate]:
     """Run to the end and return the iterates, all but the last without their images."""
     seen: list[Iterate] = []
     for iterate in run:
-        if seen:
-            seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-        seen.append(iterate._replace(carry=None))
+        append_iterate(seen, iterate._replace(carry=None))
     return seen
+
+
+def append_iterate(seen: list[Iterate], iterate: Iterate) -> None:
+    """Append an iterate, and drop the image and the state of the one before it.
+
+    `finish` needs the numbers of all iterates and the image of the last.
+    """
+    # In this order, as Ctrl-C may come between the two.
+    seen.append(iterate)
+    if len(seen) > 1:
+        seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]

@@ -97,7 +97,10 @@ def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe
     height, width = shape[:2]
     if not size or recipe.upscale or max(height, width) >= size:
         return None
-    return f"the content image is {width}x{height}, and so is the output; --upscale enlarges it"
+    return (
+        f"--size {size} is above the content image's {max(height, width)} and not reached: the "
+        f"output is {width}x{height}; --upscale enlarges it"
+    )
 
 
 def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:

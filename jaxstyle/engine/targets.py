@@ -67,37 +67,15 @@ def compute_targets(
     """
     recipe = resolve_recipe(recipe, network)
     network = recipe.configure_network(network)
-    if not styles:
-        raise JaxstyleError("styles: no style image was given; give at least one")
-    blend: Sequence[float] = recipe.style_blend or (1.0,) * len(styles)
-    if len(blend) != len(styles):
-        raise JaxstyleError(
-            f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
-            f"{len(styles)} style images; give one a style"
-        )
+    blend = _blend(recipe, len(styles))
     masks = _checked(masks or Masks(), recipe, len(styles))
     content_layers = content_layer_names(recipe)
-    style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
-    content_weights = None
-    if masks.content is not None:
-        mask = resize_mask(masks.content, *content.shape[:2], argument="content_mask")
-        mask = mirrored(mask, recipe.margin)
-        content_weights = _on_devices(
-            downsample_mask(mask, content_layers, pooling=recipe.pooling, argument="content_mask"),
-            rows,
-        )
+    style_layers = recipe.style_names
+    content_weights = _content_weights(masks, content.shape, content_layers, recipe, rows)
     if pyramid is None:
         pyramid = pyramid_levels(recipe, [content.shape, *(style.shape for style in styles)])
-    if rows and pyramid > 1:
-        raise JaxstyleError(
-            f"pyramid: {pyramid} resolutions do not work where devices share the rows of one "
-            "image; use --pyramid 1, or one device"
-        )
-    if rows and recipe.margin:
-        raise JaxstyleError(
-            f"margin: {recipe.margin} pixels do not work where devices share the rows of one "
-            "image; use --margin 0, or one device"
-        )
+    if rows:
+        _check_rows(recipe, pyramid)
     matched = [color_transfer.MATCHES[recipe.preserve_color](style, content) for style in styles]
     if recipe.turn_style:
         matched = [jnp.rot90(style, turns) for style in matched for turns in range(4)]
@@ -120,9 +98,51 @@ def compute_targets(
         maps = {}
     finest, *coarse = levels
     return Targets(
-        maps, finest.style, content_weights, finest.regions, region_weights, tuple(coarse),
-        structure or None,
+        maps, finest.style, content_weights, finest.regions,
+        region_weights, tuple(coarse), structure or None,
     )  # fmt: skip
+
+
+def _blend(recipe: Recipe, styles: int) -> Sequence[float]:
+    """Return the weight of each style image, 1 if the recipe does not say."""
+    if not styles:
+        raise JaxstyleError("styles: no style image was given; give at least one")
+    blend = recipe.style_blend or (1.0,) * styles
+    if len(blend) != styles:
+        raise JaxstyleError(
+            f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
+            f"{styles} style images; give one a style"
+        )
+    return blend
+
+
+def _check_rows(recipe: Recipe, pyramid: int) -> None:
+    """Raise a `JaxstyleError` for what does not work with an image sharded by rows."""
+    for name, value, off in (("pyramid", pyramid, 1), ("margin", recipe.margin or 0, 0)):
+        if value > off:
+            unit = {"pyramid": "resolutions", "margin": "pixels"}[name]
+            raise JaxstyleError(
+                f"{name}: {value} {unit} do not work where devices share the rows of one image; "
+                f"use --{name} {off}, or one device"
+            )
+
+
+def _content_weights(
+    masks: Masks,
+    shape: tuple[int, ...],
+    layers: Sequence[str],
+    recipe: Recipe,
+    rows: SpatialSharding | None,
+) -> dict[str, jax.Array] | None:
+    """Return the content mask at each content layer, `[h, w, 1]`; None without a mask."""
+    if masks.content is None:
+        return None
+    height, width = shape[:2]
+    mask = mirrored(
+        resize_mask(masks.content, height, width, argument="content_mask"), recipe.margin
+    )
+    weights = downsample_mask(mask, layers, pooling=recipe.pooling, argument="content_mask")
+    return _on_devices(weights, rows)
 
 
 def _style_level(
@@ -247,7 +267,7 @@ def _style_region(
     if region is None:
         return {}
     argument = f"mask: style region {number + 1}"
-    layers = [layer for layer, _ in recipe.style_layers or ()]
+    layers = recipe.style_names
     mask = halve_mask(resize_mask(region, *shape[:2], argument=argument), level)
     mask = mirrored(mask, recipe.margin)
     return normalize_weights(
@@ -358,7 +378,7 @@ def lower_style_statistics(
     return _style_statistics.lower(
         network,
         image,
-        tuple(layer for layer, _ in recipe.style_layers or ()),
+        recipe.style_names,
         {},
         style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
         pooling=recipe.pooling, tile=recipe.tile, height=None, level=0, margin=recipe.margin,

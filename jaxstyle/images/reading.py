@@ -41,7 +41,7 @@ _ORIENTATION, _ON_ITS_SIDE = 0x0112, range(5, 9)
 READ_FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
 # Pillow logs some oddities of a file as errors, which Python prints when nobody
-# has set up logging; a person gets one line from us instead.
+# has set up logging; users get one line from us instead.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -128,7 +128,7 @@ def load_with_alpha(
         raise JaxstyleError(f"{named}: {error}; save it as one of these, or with 8 bits") from None
     except Exception as error:
         # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
-        # struct.error, IndexError. All of them mean the same to the person.
+        # struct.error, IndexError. All of them mean the same to users.
         reason = files.reason(error)
         if not any(c.isalpha() for c in reason):  # libtiff's codes, as in OSError(-2)
             reason = f"decoder error {reason}".strip()

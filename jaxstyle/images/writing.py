@@ -179,6 +179,6 @@ def check_output(path: StrPath, *, argument: str = "output") -> None:
     Raises:
       JaxstyleError: unknown ending, missing or unwritable folder, or a folder itself.
     """
-    # The folder first: of `-o results` the person wants to hear that it is a folder.
+    # The folder first: `-o results` should be told to be a folder, not to lack an ending.
     files.check_writable(path, argument=argument)
     format_of(path, argument=argument)

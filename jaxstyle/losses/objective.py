@@ -224,13 +224,12 @@ def content_layer_names(recipe: Recipe) -> tuple[str, ...]:
     losses = content_loss_weights(recipe.content_loss)
     if "features" not in losses and not any(STRUCTURE_LOSSES[l].needs_network for l in losses):
         return ()
-    return tuple(layer for layer, _ in recipe.content_layers)
+    return recipe.content_names
 
 
 def network_layers(recipe: Recipe) -> tuple[str, ...]:
     """Return the layers that the objective of a resolved recipe needs, none twice."""
-    style = (layer for layer, _ in recipe.style_layers or ())
-    return tuple(dict.fromkeys((*content_layer_names(recipe), *style)))
+    return tuple(dict.fromkeys((*content_layer_names(recipe), *recipe.style_names)))
 
 
 def describe_structure(
@@ -350,7 +349,7 @@ def _compare_layers(
       rows: as in `make_objective`.
     """
     style_loss = STYLE_LOSSES[recipe.style_loss]
-    style_layers = tuple(layer for layer, _ in recipe.style_layers or ())
+    style_layers = recipe.style_names
     joint, separate = (style_layers, ()) if style_loss.is_joint else ((), style_layers)
     features = content.content if content else {}
     masks = (content.content_weights if content else None) or {}
@@ -430,7 +429,7 @@ def _style_term(
       image: RGB `[h, w, 3]`, at this resolution.
     """
     style_loss = STYLE_LOSSES[recipe.style_loss]
-    weights = {layer: numbers.style_layers[layer] for layer, _ in recipe.style_layers or ()}
+    weights = {layer: numbers.style_layers[layer] for layer in recipe.style_names}
     if style_loss.is_joint and weights:
         maps: Any = {layer: found[layer].features for layer in weights}
         return style_loss.distance(style_loss.statistics(maps, weights, image), targets[JOINT])

@@ -106,7 +106,8 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _augmented(colors: jax.Array, side: int) -> jax.Array:
     """Return vectors whose products with those of the other side are -|a - b|² / 2."""
-    ones, halves = jnp.ones((len(colors), 1)), -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
+    halves = -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
+    ones = jnp.ones_like(halves)
     return jnp.concatenate([colors, *((halves, ones) if side else (ones, halves))], -1)
 
 

@@ -36,7 +36,7 @@ def _distances(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> j
     columns = sample_positions(hypercolumns(maps, weights), MOST_POSITIONS)
     distances = cosine_distances(columns, columns)
     # Exactly 0, where rounding leaves 1e-7, whose sign would have a gradient.
-    return distances * (1 - jnp.eye(len(distances)))
+    return distances * (1 - jnp.eye(len(distances), dtype=distances.dtype))
 
 
 def self_similarity_distance(mine: jax.Array, target: jax.Array) -> jax.Array:

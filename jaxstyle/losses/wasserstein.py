@@ -67,7 +67,7 @@ def iterated_wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Ar
 
 
 def _with_ridge(of: Moments) -> jax.Array:
-    return covariance(of) + RIDGE * jnp.eye(of.mean.shape[0])
+    return covariance(of) + RIDGE * jnp.eye(len(of.mean), dtype=of.mean.dtype)
 
 
 def _distance(

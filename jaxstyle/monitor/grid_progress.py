@@ -1,6 +1,5 @@
 """Progress of a grid: cells done, the best so far, time left; live, in lines, or nothing."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from jaxstyle.monitor.pace import clock
+from jaxstyle.monitor.progress import on_a_terminal
 from jaxstyle.provenance.report import to_json
 from jaxstyle.sweep.runner import Progress
 
@@ -45,7 +45,7 @@ def grid_progress(
         yield log
     elif quiet:
         yield lambda progress: None
-    elif sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown"):
+    elif on_a_terminal():
         with Bar(
             TextColumn(things + " {task.fields[done]}/{task.total}"),
             BarColumn(16),

@@ -11,6 +11,9 @@ from jaxstyle.engine.loop import Iterate
 from jaxstyle.images.curves import svg_curves
 from jaxstyle.monitor.pace import Course, Pace
 
+FIRST_STEPS = 10
+"""Steps that curves leave out."""
+
 
 class View(NamedTuple):
     """A run at one moment."""
@@ -28,7 +31,7 @@ class View(NamedTuple):
 class Live:
     """The iterates of a run so far; may be read from another thread.
 
-    Images stay on the device until somebody looks at one.
+    Images stay on the device until one is asked for.
 
     Args:
       course: of the run; or its number of steps, where the image has one size.
@@ -95,7 +98,11 @@ class Live:
 
     def curves(self, *, width: int = 480, height: int = 240) -> str:
         """Draw how the loss went: with its terms for one image, a curve a batch element for
-        several."""
+        several.
+
+        The first steps are left out as soon as there are others: the loss falls by so much in them
+        that what follows would look flat.
+        """
         with self._lock:
             histories = list(self._histories)
         if not histories:
@@ -106,6 +113,8 @@ class Live:
             for name in histories[0]._fields
             if name != "step"
         }
+        later = steps >= min(FIRST_STEPS, steps[-1] // 3)
+        steps, past = steps[later], {name: values[..., later] for name, values in past.items()}
         if past["loss"].ndim == 1:
             drawn = {name: (steps, values) for name, values in past.items()}
         else:

@@ -18,7 +18,7 @@ from jaxstyle import images, sweep
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.interrupts import interrupts
 from jaxstyle.monitor.live import Live, View
@@ -52,9 +52,7 @@ def watch(
     with interrupts() as check_interrupt:
         try:
             for iterate in iterates(problem, chunk_size=chunk_size, first=1):
-                seen.append(iterate)
-                if len(seen) > 1:
-                    seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+                append_iterate(seen, iterate)
                 live.tick(iterate)
                 canvas.update(live)
                 check_interrupt()

@@ -88,7 +88,7 @@ def _turned(kernel: jax.Array) -> jax.Array:
 
 
 # A primitive, as `jax.custom_vjp` leaves no forward derivative and computes that of the kernel
-# where nobody asks for it.
+# where it is not needed.
 _convolve_p = Primitive("convolve_3x3")
 _convolve_p.def_impl(jax.jit(_convolve, static_argnames=("precision", "turned")))
 

@@ -36,7 +36,7 @@ def make_optimizer(
     Args:
       recipe: resolved.
       numbers: in the place of the recipe's, perhaps traced.
-      rows: how the position's rows are shared out over devices.
+      rows: how the position's rows are sharded over devices.
     """
     if recipe.optimizer not in LBFGS_OPTIMIZERS:
         numbers = numbers or Numbers.of(recipe)

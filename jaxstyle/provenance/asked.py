@@ -19,6 +19,7 @@ DECIDES: Mapping[str, Collection[str]] = {
     "upscale": _SCALES,
     "style_scale": ("pyramid",),
     "scale_ratio": ("scales", "pyramid"),
+    "scale_side": ("scales",),
     "scales": ("pyramid", "margin"),
 }
 """Settings, by the setting or the input that decides what their defaults are."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from jaxstyle.config.choices import INITS
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.config.validation import WHOLE
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.images import Array
 from jaxstyle.losses.masks import Masks
@@ -26,7 +27,7 @@ class InputImage(NamedTuple):
 
 
 Load = Callable[[str, StrPath], InputImage]
-"""`(setting that names the file, file) -> picture`; raises a `JaxstyleError`."""
+"""`(setting that names the file, file) -> image`; raises a `JaxstyleError`."""
 Pair = tuple[InputImage | None, InputImage | None]
 
 
@@ -47,7 +48,14 @@ class Inputs(NamedTuple):
         """Read content and styles, and whatever files the recipe names."""
 
         def optional(key: str, file: str | None, absent: Sequence[str | None]) -> InputImage | None:
-            return None if file in absent else load(key, file)  # type: ignore[arg-type]
+            if file is None or file in absent:
+                return None
+            try:
+                return load(key, file)
+            except JaxstyleError as error:
+                if key != "init" or Path(file).exists():
+                    raise
+                raise JaxstyleError(f"{error}, or one of {', '.join(INITS)}") from None
 
         return cls(
             load("content", content),

@@ -61,7 +61,7 @@ def as_text(record: Mapping[str, Any]) -> dict[str, str]:
     return {KEYWORD: to_json(record, indent=None)}
 
 
-def read_record(path: Path, *, argument: str = "picture") -> Record:
+def read_record(path: Path, *, argument: str = "image") -> Record:
     """Read the record in a PNG that jaxstyle wrote. Nothing in it is trusted.
 
     Raises:

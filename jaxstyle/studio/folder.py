@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.files import write_atomically
+from jaxstyle.files import reason, write_atomically
 from jaxstyle.images.painted import paint
 
 KINDS = ("photos", "styles")
@@ -53,6 +55,26 @@ class Folder:
             raise JaxstyleError(
                 f"-o: {path} cannot be made: {error.strerror}; choose another folder"
             ) from None
+
+    def lock(self) -> BaseFileLock:
+        """Keep other studios out of the folder, until the lock is released.
+
+        Raises:
+          JaxstyleError: another studio has it.
+        """
+        # Released by whichever thread ends the studio.
+        lock = FileLock(self.path / ".lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise JaxstyleError(
+                f"-o: another studio has {self.path}; use its page, or choose another folder"
+            ) from None
+        except OSError as error:
+            raise JaxstyleError(
+                f"-o: {self.path} cannot be written: {reason(error)}; choose another folder"
+            ) from None
+        return lock
 
     # Images that were given.
 

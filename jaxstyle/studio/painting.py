@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxstyle import images
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine import memory
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem, prepare
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import memory_errors
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.live import Live
 from jaxstyle.monitor.pace import Course
 from jaxstyle.nn.network import Network
+from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.inputs import InputImage, Inputs
 from jaxstyle.provenance.record import as_text
 from jaxstyle.provenance.report import record
@@ -67,9 +69,7 @@ def run(
         seen: list[Iterate] = []
         stopped = False
         for iterate in iterates(problem, first=1):
-            if seen:
-                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate._replace(carry=None))
+            append_iterate(seen, iterate._replace(carry=None))
             live.tick(iterate)
             if stopped := watcher.stopping():
                 break
@@ -81,7 +81,10 @@ def run(
         if settings.continues is None:
             recipe = dataclasses.replace(result.recipe, init=settings.starts[element])
             result = result._replace(recipe=recipe)
-        made = record(result, network=network, weights=weights, inputs=inputs.report())
+        made = record(
+            result, network=network, weights=weights, inputs=inputs.report(),
+            asked=asked_settings(_asked(settings, result), result.recipe),
+        )  # fmt: skip
         _save(folder.image(number), result, alpha, as_text(made))
         height, width = result.image.shape[:2]
         found[number] = {
@@ -138,6 +141,14 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
         content, styles, recipe=recipe, network=network,
         start=starts[0], elements=starts if count > 1 else None,
     )  # fmt: skip
+
+
+def _asked(settings: Settings, result: Result) -> Recipe:
+    """Return the recipe of one image as it was asked for."""
+    own = {name: getattr(result.recipe, name) for name in ("init", "seed", "upscale")}
+    if settings.continues is not None:
+        own["scales"] = 1
+    return dataclasses.replace(settings.recipe(), **own)
 
 
 def _labels(settings: Settings) -> list[str]:

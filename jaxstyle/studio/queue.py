@@ -64,7 +64,12 @@ class RunQueue:
         self._thread = threading.Thread(target=self._work, name="studio runs", daemon=True)
 
     def start(self) -> None:
-        """Start to run what waits, and paint the styles of a new folder."""
+        """Start to run what waits, and paint the styles of a new folder.
+
+        Raises:
+          JaxstyleError: another studio has the folder.
+        """
+        self._lock = self.folder.lock()
         threading.Thread(target=self._paint, name="studio styles", daemon=True).start()
         self._thread.start()
 
@@ -77,6 +82,7 @@ class RunQueue:
         while self._thread.is_alive():
             # So that a second Ctrl-C is heard.
             self._thread.join(0.5)
+        self._lock.release()
 
     def entries(self) -> list[Entry]:
         """Return the runs that are not finished, in their order."""

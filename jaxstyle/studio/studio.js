@@ -180,14 +180,16 @@ async function change(what, given, error = "run-error") {
 
 const nameOf = (kind, number) => state[kind].find((image) => image.number === number)?.name ?? "a removed image";
 
-function words(given) {
-  const parts = [`strength ${Number(given.strength ?? state.strength).toFixed(2)}`, `${given.size} px`];
+// `done`: of a finished image, whose size and steps are told beside.
+function words(given, done = false) {
+  const parts = [`strength ${Number(given.strength ?? state.strength).toFixed(2)}`];
+  if (!done) parts.push(`${given.size} px`);
   if (given.continues !== null && given.continues !== undefined) parts.push(`from image ${given.continues}`);
   else parts.push(`from ${given.starts.map((s) => STARTS[s]).filter((s, n, all) => all.indexOf(s) === n).join(", ")}`);
   if (given.starts.length > 1) parts.push(`${given.starts.length} images`);
   if (given.seed || given.noise_blend || given.starts[0] === "noise") parts.push(`seed ${given.seed}`);
   if (given.preset !== "default") parts.push(given.preset);
-  if (given.steps) parts.push(`${given.steps} steps`);
+  if (given.steps && !done) parts.push(`${given.steps} steps`);
   return parts.join(" · ");
 }
 
@@ -280,7 +282,7 @@ function drawResult(about) {
   const end = about.stopped ? `stopped after ${about.steps} steps` : `${about.steps} steps in ${duration(about.seconds)}`;
   at("about-words").replaceChildren(
     make("b", { textContent: `${about.photo} in the style of ${about.styles.join(", ")}` }), make("br"),
-    `image ${number} · ${about.width}×${about.height} · ${words(about.settings)} · ${end} · loss ${short(about.loss)}`
+    `image ${number} · ${about.width}×${about.height} · ${words(about.settings, true)} · ${end} · loss ${short(about.loss)}`
       + (about.diverged ? " · the loss went up: this is the best image seen" : ""));
 }
 

@@ -1,9 +1,9 @@
 """Cells to batch elements: which may share a program, how many at a time, and in which places.
 
 On a CPU the last bits of a gradient may depend on the place that a batch element has in its batch
-(threads share out the rows of all batch elements together), but not on what its neighbors hold. So
-a cell's batch and place follow from the grid alone: cells that are done leave their places to
-copies of those that are not.
+(threads divide the rows of all batch elements), but not on what its neighbors hold. So a cell's
+batch and place follow from the grid alone: cells that are done leave their places to copies of
+those that are not.
 """
 
 from collections.abc import Sequence
@@ -58,10 +58,18 @@ class Batch(NamedTuple):
     @property
     def work(self) -> float:
         """Values of the image times steps times batch elements; the running time goes by it."""
+        return self.work_until(self.group.cells[0].recipe.total_steps)
+
+    def work_until(self, step: int) -> float:
+        """Return the work up to a step; steps of smaller scales are less."""
         height, width, channels = self.group.shape
         recipe = self.group.cells[0].recipe
-        smaller = recipe.scale_ratio**-2
-        steps = recipe.steps * sum(smaller**level for level in range(recipe.scales or 1))
+        scales = recipe.scales or 1
+        steps = sum(
+            min(max(0, step - scale * recipe.steps), recipe.steps)
+            * recipe.scale_ratio ** (-2 * (scales - 1 - scale))
+            for scale in range(scales)
+        )
         return height * width * channels * steps * len(self.places)
 
 
@@ -136,7 +144,7 @@ def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
 
 def elements_of(group: Group, *, devices: int = 1) -> int:
     """Choose how many batch elements of a group run at a time: as many as memory holds, evenly
-    shared out.
+    distributed.
 
     With several devices equally many run on each, copies where there are too few cells. The
     compiler says what the program takes; it is compiled once, as it will be run unless it is too

@@ -73,7 +73,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Names the cell's files: what varies, for people, and the key's beginning."""
+        """Name of the cell's files: what varies, in words, and the key's beginning."""
         parts = [f"{axis}={text}" for axis, text in self.labels().items()]
         readable = re.sub(r"[^\w.=+-]+", "_", ",".join(parts), flags=re.ASCII)[:100].strip("_.-")
         return f"{readable}-{self.key[:12]}" if readable else self.key[:12]

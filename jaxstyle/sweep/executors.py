@@ -2,7 +2,7 @@
 
 An executor is a function from batches to events: it takes them one after the other, and yields
 what becomes of them in whatever order, until all have finished. Closing the generator ends what
-still runs. Cells are stored by the one who asks, never by a worker: a batch that was begun twice,
+still runs. Cells are stored by the process that asks, never by a worker: a batch that ran twice,
 as its first worker died, is there once.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxstyle.engine.loop import Iterate, iterates
-from jaxstyle.engine.results import Result, finish
+from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network
 from jaxstyle.sweep.batches import Batch, problem_of_places
@@ -58,7 +58,7 @@ Executor = Callable[[Iterable[Batch]], Iterator[Event]]
 
 
 def local(devices: Sequence[jax.Device]) -> Executor:
-    """Run one batch after the other in this process, its batch elements shared out over
+    """Run one batch after the other in this process, its batch elements distributed over
     `devices`."""
 
     def run(batches: Iterable[Batch]) -> Iterator[Event]:
@@ -80,7 +80,7 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
 
     Args:
       options: of `ray.remote`, such as `num_gpus`, `num_cpus` and `max_retries`. A task asks for a
-        GPU if the cluster has any, and is begun again when its worker dies.
+        GPU if the cluster has any, and runs again when its worker dies.
 
     Raises:
       JaxstyleError: Ray is not installed, or no cluster can be reached.
@@ -269,13 +269,11 @@ def _running(
     elements = len(places)
     seen: list[Iterate] = []
     try:
-        job = problem_of_places(places, own_targets, devices)
-        for iterate in iterates(job):
-            if seen:
-                seen[-1] = seen[-1]._replace(image=None)  # type: ignore[arg-type]
-            seen.append(iterate._replace(carry=None))
+        problem = problem_of_places(places, own_targets, devices)
+        for iterate in iterates(problem):
+            append_iterate(seen, iterate._replace(carry=None))
             yield iterate
-        return finish(job, seen)
+        return finish(problem, seen)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

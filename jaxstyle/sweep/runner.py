@@ -163,7 +163,7 @@ class _Clock:
         self.groups_seen.add(id(batch.group.cells))
         self.run_seconds += iterate.run_seconds
         self.compile_seconds += iterate.compile_seconds
-        self.part = batch.work * iterate.step / batch.group.cells[0].recipe.total_steps
+        self.part = batch.work_until(iterate.step)
 
     def finish(self, batch: Batch) -> None:
         self.done += batch.work

@@ -102,7 +102,7 @@ class Store:
             "place": place,
             "of": of,
             "diverged": result.diverged,
-            # The batch's seconds, shared out among its cells.
+            # The batch's seconds, divided among its cells.
             "seconds": result.run_seconds / filled,
         }
         report["digest"] = _digest(report)

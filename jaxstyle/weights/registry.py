@@ -89,7 +89,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             read_network(target)
             return target
         except JaxstyleError:
-            pass  # damaged since: the person asked for a good one
+            pass  # damaged since: a good one was asked for
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,8 +63,8 @@ class TestStylize:
     def test_the_report_has_the_contracts_keys(self, first, files):
         path, report, _ = first
         assert set(report) == {
-            "schema", "loss", "terms", "initial", "steps", "evaluations", "history", "seconds",
-            "recipe", "weights", "images", "environment", "diverged",
+            "schema", "loss", "terms", "layers", "initial", "steps", "evaluations", "history",
+            "seconds", "recipe", "asked", "weights", "images", "environment", "diverged",
         }  # fmt: skip
         assert report["schema"] == 1 and report["steps"] == 3 and report["evaluations"] == 4
         assert set(report["terms"]) == set(report["initial"]["terms"]) == {"content", "style", "tv"}
@@ -107,7 +108,7 @@ class TestStylize:
         )  # fmt: skip
         assert code == 0 and err == ""
         scored = strict(out)
-        assert set(scored) == {"loss", "terms", "weights", "recipe"}
+        assert set(scored) == {"loss", "terms", "layers", "weights", "recipe"}
         assert scored["weights"].items() < report["weights"].items()
         # The file has 8 bits a channel, the report speaks of the image before.
         assert scored["loss"] == pytest.approx(report["loss"], rel=0.05)
@@ -115,7 +116,9 @@ class TestStylize:
         code, out, _ = run(
             "evaluate", path, "--content", files["content"], "--style", files["style"], *flags
         )
-        assert [line.split()[0] for line in out.splitlines()] == ["loss", "content", "style", "tv"]
+        # Layers are indented under their term.
+        names = [line.split()[0] for line in out.splitlines() if line[0] != " "]
+        assert names == ["loss", "content", "style", "tv"]
         assert float(out.split()[1]) == pytest.approx(scored["loss"], rel=1e-4)
 
     @pytest.mark.parametrize("command", ["stylize", "evaluate", "plan", "grid"])
@@ -670,7 +673,10 @@ class TestHelp:
         for flag in ("--output", "--size", "--strength", "--seed", "--weights", "--serve"):
             assert flag in short.partition("Explained by --help-all:")[0]
         assert "--gram-normalization" in short.partition("Explained by --help-all:")[2]
-        assert "  --gram-normalization NAME  What Gram" in whole and "Explained by" not in whole
+        assert (
+            re.search(r"\n  --gram-normalization NAME +What Gram", whole)
+            and "Explained by" not in whole
+        )
 
     def test_help_shows_the_recipes_defaults(self, run):
         out = " ".join(run("stylize", "--help-all")[1].split())

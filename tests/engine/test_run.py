@@ -405,7 +405,7 @@ def test_what_cannot_be_run_is_named(make_network, make_image):
         with pytest.raises(JaxstyleError, match=f"{name}: .* divided by 255"):
             prepare(*scaled, recipe=recipe, network=network)
     problem = prepare(*pair, recipe=recipe, network=network)
-    with pytest.raises(JaxstyleError, match="every: 0 is out of range"):
+    with pytest.raises(JaxstyleError, match="chunk_size: 0 is out of range"):
         next(iterates(problem, chunk_size=0))
     with pytest.raises(JaxstyleError, match="first: -1 is out of range"):
         next(iterates(problem, first=-1))

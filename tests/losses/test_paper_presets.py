@@ -41,8 +41,8 @@ def test_the_objective_of_strotss_has_the_papers_weights(make_network, make_imag
         jax.jit(make_objective(network, targets, r))(image)[1]
         for r in (dataclasses.replace(recipe, margin=0), one)
     )
-    np.testing.assert_allclose(whole.content, 2 * alone.content, rtol=1e-5)
-    np.testing.assert_allclose(whole.style, alone.style, rtol=1e-5)
+    assert float(whole.content) == pytest.approx(2 * float(alone.content), rel=1e-5)
+    assert float(whole.style) == pytest.approx(float(alone.style), rel=1e-5)
     assert recipe.style_weight == 1
 
 
@@ -52,7 +52,7 @@ def test_the_content_weighs_more_at_smaller_scales(make_network, make_image):
         style_layers="relu1_1", size=0,
     )  # fmt: skip
     problem = prepare(
-        make_image(64, 72), make_image(64, 80), recipe=recipe, network=make_network(blocks=1)
+        make_image(64, 72), make_image(72, 64), recipe=recipe, network=make_network(blocks=1)
     )
     assert [scale.recipe.content_weight for scale in problem.scales] == [2.0, 1.0, 0.5]
     assert problem.recipe.content_weight == 0.5

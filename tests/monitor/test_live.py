@@ -254,6 +254,20 @@ class TestPage:
         asking.join()
         assert told[0]["message"] == "done; the image is in out.png"
 
+    def test_the_end_is_told_to_every_page(self, page):
+        for name in ("first", "second"):
+            self.get(page, f"state?page={name}")
+        ended = threading.Thread(target=page.finish, args=("done",), kwargs={"wait": 60})
+        ended.start()
+        while self.get(page, "state?page=first").json()["message"] != "done":
+            pass
+        # The other one has not asked again.
+        assert page.view.has_unanswered_pages(60) and ended.is_alive()
+        assert self.get(page, "state?page=second").json()["message"] == "done"
+        assert not page.view.has_unanswered_pages(60)
+        ended.join(60)
+        assert not ended.is_alive()
+
     def test_a_port_that_is_taken(self, page):
         port = int(page.address.split(":")[2].split("/")[0])
         with pytest.raises(JaxstyleError, match=f"--serve: port {port} "):

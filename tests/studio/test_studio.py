@@ -140,6 +140,7 @@ class TestQueue:
         assert (about["photo"], about["styles"]) == ("cat.png", ["2.png", "3.png"])
         record = read_record(filled.image(number))
         assert record.content.path == photo and record.recipe.seed == 3 and record.steps == 2
+        assert record.asked["strength"] == 0.7 and "seed" not in record.asked
         # Continued at one scale, from the image itself.
         larger = started.add(Settings(1, (1,), continues=number, **SHORT | {"size": 48}))
         wait_until(lambda: larger in started.results())
@@ -189,6 +190,14 @@ class TestQueue:
         queue.remove(after)
         assert not queue.entries() and not queue.results()
         assert not list((filled.path / "results").iterdir())
+
+    def test_one_studio_a_folder(self, started, filled, network):
+        with pytest.raises(JaxstyleError, match="another studio has"):
+            open_queue(filled.path, network).start()
+        started.end()
+        again = open_queue(filled.path, network)
+        again.start()
+        again.end()
 
     @pytest.mark.parametrize(
         "settings, named",

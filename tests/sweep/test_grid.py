@@ -512,7 +512,8 @@ class TestCommand:
             assert float(row["loss"]) == pytest.approx(sum(terms), rel=1e-5)
             assert float(row["loss"]) < float(row["initial_loss"])
             assert int(row["evaluations"]) == 5 and float(row["seconds"]) > 0
-            assert Image.open(folder / row["image"]).size == (32, 24)
+            with Image.open(folder / row["image"]) as image:
+                assert image.size == (32, 24)
             report = json.loads((folder / row["report"]).read_text())
             assert report["loss"] == float(row["loss"])
             assert len(report["history"]["loss"]) == 5

@@ -92,9 +92,8 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
 
     def state(request: "Request") -> Response:
         since = request.query_params.get("since", "0")
-        found = view.state(int(since) if since.isdecimal() and len(since) < 10 else 0)
-        if found["message"]:
-            view.told.set()
+        page = request.query_params.get("page", "")[:40]
+        found = view.state_for(page, int(since) if since.isdecimal() and len(since) < 10 else 0)
         return JSONResponse(found, headers=headers)
 
     def stop(request: "Request") -> Response:

@@ -23,7 +23,7 @@ class _Running(NamedTuple):
     """A cell under way."""
 
     image: jax.Array | np.ndarray
-    """Of all batch elements of its batch, on the device until somebody looks."""
+    """Of all batch elements of its batch, on the device until a page asks for them."""
     element: int
     step: int
     steps: int

@@ -13,7 +13,7 @@ function duration(seconds) {
 }
 
 function say(words, state) {
-  if (state.message) words.push(state.message);
+  if (state.message) words.push(`${state.message}; this page cannot be loaded again`);
   else if (state.stopping) words.push("stopping …");
   else if (state.seconds_left !== null) words.push(`${duration(state.seconds_left)} left`);
   at("status").textContent = words.join("   ");
@@ -23,11 +23,13 @@ function say(words, state) {
 // is here already.
 function watch(draw, since = () => 0) {
   let failures = 0;
+  // The server waits at the end until every page has been told.
+  const name = Math.random().toString(36).slice(2);
 
   async function ask() {
     let state;
     try {
-      state = await (await fetch(`state?since=${since()}`)).json();
+      state = await (await fetch(`state?since=${since()}&page=${name}`)).json();
     } catch {
       failures += 1;
       if (failures < 4) return true;

@@ -63,6 +63,13 @@ function draw(state) {
   tabulate(state);
 }
 
+function fit() {
+  const { naturalWidth, naturalHeight } = at("content");
+  if (naturalHeight) at("frame").style.setProperty("--ratio", naturalWidth / naturalHeight);
+}
+
+at("content").addEventListener("load", fit);
+fit();
 at("slider").addEventListener("input", slide);
 slide();
 const askNow = watch(draw);

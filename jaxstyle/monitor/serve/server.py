@@ -35,13 +35,14 @@ class Page(Generic[Shown]):
         return self.view.stop.is_set()
 
     def finish(self, message: str, *, wait: float = WATCHED_WITHIN) -> None:
-        """Send the outcome to the page, and wait until an open page has it."""
+        """Send the outcome to the page, and wait until every open page has it."""
         self.view.message = message
-        if time.monotonic() - self.view.last_asked < WATCHED_WITHIN and self.view.told.wait(wait):
-            # The page asks for the last images after that.
-            end = time.monotonic() + wait
-            while time.monotonic() < min(self.view.last_asked + QUIET, end):
-                time.sleep(0.05)
+        end = time.monotonic() + wait
+        while time.monotonic() < end and self.view.has_unanswered_pages(WATCHED_WITHIN):
+            time.sleep(0.05)
+        # They ask for the last images after that.
+        while time.monotonic() < min(self.view.last_asked + QUIET, end):
+            time.sleep(0.05)
 
 
 def check_port(port: int, *, argument: str = "--serve") -> None:

@@ -29,14 +29,30 @@ class View(ABC):
         """Set by the page's button."""
         self.message = ""
         """What became of the run; empty while it goes on."""
-        self.told = threading.Event()
-        """Set when a page has been given the message."""
         self.last_asked = -math.inf
         """When a page last asked for anything, by `time.monotonic`."""
+        self._pages: dict[str, float] = {}
+        """When each page last asked for the state, by the name that it gave itself."""
+        self._answered: set[str] = set()
+        """Pages that have been given the message."""
 
     def asked(self) -> None:
         """Store the time of the last request."""
         self.last_asked = time.monotonic()
+
+    def state_for(self, page: str, since: int) -> dict[str, Any]:
+        """Return the state for a page, and take note that it has it."""
+        self._pages[page] = time.monotonic()
+        found = self.state(since)
+        if found["message"]:
+            self._answered.add(page)
+        return found
+
+    def has_unanswered_pages(self, seconds: float) -> bool:
+        """Return whether a page that asked within the last seconds lacks the message."""
+        now = time.monotonic()
+        pages = list(self._pages.items())
+        return any(now - at < seconds and page not in self._answered for page, at in pages)
 
     def state(self, since: int) -> dict[str, Any]:
         """Return the run's state as JSON has it, where what is not finite is null.
