@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -668,11 +669,12 @@ class TestHelp:
     def test_help_explains_a_dozen_flags_and_help_all_the_rest(self, run):
         short, whole = run("stylize", "--help")[1], run("stylize", "--help-all")[1]
         # One screen of a large terminal, where all flags take three.
-        assert short.count("\n") < 70 < 150 < whole.count("\n")
+        assert short.count("\n") < 75 < 150 < whole.count("\n")
         for flag in ("--output", "--size", "--strength", "--seed", "--weights", "--serve"):
             assert flag in short.partition("Explained by --help-all:")[0]
         assert "--gram-normalization" in short.partition("Explained by --help-all:")[2]
-        assert "  --gram-normalization NAME  What Gram" in whole and "Explained by" not in whole
+        assert re.search(r"  --gram-normalization NAME +What Gram", whole)
+        assert "Explained by" not in whole
 
     def test_help_shows_the_recipes_defaults(self, run):
         out = " ".join(run("stylize", "--help-all")[1].split())
