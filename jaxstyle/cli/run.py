@@ -109,7 +109,7 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
     lost = [k for k, result in enumerate(ended.results) if result.diverged]
     for k in lost:
         _warn_of_divergence(ended.results[k], str(outputs.paths[k]))
-    if any(map(stood_still, ended.results)):
+    if not lost and any(map(stood_still, ended.results)):
         warn(_standstill(prepared.problem.recipe))
     names = ", ".join(map(str, outputs.paths))
     early = bool(ended.code or ended.stopped)

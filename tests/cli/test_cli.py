@@ -64,7 +64,7 @@ class TestStylize:
         path, report, _ = first
         assert set(report) == {
             "schema", "loss", "terms", "initial", "steps", "evaluations", "history", "seconds",
-            "recipe", "weights", "images", "environment", "diverged",
+            "recipe", "weights", "images", "environment", "diverged", "layers", "asked",
         }  # fmt: skip
         assert report["schema"] == 1 and report["steps"] == 3 and report["evaluations"] == 4
         assert set(report["terms"]) == set(report["initial"]["terms"]) == {"content", "style", "tv"}
