@@ -114,7 +114,7 @@ EXPERIMENT = Experiment(
     title="E11: initial images side by side",
     claim="The initial image decides which image one gets, more than how low the loss becomes.",
     method="The default recipe from the photograph, the painting, the photograph with a quarter or "
-    "three quarters of noise, a flat gray and noise of three standard deviations (of 255), three "
+    "three quarters of noise, a flat gray and noise of standard deviation 120 (of 255), three "
     "seeds each, at 256 pixels. Kinds of start are compared by loss, by speed and by the PSNR of "
     "their results, beside that of two seeds.",
     measure=measure,
