@@ -230,8 +230,8 @@ each smaller one, 16 at 64 pixels where the longest side is 512 (equation 1, who
 + alpha + 1 / alpha does not move the minimum; its l_p / alpha is l_p / 2 at the largest size alone,
 and so it is here at all). Hypercolumns of nine layers.
 
-Seen at 384 pixels with the network `medium` on one pair: strokes and houses as wanted, but a lattice
-of dots in a flat sky, at the spacing of the positions that are compared.
+At 384 pixels with the network `medium`, on one pair, strokes and houses were as wanted; a flat sky
+had a lattice of dots, about as far apart as the positions of the content that are compared.
 
 The paper draws 1024 positions anew in each step, where here all cells of the image count in the
 style and 1024 fixed positions in the content; it starts from the content's detail on the style's
