@@ -100,8 +100,9 @@ SECTIONS: dict[str, list[Shown]] = {
         Shown(f"loss_{name}", f"--style-loss {name}", "Its own default weight and layers.",
               {"style_loss": name})
         for name, loss in STYLE_LOSSES.items()
-        # Losses that take layers together have presets.
-        if name != "wasserstein-newton-schulz" and not loss.is_joint
+        # Losses that take layers together have presets; those that sort or match positions take
+        # minutes an image.
+        if loss.is_mean_over_positions and name != "wasserstein-newton-schulz"
     ],
 }  # fmt: skip
 
