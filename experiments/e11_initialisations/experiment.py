@@ -50,7 +50,7 @@ def measure(run: Run) -> Found:
                 "seeds": len(cells),
                 LOSS: float(np.mean([cell.loss for cell in cells])),
                 "spread of the loss": float(np.ptp([cell.loss for cell in cells])),
-                STEPS: float(np.mean([r[0] if r.size else np.nan for r in reached])),
+                STEPS: float(np.mean([r[0] for r in reached])) if all(map(len, reached)) else None,
                 "correlation with the photograph": float(
                     np.mean([correlation(c.image, photograph, blur=1.5) for c in cells])
                 ),

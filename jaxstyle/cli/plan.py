@@ -17,6 +17,7 @@ from jaxstyle.cli.options import (
     recipe_options,
     weights_option,
 )
+from jaxstyle.config.accelerators import ACCELERATORS
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--target",
-    type=click.Choice(["t4", "l4", "a100", "h100", "tpu-v5e"]),
+    type=click.Choice(list(ACCELERATORS)),
     help="Plan for this accelerator instead of the device here: its memory, and the least time of "
     "a step by its published peaks.",
 )
@@ -77,7 +78,7 @@ def plan(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.engine import memory
-    from jaxstyle.engine.roofline import CHIPS, step_cost
+    from jaxstyle.engine.roofline import step_cost
     from jaxstyle.provenance.report import to_json
     from jaxstyle.weights import load_network
 
@@ -94,19 +95,19 @@ def plan(
         raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
     with errors_by_flag():
         with Console(stderr=True).status("compiling …"):
-            chip = CHIPS[target] if target else None
+            accelerator = ACCELERATORS[target] if target else None
             found = memory.plan(
                 height, width, recipe=recipe, network=network, batch=batch,
-                free=chip and chip.memory,
+                free=accelerator and accelerator.memory,
             )  # fmt: skip
             cost = None
-            if chip is not None:
+            if accelerator is not None:
                 last = memory.resolved_for_size(recipe, network, height, width)
                 cost = step_cost(
                     memory.problem_of_shapes(
                         height, width, recipe=last, network=network, batch=batch
                     ),
-                    chip,
+                    accelerator,
                 )
     tell_weights(weights_name)
     if as_json:

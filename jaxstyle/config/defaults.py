@@ -31,8 +31,8 @@ PYRAMID_SIDE = 128
 """Least longer side, in pixels, of the coarsest resolution of the image pyramid."""
 DEFAULT_STRENGTH = 0.5
 STRENGTH_EXPONENT = 4.0
-"""Exponent of `style_factor`, with which equal steps of the strength look equal
-(`experiments/quality`)."""
+"""Exponent of `style_factor`: at strength 1 the style weighs 16 times as much as by default. Chosen
+by eye on few images, not calibrated for each network and loss."""
 
 
 def default_history_size(network: "Network") -> int:

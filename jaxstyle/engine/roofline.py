@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.config.accelerators import Accelerator
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
@@ -13,32 +14,6 @@ from jaxstyle.engine.problem import Problem
 from jaxstyle.losses.objective import Targets, make_objective, network_layers
 from jaxstyle.nn.geometry import map_size
 from jaxstyle.nn.network import Network
-
-
-class Chip(NamedTuple):
-    """Published peaks of one accelerator."""
-
-    memory: int
-    """Bytes."""
-    bandwidth: float
-    """Bytes a second from its memory."""
-    float32: float
-    """Floating-point operations a second in float32."""
-    tf32: float
-    """Likewise with TF32 products; as float32 where there are none, as bfloat16 on TPUs."""
-    bfloat16: float
-    """Likewise with bfloat16 (on T4 float16) products, dense."""
-
-
-CHIPS: dict[str, Chip] = {
-    "t4": Chip(16 * 10**9, 320e9, 8.1e12, 8.1e12, 65e12),
-    "l4": Chip(24 * 10**9, 300e9, 30.3e12, 60e12, 121e12),
-    "a100": Chip(40 * 10**9, 1555e9, 19.5e12, 156e12, 312e12),
-    "h100": Chip(80 * 10**9, 3350e9, 67e12, 495e12, 989e12),
-    "tpu-v5e": Chip(16 * 10**9, 819e9, 197e12 / 6, 197e12, 197e12),
-}
-"""NVIDIA's data sheets (A100 with 40 GB, H100 SXM; dense, where they also state sparse peaks) and
-Google's page of the TPU v5e, whose float32 products are six of bfloat16."""
 
 MAP_PASSES = 5
 """How often each feature map goes through memory in an evaluation: written and read by the forward
@@ -53,18 +28,18 @@ class StepCost(NamedTuple):
     bytes: float
     """Bytes from and to memory, estimated."""
     seconds: float
-    """The larger of the times of both at the chip's peaks: a bound from below."""
+    """The larger of the times of both at the peaks: a bound from below."""
 
 
-def step_cost(problem: Problem, chip: Chip) -> StepCost:
-    """Compute what a step of a problem takes on a chip.
+def step_cost(problem: Problem, accelerator: Accelerator) -> StepCost:
+    """Compute what a step of a problem takes on an accelerator.
 
     The operations are counted by XLA in the program before it is compiled; the bytes are those of
     the feature maps (`MAP_PASSES`) and of the L-BFGS history, which a step reads twice.
 
     Args:
       problem: its arrays may be `jax.ShapeDtypeStruct`s; of its last scale.
-      chip: one of `CHIPS`.
+      accelerator: one of `ACCELERATORS`.
     """
     recipe, network = problem.recipe, problem.network
     batch = problem.start.shape[0] if len(problem.start.shape) == 4 else 1
@@ -76,8 +51,8 @@ def step_cost(problem: Problem, chip: Chip) -> StepCost:
         assert recipe.history_size is not None, "resolved"
         moved += 2 * 2 * recipe.history_size * 12 * pixels
     moved *= batch
-    peak = getattr(chip, recipe.precision)
-    return StepCost(flops, moved, max(flops / peak, moved / chip.bandwidth))
+    peak = getattr(accelerator, recipe.precision)
+    return StepCost(flops, moved, max(flops / peak, moved / accelerator.bandwidth))
 
 
 def _flops(problem: Problem, image: jax.ShapeDtypeStruct) -> float:

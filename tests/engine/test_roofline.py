@@ -6,8 +6,9 @@ import json
 import pytest
 
 from jaxstyle import Recipe
+from jaxstyle.config.accelerators import ACCELERATORS
 from jaxstyle.engine.memory import problem_of_shapes
-from jaxstyle.engine.roofline import CHIPS, step_cost
+from jaxstyle.engine.roofline import step_cost
 from jaxstyle.losses.resolve import resolve_recipe
 
 SIDES = 64, 96
@@ -35,20 +36,20 @@ def test_operations_are_those_of_a_forward_and_a_backward_pass(make_network, rec
     # Nothing is propagated to the input by way of layers above relu5_1, and the network ends there.
     last = {name: p for name, p in network.params.items() if name <= "conv5_1"}
     both = 2 * convolutions(network.replace(params=last), *SIDES)
-    found = step_cost(problem, CHIPS["h100"])
+    found = step_cost(problem, ACCELERATORS["h100"])
     # Poolings, ReLUs and losses add to narrow convolutions.
     assert both < found.flops < 1.5 * both
 
 
 def test_batches_and_precision(network, recipe):
-    one = step_cost(problem_of_shapes(*SIDES, recipe=recipe, network=network), CHIPS["t4"])
+    one = step_cost(problem_of_shapes(*SIDES, recipe=recipe, network=network), ACCELERATORS["t4"])
     four = problem_of_shapes(*SIDES, recipe=recipe, network=network, batch=4)
-    assert step_cost(four, CHIPS["t4"]).flops == pytest.approx(4 * one.flops)
+    assert step_cost(four, ACCELERATORS["t4"]).flops == pytest.approx(4 * one.flops)
     assert one.seconds == pytest.approx(
-        max(one.flops / CHIPS["t4"].tf32, one.bytes / CHIPS["t4"].bandwidth)
+        max(one.flops / ACCELERATORS["t4"].tf32, one.bytes / ACCELERATORS["t4"].bandwidth)
     )
     half = dataclasses.replace(recipe, precision="bfloat16")
-    fewer = step_cost(problem_of_shapes(*SIDES, recipe=half, network=network), CHIPS["t4"])
+    fewer = step_cost(problem_of_shapes(*SIDES, recipe=half, network=network), ACCELERATORS["t4"])
     assert fewer.bytes < one.bytes
 
 
