@@ -5,23 +5,17 @@ from harness import CONTRADICTED, HOLDS, PARTLY, Experiment, Found, Run
 from measures import cosine, gradients, noise_level, psnr
 from plots import label, names
 
-import jaxstyle
-
 
 def measure(run: Run) -> Found:
     """First gradients and results of two seeds, by the noise's std."""
     by_std: dict[float, list] = {}
     for cell in run.cells["grid"]:
-        by_std.setdefault(cell.recipe["noise_std"], []).append(cell)
+        by_std.setdefault(cell.recipe.noise_std, []).append(cell)
     first = run.cells["grid"][0]
     problem = run.problem(first)
     table = []
     for std, (one, other) in by_std.items():
-        starts = [
-            jaxstyle.prepare(run.content, run.style, network=run.network,
-                             recipe=jaxstyle.Recipe.from_dict(cell.recipe)).start
-            for cell in (one, other)
-        ]  # fmt: skip
+        starts = [run.problem(cell).start for cell in (one, other)]
         grads = gradients(problem, np.stack(starts))
         table.append(
             {
@@ -80,8 +74,8 @@ def draw(run: Run, found: Found, axes) -> None:
 
 def sheet(run: Run):
     """A row a seed."""
-    cells = sorted(run.cells["grid"], key=lambda c: (c.recipe["seed"], c.recipe["noise_std"]))
-    labels = [f"std {c.recipe['noise_std']:g}, seed {c.recipe['seed']}" for c in cells]
+    cells = sorted(run.cells["grid"], key=lambda c: (c.recipe.seed, c.recipe.noise_std))
+    labels = [f"std {c.recipe.noise_std:g}, seed {c.recipe.seed}" for c in cells]
     return [c.image for c in cells], labels, len(cells) // 2
 
 
