@@ -418,12 +418,12 @@ def upper_bound(
     # All smaller resolutions together have a third of the pixels.
     resolutions = 1 if recipe.pyramid == 1 else 4 / 3
 
-    def seen(height: int, width: int) -> int:
+    def positions(height: int, width: int) -> int:
         # Sides are padded to whole cells of the deepest layer.
         whole = (height + border + cell) * (width + border + cell)
         return min(whole, (side + cell) ** 2) if recipe.tile else whole
 
-    floats = a_pixel * resolutions * seen(height, width)
+    floats = a_pixel * resolutions * positions(height, width)
     assert recipe.history_size is not None, "resolved"
     images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
     floats = batch * (floats + 3 * images * pixels)
@@ -431,9 +431,11 @@ def upper_bound(
         name = split_layer(layer)[0]
         channels = network.params[name]["bias"].shape[0]
         floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
-    floats += batch * _joint_floats(resolutions * seen(height, width), recipe, network)
+    floats += batch * _joint_floats(resolutions * positions(height, width), recipe, network)
     # Forward only, but at a time.
-    of_styles = max((a_pixel * seen(*size) + 9 * math.prod(size) for size in styles), default=0)
+    of_styles = max(
+        (a_pixel * positions(*size) + 9 * math.prod(size) for size in styles), default=0
+    )
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
     # Kernels transformed for Winograd are four times as large, and there may be two sets.
     return int(4 * max(floats, of_styles) + 11 * weights)

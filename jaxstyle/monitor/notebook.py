@@ -46,22 +46,22 @@ def watch(
     """
     live = Live(Course.of(problem), labels=labels)
     canvas = _Canvas()
-    seen: list[Iterate] = []
+    collected: list[Iterate] = []
     stopped = False
     with interrupts() as check_interrupt:
         try:
             for iterate in iterates(problem, chunk_size=chunk_size, first=1):
-                append_iterate(seen, iterate)
+                append_iterate(collected, iterate)
                 live.tick(iterate)
                 canvas.update(live)
                 check_interrupt()
         except KeyboardInterrupt:
-            if not seen:
+            if not collected:
                 raise
             stopped = True
     # The optimizer's state is not needed any more.
-    seen[-1] = seen[-1]._replace(carry=None)
-    results = finish(problem, seen)
+    collected[-1] = collected[-1]._replace(carry=None)
+    results = finish(problem, collected)
     canvas.update(live, stopped=stopped, finished=True)
     return results
 
