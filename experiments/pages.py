@@ -1,6 +1,7 @@
 """The experiments' README files, written from their claims and their results alone."""
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def write_page(experiment: Experiment, results: Mapping[str, Any], folder: Path)
             _table(found["table"]),
         ]
     parts += [
+        stale(experiment, results),
         "## Command",
         f"```sh\npython experiments/run.py {experiment.name[:3]}\n```",
         conditions(results),
@@ -57,6 +59,14 @@ def conditions(results: Mapping[str, Any]) -> str:
     )
 
 
+def stale(experiment: Experiment, results: Mapping[str, Any]) -> str:
+    """Return a warning where the numbers are of a run before the grid files of the folder."""
+    files = [tomllib.loads(path.read_text()) for path in experiment.folder.glob("*.toml")]
+    if sorted({file["base"]["size"] for file in files}) == results["sizes"]:
+        return ""
+    return "These are images and numbers of an earlier run: the grid files have another size now."
+
+
 def settings(results: Mapping[str, Any]) -> str:
     """Return the size, the network and the pairs."""
     sizes = " and ".join(f"{size} px" for size in results["sizes"])
@@ -77,10 +87,11 @@ def write_index(experiments: Sequence[Experiment], folder: Path) -> None:
         rows.append(
             f"| [{experiment.title}]({link}) | **{results['verdict']}** | {settings(results)} |"
         )
+        seen = stale(experiment, results) or experiment.seen
         sections.append(
             f"## {experiment.title}\n\n> {experiment.claim}\n\n"
             f"[![The images of {experiment.title}]({experiment.name}/sheet.jpg)]({link})\n\n"
-            f"**{results['verdict'].capitalize()}.** {experiment.seen}\n\n{numbers(results)}"
+            f"**{results['verdict'].capitalize()}.** {seen}\n\n{numbers(results)}"
         )
     readme = folder / "README.md"
     begin, end = "<!-- written by run.py -->", "<!-- end -->"

@@ -6,7 +6,7 @@ from measures import losses, noise_level
 from plots import label, names
 from scipy.ndimage import gaussian_filter
 
-SETTINGS = {"bare": "nothing against it", "guarded": "TV and preconditioner"}
+SETTINGS = {"bare": "plain", "guarded": "TV, preconditioner"}
 """What each grid file has against noise."""
 STRENGTH = 20.0
 """Standard deviation of the noise that is added to a finished image, 0-255."""
@@ -86,7 +86,7 @@ def draw(run: Run, found: Found, axes) -> None:
 def sheet(run: Run):
     """A row a setting."""
     found = [(SETTINGS[grid], cell) for grid, cells in run.cells.items() for cell in cells]
-    labels = [f"initial noise std {cell.recipe.noise_std:g}; {setting}" for setting, cell in found]
+    labels = [f"initial noise {cell.recipe.noise_std:g}; {setting}" for setting, cell in found]
     return [cell.image for _, cell in found], labels, len(run.cells["bare"])
 
 
@@ -100,6 +100,10 @@ EXPERIMENT = Experiment(
     "had). The noise left in a result is estimated by Immerkær's mask, the loss is the "
     "objective's. A second measure needs no run: white and smooth noise of the same std are added "
     "to a finished image, and the rises of its loss are compared.",
+    seen="From left to right the start is noisier. With nothing against noise (first and third "
+    "row) the grain of the start lies over the whole result at 120 and is seen at 40. "
+    "With total variation and the preconditioner less of it is left, and the suns show "
+    "through, but it is still there.",
     measure=measure,
     draw=draw,
     sheet=sheet,

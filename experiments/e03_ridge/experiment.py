@@ -153,6 +153,7 @@ EXPERIMENT = Experiment(
     method="Four renderings, three from noise and one from the content image. The objective is "
     "evaluated at 33 images on the straight line between each two. As a line is only one way of "
     "many, two pairs are also joined by a curve whose middle is optimized.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

@@ -190,6 +190,7 @@ EXPERIMENT = Experiment(
     "came back below it; it oscillates if in its last fifth the loss is more than 1.5 times its "
     "lowest; it stalls if it never fell below a tenth of its first. Seconds are the cell's share "
     "of its batch, on a machine with other work.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

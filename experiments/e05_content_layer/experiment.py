@@ -114,6 +114,7 @@ EXPERIMENT = Experiment(
     "conv5_2. Coarse correlation compares brightness blurred by 2 px, fine correlation what that "
     "leaves out (below 1.5 px). The claim has two parts: that conv4_2 keeps fine detail (a "
     "correlation above 0.1), and that the deeper layer keeps less.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

@@ -98,9 +98,9 @@ EXPERIMENT = Experiment(
     method="A strip over alpha/beta from 1e-4 to 0.5, everything else alike. The terms are "
     "compared without their weights; how much of the photograph is left is the correlation of "
     "brightness (blurred by 1.5 px).",
-    seen="At 1e-4 there is only paint. At 0.001, the paper's value, one finds an eye and a nose "
-    "among suns, and the cup as a ring; at 0.005 cat and cup are there, made of strokes; from "
-    "0.1 on it is the photograph with a tint.",
+    seen="At 1e-4 there is only paint. At 0.001, the paper's value, one finds an eye and a "
+    "nose among suns, and the cup as a ring; at 0.005 cat and cup are there, made of "
+    "strokes; from 0.1 on it is the photograph with a tint.",
     measure=measure,
     draw=draw,
     sheet=sheet,

@@ -87,6 +87,7 @@ EXPERIMENT = Experiment(
     method="The std of the initial noise from 1e-22 to 120, two seeds each. The first gradients "
     "of the two seeds are compared by the cosine of the angle between them, the results by their "
     "loss and by each other.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

@@ -99,6 +99,7 @@ EXPERIMENT = Experiment(
     method="Adam at 0.1, 0.02 and 0.005 from an almost flat start. An oscillation is a rise of the "
     "loss by at least a tenth that turns into a fall by at least a tenth. Images are the best of "
     "their run, at 0.1 also of its first 15 and 60 steps.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

@@ -100,6 +100,7 @@ EXPERIMENT = Experiment(
     method="Adam at 0.01 from the content image and from noise of std 10, each for as many steps "
     "as the article had. The content start is also shown as it was "
     "after the 1034 steps of one of the article's frames.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

@@ -52,8 +52,8 @@ def measure(run: Run) -> Found:
     parts = [fine < 0.98, coarse < 0.98, gram > 1, seconds > 1]
     return Found(
         verdict=HOLDS if all(parts) else PARTLY if any(parts[:3]) else CONTRADICTED,
-        number=f"{WHICH.get(many, f'{many} layers')} against {few}: distance to the painting "
-        f"x{fine:.2f} in fine patches, x{coarse:.2f} in coarse ones; seconds x{seconds:.2f}",
+        number=f"{many} layers against {few}: distance to the painting x{fine:.2f} in fine "
+        f"patches, x{coarse:.2f} in coarse ones; seconds x{seconds:.2f}",
         numbers={
             "fine_patch_ratio": fine,
             "coarse_patch_ratio": coarse,
@@ -106,10 +106,6 @@ def sheet(run: Run):
     return images, ["the painting", *labels], len(images)
 
 
-WHICH = {
-    13: "thirteen layers (not sixteen: the embedded network ends at conv5_1)",
-    16: "all sixteen layers",
-}
 FINE, COARSE = "patches to the painting, fine", "patches to the painting, coarse"
 EXPERIMENT = Experiment(
     name="e10_all_layers",
@@ -121,6 +117,8 @@ EXPERIMENT = Experiment(
     "as it is and 1.5 times. Each image is scored under both style objectives and by a "
     "referee that knows no network: the sliced Wasserstein distance of 5x5 patches to the "
     "painting, fine as they are and coarse after a reduction by four.",
+    seen="Thirteen layers give broad, saturated strokes and whole suns, near to the "
+    "painting's; five keep more of the cat's nose and of the shadow under the cup.",
     measure=measure,
     draw=draw,
     sheet=sheet,
