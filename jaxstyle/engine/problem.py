@@ -122,10 +122,6 @@ def prepare(
     Raises:
       JaxstyleError: an argument that is not valid or does not fit the others; names it.
     """
-    if not isinstance(recipe, Recipe):
-        raise JaxstyleError(
-            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
-        )
     recipe = resolve_recipe(recipe, network)
     if elements is not None:
         _check_elements(elements, recipe)
