@@ -25,7 +25,7 @@ from jaxstyle.engine.sizes import (
     style_images,
 )
 from jaxstyle.engine.targets import compute_targets
-from jaxstyle.errors import JaxstyleError, shortened
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.objective import Targets
