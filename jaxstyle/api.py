@@ -225,13 +225,13 @@ def stylize(
             masks=masks,
             devices=devices,
         )
-        seen: list[Iterate] = []
+        collected: list[Iterate] = []
         with contextlib.ExitStack() as stack:
             show = stack.enter_context(shown_progress(Course.of(problem), quiet=not progress))
             for iterate in iterates(problem):
-                append_iterate(seen, iterate._replace(carry=None))
+                append_iterate(collected, iterate._replace(carry=None))
                 show(iterate)
-        return finish(problem, seen)[0]
+        return finish(problem, collected)[0]
 
 
 def texture_problem(

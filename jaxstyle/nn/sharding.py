@@ -124,12 +124,12 @@ class BatchSharding:
                 f"devices: {elements} images do not share out over {len(devices)} devices; give "
                 f"{most} devices, or {-(-elements // len(devices)) * len(devices)} images"
             )
-        return cls(device_mesh(devices, "lanes"))
+        return cls(device_mesh(devices, "batch"))
 
     @property
     def by_element(self) -> NamedSharding:
         """The sharding of arrays whose first axis is the batch."""
-        return NamedSharding(self.mesh, PartitionSpec("lanes"))
+        return NamedSharding(self.mesh, PartitionSpec("batch"))
 
     @property
     def replicated(self) -> NamedSharding:
@@ -162,8 +162,8 @@ class BatchSharding:
         return jax.shard_map(
             function,
             mesh=self.mesh,
-            in_specs=tuple(PartitionSpec(*[] if a is None else ["lanes"]) for a in axes),
-            out_specs=PartitionSpec("lanes"),
+            in_specs=tuple(PartitionSpec(*[] if a is None else ["batch"]) for a in axes),
+            out_specs=PartitionSpec("batch"),
             # The loops of optax's and jaxopt's line searches do not annotate what varies.
             check_vma=False,
         )

@@ -286,13 +286,13 @@ def _running(
 ) -> Generator[Iterate, None, list[Result]]:
     """Run a batch, yielding its iterates and returning its results."""
     elements = len(places)
-    seen: list[Iterate] = []
+    collected: list[Iterate] = []
     try:
         problem = problem_of_places(places, own_targets, devices)
         for iterate in iterates(problem):
-            append_iterate(seen, iterate._replace(carry=None))
+            append_iterate(collected, iterate._replace(carry=None))
             yield iterate
-        return finish(problem, seen)
+        return finish(problem, collected)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

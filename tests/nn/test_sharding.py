@@ -126,7 +126,7 @@ def test_the_state_is_where_its_rows_are(facts):
 
 def test_elements_exchange_nothing_and_are_those_of_one_device(folder, facts):
     assert facts["lanes"]["collectives"] == []
-    assert all("lanes" in spec for _, spec in facts["lanes"]["state"].values())
+    assert all("batch" in spec for _, spec in facts["lanes"]["state"].values())
     shared, alone = arrays(folder, "lanes-shared"), arrays(folder, "lanes-alone")
     assert len({losses[-1] for losses in alone["losses"]}) == 4
     # Often to the bit, but XLA may fuse a program for several devices in another way.
