@@ -59,13 +59,14 @@ def conditions(results: Mapping[str, Any]) -> str:
 
 
 def stale(experiment: Experiment, results: Mapping[str, Any]) -> str:
-    """Return a warning where the numbers are of a run before the grid files of the folder."""
+    """Return a line where the numbers are older than the grid files of the folder."""
     files = [tomllib.loads(path.read_text()) for path in experiment.folder.glob("*.toml")]
-    if sorted({file["base"]["size"] for file in files}) == results["sizes"]:
+    sizes = sorted({file["base"]["size"] for file in files})
+    if sizes == results["sizes"]:
         return ""
     return (
-        f"These are images and numbers of an earlier run ({settings(results)}), whose grid files "
-        "were others; method and grid files here are those of the next."
+        f"These are the images and numbers of an earlier run ({settings(results)}). The grid files "
+        f"here, at {' and '.join(map(str, sizes))} px, have not been run yet."
     )
 
 
