@@ -132,7 +132,8 @@ def score(
             program=Program(static_part(recipe)),
         )
     )
-    return Score(float(loss), *jax.tree.map(float, (terms, layers)), recipe)
+    terms, layers = jax.tree.map(float, (terms, layers))
+    return Score(float(loss), terms, layers, recipe)
 
 
 def measure(

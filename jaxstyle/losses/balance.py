@@ -9,6 +9,7 @@ image
 
 with P_l the content features, `balance` a constant of the style loss (`StyleLoss.balance`), and the
 default content weight; the right side is the content term of an image without any features.
+For a style much like the content see `LEAST`.
 """
 
 from functools import partial
@@ -26,9 +27,9 @@ from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import SpatialSharding
 
-LEAST = 1e-3
-"""Least style loss at the content image, over the mean square of the style's statistics: keeps the
-weight finite where the style is the content."""
+LEAST = 0.25
+"""Least style loss at the content image, over that at an image of one color: a style much like the
+content gets no larger weight."""
 
 
 def balance_recipe(
@@ -88,16 +89,11 @@ def _scales(
     """Compute the style loss at the content image and the mean square of the content features."""
     numbers = numbers._replace(style_weight=1.0)
     objective = make_objective(network, targets, recipe, numbers=numbers, rows=rows)
-    style = jnp.asarray(objective(content)[1].style)
-    layers = numbers.style_layers
-    squares: Any = (
-        layers.get(layer, 1.0) * jnp.mean(jnp.square(leaf))
-        for layer, statistics in targets.style.items()
-        for leaf in jax.tree.leaves(statistics)
-    )
+    flat = jnp.full_like(content, jnp.mean(content))
+    found: Any = jax.vmap(objective)(jnp.stack([content, flat]))[1].style
     features: Any = (
         numbers.content_layers[layer] * jnp.mean(jnp.square(act))
         for layer, act in targets.content.items()
     )
     scale = sum(features, jnp.zeros(())) if targets.content else jnp.ones(())
-    return jnp.maximum(style, LEAST * sum(squares)), scale
+    return jnp.maximum(found[0], LEAST * found[1]), scale
