@@ -62,6 +62,7 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
     """
     from jaxstyle.engine.sizes import resolve_scales
     from jaxstyle.losses.resolve import resolve_recipe
+    from jaxstyle.provenance.asked import WEIGHTS
     from jaxstyle.weights import load_network
 
     recipe = record.recipe
@@ -81,10 +82,16 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
             deciding = (*_DECIDING, *_LAYERS)
             layers = {name: getattr(recipe, name) for name in _LAYERS}
             base = resolve_recipe(dataclasses.replace(base, **layers), network)
+    # The images decide the default style weight, so that only what was asked for tells.
+    asked = {name: record.asked[name] for name in WEIGHTS if name in record.asked}
     for field in dataclasses.fields(Recipe):
-        usual = field.default if field.name in deciding else getattr(base, field.name)
-        if getattr(recipe, field.name) != usual:
-            yield field.name, getattr(recipe, field.name)
+        if field.name in asked:
+            usual, value = field.default, asked[field.name]
+        else:
+            usual = field.default if field.name in deciding else getattr(base, field.name)
+            value = getattr(recipe, field.name)
+        if value != usual:
+            yield field.name, value
 
 
 _DECIDING: tuple[str, ...] = (
