@@ -130,9 +130,14 @@ class Run:
         """The style image in its own size."""
         return load_image(self.style_path)
 
-    def problem(self, cell: FinishedCell) -> jaxstyle.Problem:
-        """Prepare the objective and the start of a cell."""
-        return jaxstyle.prepare(self.content, self.style, recipe=cell.recipe, network=self.network)
+    def problem(self, cell: FinishedCell, **changes: Any) -> jaxstyle.Problem:
+        """Prepare the objective and the start of a cell, with some settings changed."""
+        return jaxstyle.prepare(
+            self.content,
+            self.style,
+            recipe=dataclasses.replace(cell.recipe, **changes),
+            network=self.network,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
