@@ -224,10 +224,10 @@ class TestCommands:
         output, again = tmp_path / "out.png", tmp_path / "again.png"
         sources = ("stylize", files["content"], files["style"], "-o", output, "--quiet")
         assert run(*sources, *words, "--weights", tmp_path / "normalized.safetensors")[0] == 0
-        assert read_record(output).recipe.style_weight == 5e3
+        assert read_record(output).recipe.content_weight == 3.5
         code, _, err = run("stylize", "--from", output, "-o", again, "--weights", files["weights"])
         assert code == 0, err
-        assert read_record(again).recipe.style_weight == 100
+        assert read_record(again).recipe.content_weight == 5
 
     def test_show_names_what_differs_and_the_command_that_makes_it(
         self, stylize, run, tmp_path, files
