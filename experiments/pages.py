@@ -19,7 +19,7 @@ def write_page(experiment: Experiment, results: Mapping[str, Any], folder: Path)
         f"**Verdict: {results['verdict']}.**",
         numbers(results),
         f"![The images of {experiment.title}](sheet.jpg)",
-        experiment.seen,
+        stale(experiment, results) or experiment.seen,
         "## Method",
         experiment.method,
         "## Numbers",
@@ -32,7 +32,6 @@ def write_page(experiment: Experiment, results: Mapping[str, Any], folder: Path)
             _table(found["table"]),
         ]
     parts += [
-        stale(experiment, results),
         "## Command",
         f"```sh\npython experiments/run.py {experiment.name[:3]}\n```",
         conditions(results),
@@ -64,7 +63,10 @@ def stale(experiment: Experiment, results: Mapping[str, Any]) -> str:
     files = [tomllib.loads(path.read_text()) for path in experiment.folder.glob("*.toml")]
     if sorted({file["base"]["size"] for file in files}) == results["sizes"]:
         return ""
-    return "These are images and numbers of an earlier run: the grid files have another size now."
+    return (
+        f"These are images and numbers of an earlier run ({settings(results)}), whose grid files "
+        "were others; method and grid files here are those of the next."
+    )
 
 
 def settings(results: Mapping[str, Any]) -> str:

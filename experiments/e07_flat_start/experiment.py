@@ -94,7 +94,6 @@ EXPERIMENT = Experiment(
     method="The std of the initial noise from 1e-22 to 120, two seeds each. The first gradients "
     "of four seeds are compared by the cosine of the angle between each two, the results of two by "
     "their loss and by each other.",
-    pairs=("cat",),
     seen="In the left column two seeds of a flat start end at the same image, to the bit: "
     "rings and streaks along the edges and the middle, which the network alone brings. "
     "With noise each seed has its own suns, and at 120 the grain of the start.",

@@ -30,6 +30,14 @@ def backend_problem() -> str | None:
     return None
 
 
+def use_cpu() -> None:
+    """Keep JAX to the CPU, for commands that only look at files.
+
+    They start no accelerator and need none.
+    """
+    jax.config.update("jax_platforms", "cpu")
+
+
 def enable_compilation_cache() -> None:
     """Keep compiled programs between commands, in our cache folder unless JAX has been told.
 

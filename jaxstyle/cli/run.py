@@ -174,6 +174,8 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
     if request.repeated is not None:
         earlier = request.repeated.asked.items()
         asked = {name: value for name, value in earlier if flags.get(name) is None} | asked
+        # In one order, whichever way they came here: equal images have equal records.
+        asked = {name: asked[name] for name in request.recipe.as_dict() if name in asked}
     return Prepared(network, sources, inputs, asked, problem, fewer_pairs, state)
 
 
@@ -239,6 +241,7 @@ def _notices(
         *unused_notices(recipe, flags),
         small_style_notice(sizes, recipe, prepared.network, shortest=min(problem.size)),
         not_enlarged_notice(sources.content.shape, flags["size"], recipe),
+        request.repeated.notice() if request.repeated is not None else None,
     ]
     if request.repeated is None:
         found.insert(0, weights_notice(options.preset_name, prepared.network.name))

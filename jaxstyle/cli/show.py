@@ -27,9 +27,11 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     Of the settings it prints those that are not the defaults, and the command line that they come
     to. `jaxstyle stylize --from IMAGE.png -o COPY.png` makes the image again.
     """
+    from jaxstyle.cli.devices import use_cpu
     from jaxstyle.provenance.record import read_record
     from jaxstyle.provenance.report import to_json
 
+    use_cpu()
     record = read_record(image, argument="IMAGE")
     if as_json:
         click.echo(to_json(record.everything), nl=False)

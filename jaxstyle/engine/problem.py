@@ -25,7 +25,7 @@ from jaxstyle.engine.sizes import (
     style_images,
 )
 from jaxstyle.engine.targets import compute_targets
-from jaxstyle.errors import JaxstyleError, shortened
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.balance import balance_recipe
 from jaxstyle.losses.masks import Masks
@@ -123,10 +123,6 @@ def prepare(
     Raises:
       JaxstyleError: an argument that is not valid or does not fit the others; names it.
     """
-    if not isinstance(recipe, Recipe):
-        raise JaxstyleError(
-            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
-        )
     asked, recipe = recipe, resolve_recipe(recipe, network)
     if elements is not None:
         _check_elements(elements, recipe)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.images import load_image, read_text, save_image
@@ -212,6 +214,23 @@ class TestCommands:
         made("given.png", *words, "--style-weight", 200)
         kept = changed("given.png", "--style-loss", "wasserstein")
         assert kept.recipe.style_weight == 200 and "style_weight" not in kept.asked
+
+    def test_an_older_record_does_not_say_what_was_a_default(self, run, files, tmp_path):
+        layers = ("--content-layers", "relu2_2", "--style-layers", "relu1_1")
+        words = ("--weights", files["weights"], *layers, "--steps", 1, "--quiet")
+        run("stylize", files["content"], files["style"], "-o", tmp_path / "new.png", *words)
+        record = dict(read_record(tmp_path / "new.png").everything)
+        record.pop("asked")
+        with Image.open(tmp_path / "new.png") as image:
+            text = PngInfo()
+            text.add_itxt(KEYWORD, json.dumps(record))
+            image.save(tmp_path / "old.png", pnginfo=text)
+        words = ("stylize", "--from", tmp_path / "old.png", "-o", tmp_path / "again.png")
+        code, _, err = run(*words, "--style-loss", "wasserstein")
+        assert code == 0 and "does not say what was a default" in err
+        assert "--style-weight" in err and "--style-loss" not in err
+        code, _, err = run(*words, "--save-every", 1)
+        assert code == 0 and "a default" not in err
 
     def test_other_weights_beside_from_have_their_own_defaults(
         self, run, files, make_network, tmp_path
