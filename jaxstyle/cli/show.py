@@ -28,6 +28,7 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     to. `jaxstyle stylize --from IMAGE.png -o COPY.png` makes the image again.
     """
     from jaxstyle.cli.devices import use_cpu
+    from jaxstyle.provenance.asked import WEIGHTS
     from jaxstyle.provenance.record import read_record
     from jaxstyle.provenance.report import to_json
 
@@ -40,6 +41,8 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     name = "" if record.weights_name == record.weights else f" ({record.weights_name})"
     changed = dict(changed_settings(record))
     settings = record.recipe.as_dict()
+    if not everything:
+        settings |= {name: changed[name] for name in WEIGHTS if name in changed}
     rows = [
         *((name.rstrip(" 123456789"), file.path) for name, file in record.files.items() if file),
         ("weights", f"{record.weights}{name}, {record.weights_sha256[:12]}"),
