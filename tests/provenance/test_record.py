@@ -243,10 +243,27 @@ class TestCommands:
         output, again = tmp_path / "out.png", tmp_path / "again.png"
         sources = ("stylize", files["content"], files["style"], "-o", output, "--quiet")
         assert run(*sources, *words, "--weights", tmp_path / "normalized.safetensors")[0] == 0
-        assert read_record(output).recipe.style_weight == 5e3
+        assert read_record(output).recipe.content_weight == 3.5
         code, _, err = run("stylize", "--from", output, "-o", again, "--weights", files["weights"])
         assert code == 0, err
-        assert read_record(again).recipe.style_weight == 100
+        assert read_record(again).recipe.content_weight == 5
+
+    def test_show_names_the_strength_that_was_asked_for(self, run, files, tmp_path):
+        words = (files["content"], files["style"], "--weights", files["weights"], "--steps", 1)
+        layers = ("--content-layers", "relu2_2", "--style-layers", "relu1_1", "--quiet")
+        assert run("stylize", *words, *layers, "-o", tmp_path / "out.png")[0] == 0
+        out = run("show", tmp_path / "out.png")[1]
+        assert "style_weight" not in out and "--strength" not in out
+        code, _, err = run(
+            "stylize", "--from", tmp_path / "out.png", "-o", tmp_path / "more.png",
+            "--strength", 0.75, "--quiet",
+        )  # fmt: skip
+        assert code == 0, err
+        out = run("show", tmp_path / "more.png")[1]
+        assert "strength           0.75\n" in out and "--strength 0.75" in out
+        assert "style_weight" not in out
+        weights = [read_record(tmp_path / f"{n}.png").recipe.style_weight for n in ("out", "more")]
+        assert weights[1] == pytest.approx(1.5**4 * weights[0], rel=1e-3)
 
     def test_show_names_what_differs_and_the_command_that_makes_it(
         self, stylize, run, tmp_path, files
