@@ -30,9 +30,9 @@ DEFAULT_MARGIN = 8
 PYRAMID_SIDE = 128
 """Least longer side, in pixels, of the coarsest resolution of the image pyramid."""
 DEFAULT_STRENGTH = 0.5
-STRENGTH_EXPONENT = 4.0
-"""Exponent of `style_factor`: at strength 1 the style weighs 16 times as much as by default. Chosen
-by eye on few images, not calibrated for each network and loss."""
+STRENGTH_EXPONENTS = 4.0, 8.0
+"""Exponents of `style_factor` below and above the default strength; measured on two pairs, so that
+steps of the strength look more alike than with one (`docs/quality.md`)."""
 
 
 def default_history_size(network: "Network") -> int:
@@ -64,8 +64,12 @@ TERM_DEFAULTS: dict[bool, TermDefaults] = {
 def style_factor(strength: float) -> float:
     """Return the factor of the default style weight for a strength in [0, 1].
 
+    0 at 0, 1 at the default and 256 at 1.
+
     Example:
       >>> style_factor(0.5)
       1.0
     """
-    return (strength / DEFAULT_STRENGTH) ** STRENGTH_EXPONENT
+    below, above = STRENGTH_EXPONENTS
+    ratio = strength / DEFAULT_STRENGTH
+    return ratio ** (below if ratio < 1 else above)
