@@ -228,8 +228,8 @@ class SpatialSharding:
         """Return an optimizer's state constrained to the sharding of its position.
 
         Args:
-          state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]`, or
-            its one axis flattened, are sharded, others are replicated.
+          state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]` are
+            sharded, others are replicated.
           width: w.
         """
         return jax.tree.map(
@@ -241,10 +241,9 @@ class SpatialSharding:
         """Return a state without the padding, the same for any number of devices."""
 
         def shorter(leaf: Any) -> Any:
-            axis, unit = _row_axis(leaf.shape, self.padded, width)
-            if axis is None:
+            if leaf.shape[-3:] != (self.padded, width, 3):
                 return leaf
-            return leaf[(..., slice(self.height * unit), *[slice(None)] * (-1 - axis))]
+            return leaf[..., : self.height, :, :]
 
         return jax.tree.map(shorter, state)
 
@@ -261,28 +260,19 @@ class SpatialSharding:
         """Return a state, with or without its padding, placed on the devices."""
 
         def placed(leaf: Any) -> jax.Array:
-            axis, unit = _row_axis(leaf.shape, self.height, width)
-            if axis is not None:
+            if leaf.shape[-3:] == (self.height, width, 3):
                 ends = [(0, 0)] * leaf.ndim
-                ends[axis] = (0, (self.padded - self.height) * unit)
+                ends[-3] = (0, self.padded - self.height)
                 leaf = np.pad(leaf, ends)
             return jax.device_put(leaf, self._sharding(leaf.shape, width))
 
         return jax.tree.map(placed, state)
 
     def _sharding(self, shape: tuple[int, ...], width: int) -> NamedSharding:
-        axis, _ = _row_axis(shape, self.padded, width)
-        axes = [None] * len(shape) if axis is None else [None] * (len(shape) + axis) + ["rows"]
+        axes: list[str | None] = [None] * len(shape)
+        if shape[-3:] == (self.padded, width, 3):
+            axes[-3] = "rows"
         return NamedSharding(self.mesh, PartitionSpec(*axes))
-
-
-def _row_axis(shape: tuple[int, ...], height: int, width: int) -> tuple[int | None, int]:
-    """Return the axis of an array that runs along the rows, and its entries for each row."""
-    if shape[-3:] == (height, width, 3):
-        return -3, 1
-    if shape[-1:] == (height * width * 3,):
-        return -1, width * 3
-    return None, 0
 
 
 Layout = BatchSharding | SpatialSharding

@@ -242,7 +242,7 @@ def carry_history(
     scaled = preconditioner or jnp.copy
     grad, scaled_grad = new.point.grad / new.unit, new.scaled_grad
     pairs = old.pairs._replace(y_history=old.pairs.y_history * (old.unit / new.unit))
-    pairs = resize_pairs(pairs, old.point.grad.shape, grad.shape, scaled)
+    pairs = resize_pairs(pairs, grad.shape, scaled)
     projected = project(pairs, grad, scaled_grad)
     newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
     slope = dot(newton, grad)

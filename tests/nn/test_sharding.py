@@ -181,13 +181,13 @@ def test_a_state_is_cut_and_placed_again(height):
     assert rows.padded % 8 == 0 and 0 <= rows.padded - height < 8
     state = {
         "picture": np.ones((height, 5, 3)),
-        "flat": np.ones((2, height * 15)),
+        "several": np.ones((2, height, 5, 3)),
         "number": np.ones(()),
     }
     placed = rows.place_state(state, 5)
     assert placed["picture"].shape == (rows.padded, 5, 3)
-    assert placed["flat"].shape == (2, rows.padded * 15)
-    assert placed["flat"].sum() == height * 30
+    assert placed["several"].shape == (2, rows.padded, 5, 3)
+    assert placed["several"].sum() == height * 30
     jax.tree.map(np.testing.assert_array_equal, rows.unpad(placed, 5), state)
 
 

@@ -19,6 +19,7 @@ from jaxstyle import (
     make_optimizer,
 )
 from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.optim import preconditioner
 from jaxstyle.optim.base import blank
 from jaxstyle.optim.first_order import schedule
 from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
@@ -209,8 +210,9 @@ class TestOneEvaluationAStep:
 
     @pytest.mark.parametrize("window", [1, 5])
     def test_no_value_above_the_last_few(self, window):
-        states, _ = runner(rosenbrock, 60, lbfgs(window=window))(jnp.array([-1.2, 1.0]))
-        values = np.asarray(states.point.value)
+        states, infos = runner(rosenbrock, 60, lbfgs(window=window))(jnp.array([-1.2, 1.0]))
+        # The last few are those that were accepted; a refused trial repeats a value.
+        values = np.asarray(states.point.value)[np.r_[True, infos.accepted]]
         for k in range(window, len(values)):
             assert values[k] <= values[k - window : k].max() * (1 + 1e-6)
         if window > 1:
@@ -324,6 +326,20 @@ class TestPreconditioner:
             matrix = np.asarray(columns)
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
         assert np.linalg.eigvalsh(matrix).min() > 0.5
+
+    @pytest.mark.parametrize("shape", [(8, 6, 3), (7, 9, 3), (1, 5, 3), (64, 48, 1)])
+    def test_products_are_the_fourier_transform(self, shape):
+        """What TPUs compute, in the float32 of a run."""
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        found = preconditioner._by_products(jnp.asarray(x))
+        np.testing.assert_allclose(found, spectrum(jnp.asarray(x)), atol=1e-5 * abs(x).max())
+
+    def test_tpus_have_products_and_others_fourier_transforms(self):
+        traced = jax.jit(spectrum).trace(jnp.zeros((8, 6, 3)))
+        for platform, has_products in (("tpu", True), ("cuda", False), ("cpu", False)):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert ("stablehlo.dot_general" in text) == has_products
+            assert ("stablehlo.fft" in text) != has_products
 
     def test_the_spectrum_weighs_waves_by_frequency(self, x64):
         y = np.arange(32)[:, None, None] * np.ones((1, 24, 3))
