@@ -92,6 +92,8 @@ class Program(NamedTuple):
     """Whether the numbers have it too."""
     layout: Layout | None = None
     """Sharding of the batch, or of the image's rows."""
+    platform: str = "cpu"
+    """Of the devices."""
 
     @property
     def rows(self) -> SpatialSharding | None:
@@ -119,6 +121,7 @@ def common_arguments(problem: Problem, *, platform: str | None = None) -> tuple[
       problem: of one scale.
       platform: of the devices; the default backend if not given.
     """
+    platform = platform or jax.default_backend()
     network = problem.recipe.configure_network(problem.network)
     # Where rows are sharded, Winograd's windows would need more than the one row exchanged.
     if not isinstance(problem.layout, SpatialSharding):
@@ -131,6 +134,7 @@ def common_arguments(problem: Problem, *, platform: str | None = None) -> tuple[
         own_targets=problem.own_targets,
         own_numbers=bool(problem.elements),
         layout=problem.layout,
+        platform=platform,
     )
     return (network, problem.targets, problem.numbers), program
 
@@ -215,7 +219,9 @@ def init_carry(
             start = jax.image.resize(start, shape, "lanczos3")
         # A copy, as the carry is donated and the caller keeps the start.
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
-        optimizer = make_optimizer(recipe, numbers=numbers, rows=program.rows)
+        optimizer = make_optimizer(
+            recipe, numbers=numbers, rows=program.rows, platform=program.platform
+        )
         if is_flat(recipe):
             state = blank(
                 optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields))
@@ -310,7 +316,9 @@ def run_chunk(
     ) -> tuple[Carry, Losses]:
         network, num_steps = shared
         objective = _objective(network, targets, numbers, program)
-        optimizer = make_optimizer(program.recipe, numbers=numbers, rows=rows)
+        optimizer = make_optimizer(
+            program.recipe, numbers=numbers, rows=rows, platform=program.platform
+        )
 
         def step(index: jax.Array, so_far: tuple[Carry, Losses]) -> tuple[Carry, Losses]:
             carry, losses = so_far

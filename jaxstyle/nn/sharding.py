@@ -124,12 +124,12 @@ class BatchSharding:
                 f"devices: {elements} images do not share out over {len(devices)} devices; give "
                 f"{most} devices, or {-(-elements // len(devices)) * len(devices)} images"
             )
-        return cls(device_mesh(devices, "lanes"))
+        return cls(device_mesh(devices, "batch"))
 
     @property
     def by_element(self) -> NamedSharding:
         """The sharding of arrays whose first axis is the batch."""
-        return NamedSharding(self.mesh, PartitionSpec("lanes"))
+        return NamedSharding(self.mesh, PartitionSpec("batch"))
 
     @property
     def replicated(self) -> NamedSharding:
@@ -162,8 +162,8 @@ class BatchSharding:
         return jax.shard_map(
             function,
             mesh=self.mesh,
-            in_specs=tuple(PartitionSpec(*[] if a is None else ["lanes"]) for a in axes),
-            out_specs=PartitionSpec("lanes"),
+            in_specs=tuple(PartitionSpec(*[] if a is None else ["batch"]) for a in axes),
+            out_specs=PartitionSpec("batch"),
             # The loops of optax's and jaxopt's line searches do not annotate what varies.
             check_vma=False,
         )
@@ -228,8 +228,8 @@ class SpatialSharding:
         """Return an optimizer's state constrained to the sharding of its position.
 
         Args:
-          state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]` are
-            sharded, others are replicated.
+          state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]`, or
+            its one axis flattened, are sharded, others are replicated.
           width: w.
         """
         return jax.tree.map(
@@ -241,9 +241,10 @@ class SpatialSharding:
         """Return a state without the padding, the same for any number of devices."""
 
         def shorter(leaf: Any) -> Any:
-            if leaf.shape[-3:] != (self.padded, width, 3):
+            axis, unit = _row_axis(leaf.shape, self.padded, width)
+            if axis is None:
                 return leaf
-            return leaf[..., : self.height, :, :]
+            return leaf[(..., slice(self.height * unit), *[slice(None)] * (-1 - axis))]
 
         return jax.tree.map(shorter, state)
 
@@ -260,19 +261,28 @@ class SpatialSharding:
         """Return a state, with or without its padding, placed on the devices."""
 
         def placed(leaf: Any) -> jax.Array:
-            if leaf.shape[-3:] == (self.height, width, 3):
+            axis, unit = _row_axis(leaf.shape, self.height, width)
+            if axis is not None:
                 ends = [(0, 0)] * leaf.ndim
-                ends[-3] = (0, self.padded - self.height)
+                ends[axis] = (0, (self.padded - self.height) * unit)
                 leaf = np.pad(leaf, ends)
             return jax.device_put(leaf, self._sharding(leaf.shape, width))
 
         return jax.tree.map(placed, state)
 
     def _sharding(self, shape: tuple[int, ...], width: int) -> NamedSharding:
-        axes: list[str | None] = [None] * len(shape)
-        if shape[-3:] == (self.padded, width, 3):
-            axes[-3] = "rows"
+        axis, _ = _row_axis(shape, self.padded, width)
+        axes = [None] * len(shape) if axis is None else [None] * (len(shape) + axis) + ["rows"]
         return NamedSharding(self.mesh, PartitionSpec(*axes))
+
+
+def _row_axis(shape: tuple[int, ...], height: int, width: int) -> tuple[int | None, int]:
+    """Return the axis of an array that runs along the rows, and its entries for each row."""
+    if shape[-3:] == (height, width, 3):
+        return -3, 1
+    if shape[-1:] == (height * width * 3,):
+        return -1, width * 3
+    return None, 0
 
 
 Layout = BatchSharding | SpatialSharding

@@ -22,7 +22,9 @@ class CurvatureHistory(NamedTuple):
     """The last pairs of position and gradient differences, with the products that are needed."""
 
     s_history: jax.Array
-    """Ring buffer of position differences, `[history_size, *position.shape]`."""
+    """Ring buffer of position differences, flattened `[history_size, position.size]` or as they are
+    `[history_size, *position.shape]`. CPUs have fast routines for products of matrices; other
+    devices take sums as fast, and would have to move a flat image in their memory."""
     y_history: jax.Array
     """Ring buffer of gradient differences, likewise."""
     sy: jax.Array
@@ -43,12 +45,11 @@ class Projected(NamedTuple):
     """YᵀMg."""
 
 
-def empty_history(history_size: int, position: jax.Array) -> CurvatureHistory:
-    """Build empty buffers for positions of this size."""
+def empty_history(history_size: int, position: jax.Array, *, flat: bool = True) -> CurvatureHistory:
+    """Build empty buffers for positions of this shape, flattened or not."""
+    shape = (position.size,) if flat else position.shape
     # A buffer each: one that two fields share cannot be donated.
-    s_history, y_history = (
-        jnp.zeros((history_size, *position.shape), position.dtype) for _ in range(2)
-    )
+    s_history, y_history = (jnp.zeros((history_size, *shape), position.dtype) for _ in range(2))
     sy, yy = (jnp.zeros((history_size, history_size), position.dtype) for _ in range(2))
     return CurvatureHistory(s_history, y_history, sy, yy, jnp.zeros((), jnp.int32))
 
@@ -77,7 +78,7 @@ def store(
 
     # Selecting the slot, not the buffer, keeps the update in place.
     def stored(history: jax.Array, new: jax.Array) -> jax.Array:
-        return history.at[slot].set(jnp.where(keep, new, history[slot]))
+        return history.at[slot].set(jnp.where(keep, new.reshape(history.shape[1:]), history[slot]))
 
     s_history, y_history = stored(pairs.s_history, s), stored(pairs.y_history, y)
     s_with_y, s_with_grad = _dots(s_history, y, grad)
@@ -94,22 +95,24 @@ def store(
 
 def carried(
     pairs: CurvatureHistory,
-    shape: tuple[int, ...],
+    old: tuple[int, ...],
+    new: tuple[int, ...],
     scaled: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> CurvatureHistory:
-    """Return the pairs of images resized to a shape.
+    """Return the pairs of images of shape `old` resized to shape `new`.
 
     Positions are interpolated, gradients too, and divided among the more pixels. A pair that is
     not positive after that is dropped.
     """
-    share = float(np.prod(pairs.s_history.shape[1:])) / float(np.prod(shape))
+    share = float(np.prod(old)) / float(np.prod(new))
 
     def resize(history: jax.Array) -> jax.Array:
-        return resized(history, (len(history), *shape))
+        images = resized(history.reshape(-1, *old), (len(history), *new))
+        return images.reshape(len(history), -1) if history.ndim == 2 else images
 
     s_history, y_history = resize(pairs.s_history), share * resize(pairs.y_history)
-    sy = _all_dots(s_history, y_history)
-    yy = _all_dots(y_history, jax.vmap(scaled)(y_history))
+    scaled_y = jax.vmap(lambda y: scaled(y.reshape(new)).reshape(y.shape))(y_history)
+    sy, yy = _all_dots(s_history, y_history), _all_dots(y_history, scaled_y)
     held = (jnp.diag(pairs.sy) > 0) & (jnp.diag(sy) > 0) & jnp.isfinite(sy).all(1)
     both = held[:, None] & held
     return CurvatureHistory(
@@ -173,7 +176,7 @@ def inverse_hessian_product(
     # Back from age to slot.
     alpha, beta = (jnp.zeros_like(v).at[by_age].set(v) for v in (alpha, beta))
     y_part, s_part = (
-        _combine(history, coefficients)
+        _combine(history, coefficients).reshape(scaled_grad.shape)
         for history, coefficients in ((pairs.y_history, alpha), (pairs.s_history, beta))
     )
     return gamma * (scaled_grad - scaled(y_part)) + s_part
@@ -192,48 +195,29 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 _EXACT = lax.Precision.HIGHEST
 
 
-# Two ways of one product each: products of matrices, for which the CPU has fast routines, and sums,
-# which compilers for other devices fuse into one pass through the history. There a flat image
-# would have to be moved in memory, and on TPUs that takes longer to compile than the network.
-
-
 def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute the products of all pairs with two vectors, `[2, history_size]`."""
-
-    def by_product(history: jax.Array, *vectors: jax.Array) -> jax.Array:
-        flat = history.reshape(len(history), -1)
-        return jnp.stack([jnp.matmul(flat, v.reshape(-1), precision=_EXACT) for v in vectors])
-
-    def by_sum(history: jax.Array, *vectors: jax.Array) -> jax.Array:
-        axes = tuple(range(1, history.ndim))
-        return jnp.stack([jnp.sum(history * v[None], axes) for v in vectors])
-
-    return lax.platform_dependent(history, a, b, cpu=by_product, default=by_sum)
+    if history.ndim == 2:
+        return jnp.stack([jnp.matmul(history, v.reshape(-1), precision=_EXACT) for v in (a, b)])
+    return jnp.stack([jnp.sum(history * v[None], _inner(history)) for v in (a, b)])
 
 
 def _all_dots(a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute the products of all pairs of two histories, `[history_size, history_size]`."""
-
-    def by_product(a: jax.Array, b: jax.Array) -> jax.Array:
-        size = len(a)
-        return jnp.matmul(a.reshape(size, -1), b.reshape(size, -1).T, precision=_EXACT)
-
-    def by_sum(a: jax.Array, b: jax.Array) -> jax.Array:
-        return lax.map(lambda v: jnp.sum(a * v[None], tuple(range(1, a.ndim))), b).T
-
-    return lax.platform_dependent(a, b, cpu=by_product, default=by_sum)
+    if a.ndim == 2:
+        return jnp.matmul(a, b.T, precision=_EXACT)
+    return lax.map(lambda v: jnp.sum(a * v[None], _inner(a)), b).T
 
 
 def _combine(history: jax.Array, coefficients: jax.Array) -> jax.Array:
     """Compute the sum of all pairs, each times its coefficient."""
-
-    def by_product(history: jax.Array, coefficients: jax.Array) -> jax.Array:
-        # A row alone is no matrix: of two of them the product is fast.
+    if history.ndim == 2:
+        # A row alone is no matrix: of two of them the CPU has a fast product.
         rows = jnp.stack([coefficients, jnp.zeros_like(coefficients)])
-        flat = history.reshape(len(history), -1)
-        return jnp.matmul(rows, flat, precision=_EXACT)[0].reshape(history.shape[1:])
+        return jnp.matmul(rows, history, precision=_EXACT)[0]
+    return jnp.sum(jnp.expand_dims(coefficients, _inner(history)) * history, 0)
 
-    def by_sum(history: jax.Array, coefficients: jax.Array) -> jax.Array:
-        return jnp.sum(history * jnp.expand_dims(coefficients, tuple(range(1, history.ndim))), 0)
 
-    return lax.platform_dependent(history, coefficients, cpu=by_product, default=by_sum)
+def _inner(history: jax.Array) -> tuple[int, ...]:
+    """Return the axes of a pair."""
+    return tuple(range(1, history.ndim))

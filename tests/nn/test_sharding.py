@@ -126,7 +126,7 @@ def test_the_state_is_where_its_rows_are(facts):
 
 def test_elements_exchange_nothing_and_are_those_of_one_device(folder, facts):
     assert facts["lanes"]["collectives"] == []
-    assert all("lanes" in spec for _, spec in facts["lanes"]["state"].values())
+    assert all("batch" in spec for _, spec in facts["lanes"]["state"].values())
     shared, alone = arrays(folder, "lanes-shared"), arrays(folder, "lanes-alone")
     assert len({losses[-1] for losses in alone["losses"]}) == 4
     # Often to the bit, but XLA may fuse a program for several devices in another way.
@@ -181,13 +181,13 @@ def test_a_state_is_cut_and_placed_again(height):
     assert rows.padded % 8 == 0 and 0 <= rows.padded - height < 8
     state = {
         "picture": np.ones((height, 5, 3)),
-        "several": np.ones((2, height, 5, 3)),
+        "flat": np.ones((2, height * 15)),
         "number": np.ones(()),
     }
     placed = rows.place_state(state, 5)
     assert placed["picture"].shape == (rows.padded, 5, 3)
-    assert placed["several"].shape == (2, rows.padded, 5, 3)
-    assert placed["several"].sum() == height * 30
+    assert placed["flat"].shape == (2, rows.padded * 15)
+    assert placed["flat"].sum() == height * 30
     jax.tree.map(np.testing.assert_array_equal, rows.unpad(placed, 5), state)
 
 

@@ -22,6 +22,7 @@ from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.optim import preconditioner
 from jaxstyle.optim.base import blank
 from jaxstyle.optim.first_order import schedule
+from jaxstyle.optim.lbfgs import carry_history
 from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optim.preconditioner import spectrum
 from jaxstyle.optim.registry import is_flat
@@ -297,6 +298,37 @@ def test_the_ring_buffer_equals_a_list(size, preconditioned, x64):
     assert accepts.sum() > 3 * size and not accepts.all() and furthers
     np.testing.assert_array_equal(infos.accepted, accepts)
     np.testing.assert_allclose(states.point.position, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_pairs_as_images_are_those_flattened(preconditioned):
+    """What accelerators keep, against what CPUs keep."""
+
+    def objective(image):
+        return rosenbrock(image.reshape(-1)), None
+
+    start = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+    kept = {"history_size": 3, "preconditioner": spectrum if preconditioned else None}
+    found = {}
+    for flat in (True, False):
+        init, step = lbfgs(**kept, flat=flat)
+        state = init(objective, jnp.asarray(start))
+        for _ in range(8):
+            state, _ = jax.jit(step, static_argnums=0)(objective, state)
+        found[flat] = state
+    assert found[False].pairs.s_history.shape == (3, 4, 5, 3)
+    for mine, theirs in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        scale = float(jnp.abs(mine).max()) + 1e-30
+        np.testing.assert_allclose(mine, theirs.reshape(mine.shape), rtol=0, atol=2e-3 * scale)
+    of_larger = []
+    for flat, state in found.items():
+        larger = lbfgs(**kept, flat=flat).init(lambda x: (jnp.sum(x), None), jnp.zeros((8, 10, 3)))
+        of_larger.append(
+            carry_history(state, larger, preconditioner=kept["preconditioner"]).pairs.yy
+        )
+    scale = float(jnp.abs(of_larger[0]).max())
+    assert scale > 0
+    np.testing.assert_allclose(of_larger[1], of_larger[0], rtol=0, atol=5e-3 * scale)
 
 
 class TestPreconditioner:
