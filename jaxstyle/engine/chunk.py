@@ -393,7 +393,11 @@ def carry_shapes(problem: Problem, *, platform: str | None = None) -> Any:
 
 
 def lower(
-    problem: Problem, *, chunk_size: int = 1, device: jax.Device | None = None
+    problem: Problem,
+    *,
+    chunk_size: int = 1,
+    device: jax.Device | None = None,
+    direct: bool = False,
 ) -> jax.stages.Lowered:
     """Return the lowered program of a chunk of the last scale of a problem.
 
@@ -402,9 +406,12 @@ def lower(
       chunk_size: largest number of steps of a chunk.
       device: that it is for, perhaps of a topology that is only described; the default one, or
         those of the problem's layout, if not given.
+      direct: leave out the kernels that only CPUs have, for the memory of a GPU.
     """
     platform = _platform(device)
     arguments, program = common_arguments(problem, platform=platform)
+    if direct:
+        arguments, _ = common_arguments(problem, platform="gpu")
     form = carry_shapes(problem, platform=platform)
     if problem.layout is not None:
         form = problem.layout.with_shardings(form, problem.size[1])
