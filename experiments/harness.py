@@ -6,7 +6,6 @@ it runs. `run.py` brings everything to a scale (`small` on two CPU cores, `full`
 `results.json`, `sheet.jpg`, `plot.svg` and `README.md` into the folder.
 """
 
-import csv
 import dataclasses
 import json
 import os
@@ -23,15 +22,16 @@ from PIL import Image
 
 import jaxstyle
 from jaxstyle.cli.app import app
-from jaxstyle.config.recipe import Recipe
 from jaxstyle.files import write_atomically
 from jaxstyle.images import load_image
+from jaxstyle.images.painted import paint
 from jaxstyle.images.sheets import contact_sheet
 from jaxstyle.provenance.report import environment_report, to_json
+from jaxstyle.sweep import FinishedCell, read_results
 
 HERE = Path(__file__).parent
-LARGEST_SHEET = 400_000
-"""Bytes: what a page that shows ten of them can bear."""
+LARGEST_SHEET = 600_000
+"""Bytes: what a page that shows eleven of them can bear."""
 
 HOLDS, PARTLY, CONTRADICTED = "holds", "holds in part", "does not hold here"
 
@@ -49,7 +49,8 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale("small", {"weights": "compact"}),
+    # As the grid files have it.
+    "small": Scale("small", {}),
     "full": Scale("full", {"weights": "vgg19", "size": 512}),
     # Two blocks suffice to see whether everything is computed.
     "tiny": Scale(
@@ -68,46 +69,22 @@ SCALES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """A finished cell of a grid."""
+class Pair:
+    """A photograph of scikit-image and a painting of the project's own painter."""
 
-    report: dict[str, Any]
-    image_path: Path
-    settings: dict[str, str]
-    """Its row of results.csv."""
+    photograph: str
+    credit: str
+    painting: str
+    """Its palette."""
+    seed: int
+    width: int | None = None
+    """Pixels of the photograph that are kept; both photographs are 3:2 and share programs."""
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """Every resolved setting."""
-        return self.report["recipe"]
 
-    @property
-    def loss(self) -> float:
-        """Of the saved image, clipped and rounded; infinite if there is none."""
-        return _number(self.report["loss"], np.inf)
-
-    @property
-    def lowest(self) -> float:
-        """Lowest loss that the optimizer saw; infinite if none is finite.
-
-        Without bounds it may lie well below that of the saved image, which is clipped to [0, 1].
-        """
-        losses = self.history("loss")
-        return float(np.min(losses[np.isfinite(losses)], initial=np.inf))
-
-    @property
-    def seconds(self) -> float:
-        """Its share of its batch's running time."""
-        return float(self.settings["seconds"])
-
-    @cached_property
-    def image(self) -> np.ndarray:
-        """The returned image, RGB in [0, 1]."""
-        return load_image(self.image_path)
-
-    def history(self, name: str) -> np.ndarray:
-        """`step`, `loss`, `content`, `style` or `tv` after each step; NaN where diverged."""
-        return np.array([_number(v, np.nan) for v in self.report["history"][name]])
+PAIRS = {
+    "cat": Pair("chelsea", "Stéfan van der Walt, CC0", "night", 0, width=450),
+    "coffee": Pair("coffee", "Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0", "embers", 3),
+}
 
 
 @dataclasses.dataclass
@@ -126,14 +103,16 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a measurement may look at."""
+    """An experiment's cells of one pair: what a measurement may look at."""
 
     scale: str
-    out: Path
+    pair: str
+    folder: Path
+    """Holds the grids' folders; for what else is slow to compute."""
     content_path: Path
     style_path: Path
     weights: str
-    cells: dict[str, list[Cell]]
+    cells: dict[str, list[FinishedCell]]
     """Finished cells in the grid's order, by the name of the grid file."""
 
     @cached_property
@@ -151,11 +130,13 @@ class Run:
         """The style image in its own size."""
         return load_image(self.style_path)
 
-    def problem(self, cell: Cell, *, start: np.ndarray | str | None = None) -> jaxstyle.Problem:
-        """Prepare the objective and the start of a cell."""
-        recipe = Recipe.from_dict(cell.recipe)
+    def problem(self, cell: FinishedCell, **changes: Any) -> jaxstyle.Problem:
+        """Prepare the objective and the start of a cell, with some settings changed."""
         return jaxstyle.prepare(
-            self.content, self.style, recipe=recipe, network=self.network, start=start
+            self.content,
+            self.style,
+            recipe=dataclasses.replace(cell.recipe, **changes),
+            network=self.network,
         )
 
 
@@ -169,67 +150,59 @@ class Experiment:
     method: str
     measure: Callable[[Run], Found]
     draw: Callable[[Run, Found, Any], None]
-    """Draws on a matplotlib figure (`plots.figure`)."""
+    """Draws one pair's panels of a matplotlib figure (`plots.figure`)."""
     sheet: Callable[[Run], tuple[Sequence[np.ndarray], Sequence[str], int]]
-    """Images, labels and columns of the contact sheet."""
-    panels: tuple[int, int] = (1, 2)
-    """Rows and columns of the plot."""
+    """One pair's images, labels and columns of the contact sheet."""
+    seen: str = ""
+    """What one sees on the sheet of `results.json`'s run."""
+    panels: int = 2
+    """Of a pair, in a row of the plot."""
+    pairs: tuple[str, ...] = tuple(PAIRS)
     full: Settings = dataclasses.field(default_factory=dict)
     """Settings of the article, for `--full`."""
     tiny: Settings = dataclasses.field(default_factory=dict)
-    exact: Settings | None = None
-    """Settings for a network of three blocks, where the claim can be tested on one."""
 
     @property
     def folder(self) -> Path:
         return HERE / self.name
 
 
-def inputs(out: Path) -> tuple[Path, Path]:
-    """Write the content photograph and the style painting, unless they are there."""
-    sys.path.insert(0, str(HERE / "demo"))
-    from paint import paint
+def inputs(out: Path, pair: Pair) -> tuple[Path, Path]:
+    """Write a pair's photograph and painting, unless they are there."""
     from skimage import data
 
     out.mkdir(parents=True, exist_ok=True)
-    content, style = out / "content.png", out / "style.png"
+    name = {value: key for key, value in PAIRS.items()}[pair]
+    content, style = out / f"{name}.png", out / f"{pair.painting}.png"
     if not content.exists():
-        # Stéfan van der Walt's cat, CC0; square, so that sizes are plain.
-        Image.fromarray(data.chelsea()[:, 75:375]).save(content)
+        Image.fromarray(getattr(data, pair.photograph)()[:, : pair.width]).save(content)
     if not style.exists():
-        painted = paint(512, 512, seed=0)
+        painted = paint(512, 512, seed=pair.seed, palette=pair.painting)
         Image.fromarray((painted * 255).round().astype(np.uint8)).save(style)
     return content, style
 
 
-def run(experiment: Experiment, scale: Scale, out: Path, *, exact: Path | None = None) -> Run:
-    """Run an experiment's grids, or what is left of them, and give its cells."""
-    content, style = inputs(out)
-    folder = out / scale.name / experiment.name / (exact.stem if exact else "")
+def run(experiment: Experiment, scale: Scale, out: Path, pair: str) -> Run:
+    """Run an experiment's grids on a pair, or what is left of them, and give its cells."""
+    content, style = inputs(out, PAIRS[pair])
+    folder = out / scale.name / experiment.name / pair
     folder.mkdir(parents=True, exist_ok=True)
-    weights = str(exact.resolve()) if exact else scale.base["weights"]
     cells = {}
     for path in sorted(experiment.folder.glob("*.toml")):
-        base, grid = brought_to(experiment, scale, path, exact=exact is not None)
-        base |= {
-            "weights": weights,
-            "content": str(content.resolve()),
-            "style": str(style.resolve()),
-        }
+        base, grid = brought_to(experiment, scale, path)
+        base |= {"content": str(content.resolve()), "style": str(style.resolve())}
         written = folder / path.name
         write_atomically(written, as_toml({"base": base, "grid": grid}).encode())
         cells[path.stem] = run_grid(written, folder / path.stem, scale.elements)
-    return Run(scale.name, folder, content, style, weights, cells)
+    return Run(scale.name, pair, folder, content, style, base["weights"], cells)
 
 
-def brought_to(
-    experiment: Experiment, scale: Scale, path: Path, *, exact: bool = False
-) -> tuple[Settings, Settings]:
+def brought_to(experiment: Experiment, scale: Scale, path: Path) -> tuple[Settings, Settings]:
     """Read a grid file of an experiment and lay over it the settings of a scale and its own."""
     own = {"full": experiment.full, "tiny": experiment.tiny}.get(scale.name, {})
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     base, grid = tables.get("base", {}), tables.get("grid", {})
-    for over in (scale.base, own, (experiment.exact or {}) if exact else {}):
+    for over in (scale.base, own):
         base, grid = scaled({"base": base, "grid": grid}, over)
     return base, grid
 
@@ -256,7 +229,7 @@ def as_toml(tables: Mapping[str, Settings]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_grid(file: Path, folder: Path, elements: int | None = None) -> list[Cell]:
+def run_grid(file: Path, folder: Path, elements: int | None = None) -> list[FinishedCell]:
     """Run `jaxstyle grid`, which goes on where it stopped, and read what it wrote."""
     arguments = ["grid", str(file), "-o", str(folder)]
     if elements:
@@ -265,80 +238,46 @@ def run_grid(file: Path, folder: Path, elements: int | None = None) -> list[Cell
     code = app.main(args=arguments, prog_name="jaxstyle", standalone_mode=False)
     if code:
         raise KeyboardInterrupt
-    with open(folder / "results.csv", encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [
-        Cell(
-            json.loads((folder / row["image"]).with_suffix(".json").read_bytes()),
-            folder / row["image"],
-            row,
-        )
-        for row in rows
-    ]
+    return read_results(folder)
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """Return the verdict of all pairs: theirs if they agree, else that the claim holds in part."""
+    return verdicts[0] if len(set(verdicts)) == 1 else PARTLY
 
 
 def write_results(
-    experiment: Experiment, found: Found, run: Run, seconds: float, folder: Path
+    experiment: Experiment, found: Sequence[Found], runs: Sequence[Run], folder: Path
 ) -> dict[str, Any]:
-    """Write results.json, keeping second opinions that were there before."""
-    path = folder / "results.json"
+    """Write results.json: what was found, with what, on what."""
+    cells = [cell for run in runs for cells in run.cells.values() for cell in cells]
     results = {
         "experiment": experiment.name,
         "claim": experiment.claim,
-        **describe(found, run, seconds),
-        "second_opinions": {},
-    }
-    if path.exists():
-        results["second_opinions"] = json.loads(path.read_bytes()).get("second_opinions", {})
-    write_atomically(path, to_json(results).encode())
-    return results
-
-
-def add_opinion(found: Found, run: Run, seconds: float, folder: Path, name: str) -> dict[str, Any]:
-    """Put what another network says beside the results."""
-    path = folder / "results.json"
-    results = json.loads(path.read_bytes())
-    results["second_opinions"][name] = describe(found, run, seconds)
-    write_atomically(path, to_json(results).encode())
-    return results
-
-
-def describe(found: Found, run: Run, seconds: float) -> dict[str, Any]:
-    """What was found, with what, on what."""
-    cells = [cell for cells in run.cells.values() for cell in cells]
-    return {
-        "verdict": found.verdict,
-        "number": found.number,
-        "found": found.said,
-        "numbers": found.numbers,
-        "table": found.table,
-        "scale": run.scale,
-        "weights": {"name": run.network.name, "sha256": run.network.digest},
+        "verdict": overall([one.verdict for one in found]),
+        "pairs": {run.pair: dataclasses.asdict(one) for run, one in zip(runs, found, strict=True)},
+        "scale": runs[0].scale,
+        "weights": {"name": runs[0].network.name, "sha256": runs[0].network.digest},
         "sizes": sorted({cell.report["images"]["output"]["size"][0] for cell in cells}),
         "cells": len(cells),
         "evaluations": sum(cell.report["evaluations"] for cell in cells),
-        # Of all cells, whenever they were run; `seconds` is this run alone.
-        "cell_seconds": sum(cell.seconds for cell in cells),
-        "seconds": seconds,
+        "seconds": sum(cell.seconds for cell in cells),
         "machine": f"{os.cpu_count()} CPU cores",
         "environment": environment_report(),
         "date": time.strftime("%Y-%m-%d"),
     }
+    write_atomically(folder / "results.json", to_json(results).encode())
+    return results
 
 
-def write_sheet(path: Path, images: Sequence[np.ndarray], labels: Sequence[str], columns: int):
-    """Write a contact sheet as JPEG of at most 400 kB."""
-    # Small images are shown large enough for their strokes, and their labels, to be seen.
-    times = max(1, 192 // max(img.shape[1] for img in images))
-    enlarged = [img.repeat(times, 0).repeat(times, 1) for img in images]
-    sheet = contact_sheet(enlarged, columns=columns, labels=labels)
+def write_sheet(
+    path: Path, images: Sequence[np.ndarray], labels: Sequence[str], columns: int
+) -> None:
+    """Write a contact sheet as JPEG of at most `LARGEST_SHEET` bytes."""
+    sheet = contact_sheet(images, columns=columns, labels=labels)
     image = Image.fromarray((np.clip(sheet, 0, 1) * 255).round().astype(np.uint8))
-    for quality in (90, 80, 70, 55, 40, 25):
+    for quality in (90, 85, 80, 75, 70, 60, 50):
         image.save(path, "JPEG", quality=quality, optimize=True)
         if path.stat().st_size <= LARGEST_SHEET:
             return
     raise ValueError(f"{path} stays above {LARGEST_SHEET} bytes; show fewer images")
-
-
-def _number(value: float | None, missing: float) -> float:
-    return missing if value is None else float(value)

@@ -2,7 +2,6 @@
 
     python experiments/run.py                     # all, small
     python experiments/run.py e04 e08 --full      # two, as the article has them: for a GPU
-    python experiments/run.py e05 --exact vgg19.safetensors    # a second opinion
 
 Finished cells are kept in the output folder, so a stopped run goes on and a changed
 measurement is quickly repeated. At `--scale small` the experiments' own folders are written.
@@ -11,8 +10,8 @@ measurement is quickly repeated. At `--scale small` the experiments' own folders
 import argparse
 import importlib
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -32,40 +31,30 @@ def load(name: str) -> harness.Experiment:
 
 
 def carry_out(
-    experiment: harness.Experiment,
-    scale: harness.Scale,
-    out: Path,
-    folder: Path,
-    exact: Path | None = None,
-) -> harness.Found:
-    """Run, measure and write one experiment into `folder`."""
-    begun = time.monotonic()
-    run = harness.run(experiment, scale, out, exact=exact)
-    found = experiment.measure(run)
-    seconds = time.monotonic() - begun
+    experiment: harness.Experiment, scale: harness.Scale, out: Path, folder: Path
+) -> dict[str, Any]:
+    """Run an experiment on its pairs, measure it and write its page."""
+    runs = [harness.run(experiment, scale, out, pair) for pair in experiment.pairs]
+    found = [experiment.measure(run) for run in runs]
     folder.mkdir(parents=True, exist_ok=True)
-    if exact:
-        results = harness.add_opinion(found, run, seconds, folder, exact.stem)
-    else:
-        results = harness.write_results(experiment, found, run, seconds, folder)
-        harness.write_sheet(folder / "sheet.jpg", *experiment.sheet(run))
-        rows, columns = experiment.panels
-        made, axes = plots.figure(columns, rows=rows)
-        experiment.draw(run, found, axes)
-        plots.save(made, folder / "plot.svg")
+    results = harness.write_results(experiment, found, runs, folder)
+    images, labels, columns = zip(*map(experiment.sheet, runs), strict=True)
+    harness.write_sheet(folder / "sheet.jpg", sum(images, []), sum(labels, []), columns[0])
+    made, axes = plots.figure(experiment.panels, rows=len(runs))
+    for run, one, row in zip(runs, found, axes, strict=True):
+        experiment.draw(run, one, row)
+        plots.name_row(row, run.pair)
+    plots.save(made, folder / "plot.svg")
     pages.write_page(experiment, results, folder)
-    return found
+    return results
 
 
 def main() -> None:
     """Run the experiments that were named."""
     parser = argparse.ArgumentParser(description="Run the article's experiments.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="e01 … e10; all if none is given")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="e01 … e11; all if none is given")
     parser.add_argument("--scale", choices=sorted(harness.SCALES), default="small")
     parser.add_argument("--full", action="store_const", const="full", dest="scale")
-    parser.add_argument(
-        "--exact", type=Path, metavar="FILE", help="a second opinion by a network of three blocks"
-    )
     parser.add_argument("-o", "--out", type=Path, default=Path("out/experiments"))
     options = parser.parse_args()
     for name in options.names:
@@ -76,15 +65,13 @@ def main() -> None:
         if options.names and not any(name.startswith(wanted) for wanted in options.names):
             continue
         experiment = load(name)
-        if options.exact and experiment.exact is None:
-            continue
         small = scale.name == "small"
         folder = experiment.folder if small else options.out / scale.name / name
         try:
-            found = carry_out(experiment, scale, options.out, folder, options.exact)
+            results = carry_out(experiment, scale, options.out, folder)
         except JaxstyleError as error:
             sys.exit(f"run.py: error: {error}")
-        print(f"{name}: {found.verdict}; {found.number}", flush=True)
+        print(f"{name}: {results['verdict']}", flush=True)
     if scale.name == "small":
         pages.write_index([load(name) for name in NAMES], HERE)
 

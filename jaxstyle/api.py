@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxstyle.engine.results import Result, append_iterate, collect_iterates, fi
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
 from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
+from jaxstyle.losses.balance import balance_recipe
 from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.metrics import Metrics, compute_metrics
 from jaxstyle.losses.objective import LayerLosses, Terms
@@ -89,8 +90,19 @@ def evaluate(
     The content image is resized to the image's size; the style images keep theirs,
     bounded by `recipe.size`.
     """
-    loss, terms, _ = score(image, content, styles, recipe=recipe, network=network, masks=masks)
-    return loss, terms
+    scored = score(image, content, styles, recipe=recipe, network=network, masks=masks)
+    return scored.loss, scored.terms
+
+
+class Score(NamedTuple):
+    """The value of the objective at one image."""
+
+    loss: float
+    terms: Terms
+    layers: LayerLosses
+    """Parts of the content and the style term."""
+    recipe: Recipe
+    """Settings, with the default weights for these images."""
 
 
 def score(
@@ -101,14 +113,16 @@ def score(
     recipe: Recipe,
     network: Network,
     masks: Masks | None = None,
-) -> tuple[float, Terms, LayerLosses]:
-    """Compute what `evaluate` does, and the parts of each layer."""
+) -> Score:
+    """Compute what `evaluate` does, the parts of each layer and the weights."""
     image = as_image(image, "image")
     margin = default_margin(recipe) if recipe.margin is None else recipe.margin
+    asked = recipe
     recipe = dataclasses.replace(resolve_recipe(recipe, network), margin=margin)
-    content = images.resize(as_image(content, "content"), *image.shape[:2])
+    shown = jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2]))
     shrunk = style_images(styles, recipe)
-    targets = compute_targets(network, jnp.asarray(content), shrunk, recipe, masks=masks)
+    targets = compute_targets(network, shown, shrunk, recipe, masks=masks)
+    recipe = balance_recipe(asked, recipe, network, targets, shown)
     loss, terms, layers = jax.device_get(
         values(
             network,
@@ -118,7 +132,8 @@ def score(
             program=Program(static_part(recipe)),
         )
     )
-    return jax.tree.map(float, (loss, terms, layers))
+    terms, layers = jax.tree.map(float, (terms, layers))
+    return Score(float(loss), terms, layers, recipe)
 
 
 def measure(
@@ -225,13 +240,13 @@ def stylize(
             masks=masks,
             devices=devices,
         )
-        seen: list[Iterate] = []
+        collected: list[Iterate] = []
         with contextlib.ExitStack() as stack:
             show = stack.enter_context(shown_progress(Course.of(problem), quiet=not progress))
             for iterate in iterates(problem):
-                append_iterate(seen, iterate._replace(carry=None))
+                append_iterate(collected, iterate._replace(carry=None))
                 show(iterate)
-        return finish(problem, seen)[0]
+        return finish(problem, collected)[0]
 
 
 def texture_problem(

@@ -15,7 +15,6 @@ import numpy as np
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
-from jaxstyle.monitor.notebook import GridCell as GridCell
 from jaxstyle.monitor.notebook import describe_devices as describe_devices
 from jaxstyle.monitor.notebook import in_notebook as in_notebook
 from jaxstyle.monitor.notebook import show as show
@@ -23,7 +22,6 @@ from jaxstyle.monitor.notebook import watch as watch
 from jaxstyle.monitor.notebook import watch_grid as watch_grid
 
 __all__ = [
-    "GridCell",
     "choose_image",
     "describe_devices",
     "download",

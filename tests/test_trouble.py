@@ -38,6 +38,14 @@ def test_a_backend_that_is_not_there_is_named_in_a_line(environment, files, tmp_
     assert f"JAX_PLATFORMS={backend}".encode() in ended.stderr
 
 
+def test_commands_about_files_need_no_accelerator(environment, stylize, tmp_path):
+    stylize(tmp_path / "o.png")
+    env = {**environment, "JAX_PLATFORMS": "cuda"}
+    for words in (("show", tmp_path / "o.png"), ("weights", "verify", "compact")):
+        ended = ran(env, *words)
+        assert ended.returncode == 0 and ended.stderr == b"", ended.stderr
+
+
 def test_a_cache_that_is_a_file_is_found_by_doctor(run, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JAXSTYLE_CACHE", str(tmp_path / "file"))

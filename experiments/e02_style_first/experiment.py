@@ -4,6 +4,8 @@ from harness import CONTRADICTED, HOLDS, PARTLY, Experiment, Found, Run
 from measures import first_step_within
 from plots import label, names
 
+from jaxstyle.images import resize
+
 SHARE = 0.9
 
 
@@ -17,13 +19,11 @@ def measure(run: Run) -> Found:
             style, content = (cell.history(term) for term in ("style", "content"))
             balance = content / (content + style)
             if grid == "long":
-                early = [
-                    f"after {c.report['steps']} {balance[c.report['steps']]:.1%}" for c in cells
-                ]
+                early = [f"after {c.recipe.steps} {balance[c.recipe.steps]:.1%}" for c in cells]
             table.append(
                 {
-                    "optimizer": f"{cell.recipe['optimizer']}{' long' if grid == 'long' else ''}",
-                    "steps": cell.report["steps"],
+                    "optimizer": f"{cell.recipe.optimizer}{' long' if grid == 'long' else ''}",
+                    "steps": cell.recipe.steps,
                     "style at 90 %": first_step_within(style, SHARE),
                     "content at 90 %": first_step_within(content, SHARE),
                     "share of content, start": float(balance[0]),
@@ -62,7 +62,7 @@ def draw(run: Run, found: Found, axes) -> None:
     for axis, (grid, cells) in zip(axes, shown.items(), strict=True):
         for number, cell in enumerate(cells):
             steps, color = cell.history("step") + 1, f"C{number}"
-            axis.plot(steps, cell.history("style"), color=color, label=cell.recipe["optimizer"])
+            axis.plot(steps, cell.history("style"), color=color, label=cell.recipe.optimizer)
             axis.plot(steps, cell.history("content"), color=color, linestyle="--")
         label(axis, x="step + 1", y="weighted term", log="xy",
               title=f"{grid}: style solid, content dashed")  # fmt: skip
@@ -70,14 +70,15 @@ def draw(run: Run, found: Found, axes) -> None:
 
 
 def sheet(run: Run):
-    """What each optimizer ends at, and what the long run looked like on its way."""
-    cells = [*run.cells["optimisers"], *run.cells["long"]]
-    rates = [cell.recipe["learning_rate"] for cell in cells]
-    labels = [
-        f"{cell.recipe['optimizer']}{f' {rate:g}' if rate else ''}, {cell.report['steps']} steps"
+    """What the long run looked like on its way, and what each optimizer ends at."""
+    cells = [*run.cells["long"], *run.cells["optimisers"]]
+    rates = [cell.recipe.learning_rate for cell in cells]
+    labels = ["the photograph"] + [
+        f"{cell.recipe.optimizer}{f' {rate:g}' if rate else ''}, {cell.recipe.steps} steps"
         for cell, rate in zip(cells, rates, strict=True)
     ]
-    return [cell.image for cell in cells], labels, len(run.cells["optimisers"])
+    photograph = resize(run.content, *cells[0].image.shape[:2])
+    return [photograph, *(cell.image for cell in cells)], labels, len(run.cells["optimisers"])
 
 
 EXPERIMENT = Experiment(
@@ -89,6 +90,7 @@ EXPERIMENT = Experiment(
     "long run of Adam at a low rate, of as many steps as the article's, also shown as it was at "
     "two of the article's frames. For each term the step at which it has covered 90 % of its way, "
     "on a logarithmic scale, from its highest value to the lowest after it.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

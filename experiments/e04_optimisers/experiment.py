@@ -1,25 +1,25 @@
 """E4: which optimizers get anywhere, which need tuning, which diverge?"""
 
 import numpy as np
-from harness import CONTRADICTED, HOLDS, PARTLY, Cell, Experiment, Found, Run
+from harness import CONTRADICTED, HOLDS, PARTLY, Experiment, FinishedCell, Found, Run
 from plots import label, names
 
 ORDER = ("sgd", "momentum", "rmsprop", "adam", "lbfgs")
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
 
 
-def name(cell: Cell) -> str:
+def name(cell: FinishedCell) -> str:
     """Optimizer, schedule and rate in words."""
     recipe = cell.recipe
-    words = [recipe["optimizer"]]
-    if recipe["learning_rate"] is not None:
-        words.append(f"{recipe['learning_rate']:g}")
-    if recipe["optimizer"] == "momentum":
-        words.append(recipe["schedule"])
+    words = [recipe.optimizer]
+    if recipe.learning_rate is not None:
+        words.append(f"{recipe.learning_rate:g}")
+    if recipe.optimizer == "momentum":
+        words.append(recipe.schedule)
     return " ".join(words)
 
 
-def behaviour(cell: Cell) -> str:
+def behaviour(cell: FinishedCell) -> str:
     """How a run ended."""
     losses = cell.history("loss")
     if not np.isfinite(losses).all():
@@ -36,12 +36,17 @@ def behaviour(cell: Cell) -> str:
     return "descends"
 
 
-def at_lowest(cell: Cell, term: str) -> float:
+def best_of(cells: list[FinishedCell]) -> FinishedCell:
+    """Return the cell of the lowest loss."""
+    return min(cells, key=lambda cell: cell.lowest)
+
+
+def at_lowest(cell: FinishedCell, term: str) -> float:
     """A term where the loss was lowest."""
     return float(cell.history(term)[np.nanargmin(cell.history("loss"))])
 
 
-def last_over_first(cell: Cell) -> float | str:
+def last_over_first(cell: FinishedCell) -> float | str:
     """Where the run stood at its end, whatever its best was."""
     losses = cell.history("loss")
     return float(losses[-1] / losses[0]) if np.isfinite(losses).all() else "not finite"
@@ -65,13 +70,9 @@ def measure(run: Run) -> Found:
         for cell in run.cells[optimizer]
     ]
 
-    def best(word: str) -> dict:
-        return min(
-            (r for r in table if r["run"].startswith(word)), key=lambda row: row["lowest loss"]
-        )
-
-    gd, momentum, rmsprop, adam, ours = (best(word) for word in ORDER)
-    others = [row for row in table if row["run"].endswith("-lbfgs")]
+    by_run = {row["run"]: row for row in table}
+    gd, momentum, rmsprop, adam = (by_run[name(best_of(run.cells[word]))] for word in ORDER[:4])
+    ours, *others = (by_run[name(cell)] for cell in run.cells["lbfgs"])
     first_order = [gd, momentum, rmsprop, adam]
     ends = {word: [r["end"] for r in table if r["run"].startswith(word)] for word in ORDER[:4]}
     lost = [row for row in table if row["end"].startswith("diverged")]
@@ -82,7 +83,7 @@ def measure(run: Run) -> Found:
     by_schedule: dict[str, list[str]] = {}
     lowest: dict[str, float] = {}
     for cell in run.cells["momentum"]:
-        schedule = cell.recipe["schedule"]
+        schedule = cell.recipe.schedule
         by_schedule.setdefault(schedule, []).append(behaviour(cell))
         lowest[schedule] = min(lowest.get(schedule, np.inf), cell.lowest)
     tuned = "stalls" in ends["momentum"] and bool(diverged["momentum"])
@@ -146,49 +147,33 @@ def measure(run: Run) -> Found:
 
 
 def draw(run: Run, found: Found, axes) -> None:
-    """Every run's loss, a row of panels a method; at last the best run of each.
-
-    Left against evaluations, right against seconds. What leaves the panel has diverged.
-    """
-    start = run.cells["sgd"][0].history("loss")[0]
-    shown = [c for optimizer in ORDER for c in run.cells[optimizer]]
-    methods = {o: run.cells[o] for o in ORDER}
-    methods["best of each"] = [
-        min(cells, key=lambda c: c.lowest)
-        for cells in (*list(methods.values())[:4], *([c] for c in run.cells["lbfgs"]))
-    ]
-    for pair, (method, cells) in zip(zip(axes[::2], axes[1::2], strict=True),
-                                     methods.items(), strict=True):  # fmt: skip
-        rates = sorted({c.recipe["learning_rate"] or 0 for c in cells})
-        for number, cell in enumerate(cells):
-            schedule = SCHEDULES.index(cell.recipe["schedule"])
-            by_rate = method in ORDER[:4]
-            color = rates.index(cell.recipe["learning_rate"]) if by_rate else number
-            named = f"{rates[color]:g}" if by_rate else name(cell)
-            losses = cell.history("loss")
-            share = np.linspace(0, 1, len(losses))
-            spans = ((1, cell.report["evaluations"]), (0, cell.seconds))
-            for axis, (first, last) in zip(pair, spans, strict=True):
-                axis.plot(
-                    first + share * (last - first), losses, color=f"C{color}", linewidth=1.1,
-                    linestyle=("-", "--", ":", "-.")[schedule],
-                    label=None if by_rate and schedule else named,
-                )  # fmt: skip
-        for axis, unit in zip(pair, ("evaluations of loss and gradient",
-                                     "seconds (share of the batch)"), strict=True):  # fmt: skip
-            label(axis, x=unit, y="loss", log="y", title=method)
-            axis.set_ylim(0.5 * min(c.lowest for c in shown), 1e2 * start)
-        if method == "momentum":
-            pair[0].set_title("momentum: constant -, exponential --,\nlinear :, cosine -.",
-                              fontsize=10, loc="left")  # fmt: skip
-        names(pair[1], loc="center left", bbox_to_anchor=(1, 0.5),
-              title="learning rate" if method in ORDER[:4] else None)  # fmt: skip
+    """The best run of each method, by evaluations; and the lowest loss by learning rate."""
+    best = [best_of(run.cells[word]) for word in ORDER[:4]] + run.cells["lbfgs"]
+    for number, cell in enumerate(best):
+        losses = cell.history("loss")
+        evaluations = 1 + np.linspace(0, 1, len(losses)) * (cell.report["evaluations"] - 1)
+        axes[0].plot(evaluations, losses, color=f"C{number}", label=name(cell), linewidth=1.2)
+    label(axes[0], x="evaluations of loss and gradient", y="loss", log="y", title="best of each")
+    names(axes[0])
+    for number, word in enumerate(ORDER[:4]):
+        cells = [c for c in run.cells[word] if c.recipe.schedule == "constant"]
+        rates, lowest = [c.recipe.learning_rate for c in cells], [c.lowest for c in cells]
+        axes[1].plot(rates, lowest, color=f"C{number}", marker="o", label=word)
+        gone = [k for k, cell in enumerate(cells) if behaviour(cell).startswith("diverged")]
+        axes[1].plot([rates[k] for k in gone], [lowest[k] for k in gone], "X",
+                     color=f"C{number}", markersize=10)  # fmt: skip
+    axes[1].axhline(run.cells["lbfgs"][0].lowest, color="C4", linestyle="--", label="lbfgs")
+    label(axes[1], x="learning rate", y="lowest loss", log="xy", title="by rate (X diverged)")
+    names(axes[1])
 
 
 def sheet(run: Run):
-    """Every run's best image."""
-    cells = [cell for optimizer in ORDER for cell in run.cells[optimizer]]
-    return [c.image for c in cells], [f"{name(c)}: {behaviour(c)}" for c in cells], 5
+    """The best run of each method, L-BFGS beside them; and rates too low and too high."""
+    adam = run.cells["adam"]
+    cells = [best_of(run.cells[word]) for word in ORDER[:4]] + [
+        adam[0], adam[-2], *run.cells["lbfgs"][:2]
+    ]  # fmt: skip
+    return [c.image for c in cells], [f"{name(c)}: {behaviour(c)}" for c in cells], 4
 
 
 EXPERIMENT = Experiment(
@@ -198,16 +183,21 @@ EXPERIMENT = Experiment(
     "learning rate tuned all along. Adam and RMSProp oscillate at a high rate and take very long "
     "at a low one. L-BFGS is why every implementation prefers it.",
     method="Gradient descent, momentum with four schedules, RMSProp and Adam at five rates each, "
-    "from too low to too high, and three L-BFGS, all from the same noise for equally many steps. "
+    "from too low to too high, and four L-BFGS (one with fixed steps, as PyTorch's has without a "
+    "line search), all from the same noise for equally many steps. "
     "A run has diverged if its last loss is above its first or not finite (the library stops a run "
     "at 10000 times its first loss); it overshoots if it rose above ten times its first loss and "
     "came back below it; it oscillates if in its last fifth the loss is more than 1.5 times its "
     "lowest; it stalls if it never fell below a tenth of its first. Seconds are the cell's share "
     "of its batch, on a machine with other work.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,
-    panels=(len(ORDER) + 1, 2),
     full={"steps": 3000},
-    tiny={"learning_rate": [1e-6, 1e-2], "schedule": ["constant"], "optimizer": ["lbfgs"]},
+    tiny={
+        "learning_rate": [1e-6, 1e-2],
+        "schedule": ["constant"],
+        "optimizer": ["lbfgs", "optax-lbfgs"],
+    },
 )

@@ -1,16 +1,16 @@
 """E10: Gram matrices of all layers against those of five."""
 
 import numpy as np
-from harness import CONTRADICTED, HOLDS, PARTLY, Cell, Experiment, Found, Run
+from harness import CONTRADICTED, HOLDS, PARTLY, Experiment, FinishedCell, Found, Run
 from measures import gradient_seconds, losses, patch_distance
 from plots import label, names
 
 from jaxstyle.images import fit
 
 
-def layers(cell: Cell) -> int:
+def layers(cell: FinishedCell) -> int:
     """How many layers carry the style."""
-    return len(cell.recipe["style_layers"])
+    return len(cell.recipe.style_layers)
 
 
 def measure(run: Run) -> Found:
@@ -27,10 +27,10 @@ def measure(run: Run) -> Found:
     table = [
         {
             "layers": layers(cell),
-            "content weight": cell.recipe["content_weight"],
+            "content weight": cell.recipe.content_weight,
             f"style over {few} layers": float(style[few][k]),
             f"style over {many} layers": float(style[many][k]),
-            "content, unweighted": cell.report["terms"]["content"] / cell.recipe["content_weight"],
+            "content, unweighted": cell.report["terms"]["content"] / cell.recipe.content_weight,
             FINE: patch_distance(cell.image, painting),
             COARSE: patch_distance(cell.image, painting, reduced=4),
         }
@@ -52,8 +52,8 @@ def measure(run: Run) -> Found:
     parts = [fine < 0.98, coarse < 0.98, gram > 1, seconds > 1]
     return Found(
         verdict=HOLDS if all(parts) else PARTLY if any(parts[:3]) else CONTRADICTED,
-        number=f"{WHICH.get(many, f'{many} layers')} against {few}: distance to the painting "
-        f"x{fine:.2f} in fine patches, x{coarse:.2f} in coarse ones; seconds x{seconds:.2f}",
+        number=f"{many} layers against {few}: distance to the painting x{fine:.2f} in fine "
+        f"patches, x{coarse:.2f} in coarse ones; seconds x{seconds:.2f}",
         numbers={
             "fine_patch_ratio": fine,
             "coarse_patch_ratio": coarse,
@@ -98,19 +98,15 @@ def draw(run: Run, found: Found, axes) -> None:
 
 
 def sheet(run: Run):
-    """A row a set of layers."""
+    """The painting, five layers and all of them."""
     cells = run.cells["grid"]
-    labels = [f"{layers(c)} layers, alpha {c.recipe['content_weight']:g}" for c in cells]
-    return [c.image for c in cells], labels, len(cells) // 2
+    side = cells[0].image.shape[:2]
+    labels = [f"{layers(c)} layers, alpha {c.recipe.content_weight:g}" for c in cells]
+    images = [fit(run.style, side[0], min_side=1), *(cell.image for cell in cells)]
+    return images, ["the painting", *labels], len(images)
 
 
-WHICH = {
-    7: "seven layers (not sixteen: the network has three blocks)",
-    13: "thirteen layers (not sixteen: the embedded network ends at conv5_1)",
-    16: "all sixteen layers",
-}
 FINE, COARSE = "patches to the painting, fine", "patches to the painting, coarse"
-ALL_BUT = "relu1_1:1,relu1_2:1,relu2_1:4,relu2_2:4,relu3_1:16,relu3_2:16,relu3_3:16"
 EXPERIMENT = Experiment(
     name="e10_all_layers",
     title="E10: all layers",
@@ -121,6 +117,8 @@ EXPERIMENT = Experiment(
     "as it is and 1.5 times. Each image is scored under both style objectives and by a "
     "referee that knows no network: the sliced Wasserstein distance of 5x5 patches to the "
     "painting, fine as they are and coarse after a reduction by four.",
+    seen="Thirteen layers give broad, saturated strokes and whole suns, near to the "
+    "painting's; five keep more of the cat's nose and of the shadow under the cup.",
     measure=measure,
     draw=draw,
     sheet=sheet,
@@ -128,6 +126,4 @@ EXPERIMENT = Experiment(
           "style_layers": ["relu1_1,relu2_1,relu3_1,relu4_1,relu5_1", "all"]},
     tiny={"content_weight": [1.0, 2.0],
           "style_layers": ["relu1_1,relu2_1", "relu1_1,relu1_2,relu2_1,relu2_2"]},
-    exact={"style_layers": ["relu1_1:1,relu2_1:4,relu3_1:16", ALL_BUT], "content_layers": "relu3_2",
-           "content_weight": [1.0, 1.5], "steps": 120, "style_weight": 1e4},
 )  # fmt: skip

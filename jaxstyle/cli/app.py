@@ -13,7 +13,7 @@ import click
 
 from jaxstyle.cli.streams import forgiving_stderr, tell
 from jaxstyle.errors import JaxstyleError, memory_errors
-from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED
+from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, no_interrupt_lost
 
 BAD_INPUT = 2
 
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # Pillow warns of odd metadata, which is no concern of who has the image in front of them.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    with forgiving_stderr(as_json="--log-json" in given):
+    with no_interrupt_lost(), forgiving_stderr(as_json="--log-json" in given):
         _run(given)
 
 

@@ -35,6 +35,14 @@ TPU_EFFORT = -0.5
 VGG-19's program in a tenth of the time (`docs/scale.md`), which is minutes for a run of seconds."""
 
 
+def use_cpu() -> None:
+    """Keep JAX to the CPU, for commands that only look at files.
+
+    They start no accelerator and need none.
+    """
+    jax.config.update("jax_platforms", "cpu")
+
+
 def enable_compilation_cache() -> None:
     """Keep compiled programs between commands, in our cache folder unless JAX has been told.
 

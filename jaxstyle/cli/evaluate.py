@@ -69,7 +69,6 @@ def evaluate(
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.config.presets import weights_notice
     from jaxstyle.files import StrPath
-    from jaxstyle.losses.resolve import resolve_recipe
     from jaxstyle.provenance.inputs import InputImage, Inputs
     from jaxstyle.provenance.record import size_made_at
     from jaxstyle.provenance.report import layers_report, terms_report, to_json, weights_report
@@ -92,9 +91,7 @@ def evaluate(
         inputs = Inputs.read(content, styles, recipe, load)
         pixels = images.load_image(image, argument="IMAGE", **limits)
         given = inputs.content.pixels, [style.pixels for style in inputs.styles]
-        loss, terms, layers = score(
-            pixels, *given, recipe=recipe, network=network, masks=inputs.arrays
-        )
+        scored = score(pixels, *given, recipe=recipe, network=network, masks=inputs.arrays)
         rows = {}
         if with_metrics:
             compared = {"image": pixels, "content": given[0], "style": given[1][0]}
@@ -107,11 +104,11 @@ def evaluate(
         if notice:
             tell(notice)
     report = {
-        "loss": loss,
-        "terms": terms_report(terms),
-        "layers": layers_report(layers),
+        "loss": scored.loss,
+        "terms": terms_report(scored.terms),
+        "layers": layers_report(scored.layers),
         "weights": weights_report(network),
-        "recipe": resolve_recipe(recipe, network).as_dict(),
+        "recipe": scored.recipe.as_dict(),
     }
     if not as_json:
         _print(report, rows)

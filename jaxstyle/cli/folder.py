@@ -218,16 +218,16 @@ def _run_all(
         try:
             for batch in todo:
                 for jobs, sources in _read(batch, setting, failed):
-                    seen: list[Iterate] = []
+                    collected: list[Iterate] = []
                     try:
                         problem = _problem(batch.places, sources, setting)
                         steps = problem.recipe.total_steps
                         for iterate in _run(problem):
-                            append_iterate(seen, iterate)
+                            append_iterate(collected, iterate)
                             left = clock.tick(iterate, batch, steps)
                             show(_progress(iterate.step, steps, len(jobs), done, total, left))
                             check_interrupt()
-                        results = finish(problem, seen)
+                        results = finish(problem, collected)
                     except JaxstyleError as error:
                         for job in jobs:
                             _fail(job, error, failed)

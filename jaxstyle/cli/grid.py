@@ -104,7 +104,7 @@ def grid(
         sharing = select_devices(devices)
     cells = _cells(plan, **bounds(max_pixels, first_frame))
     groups = grids.grouped(cells)
-    grids.check(groups)
+    grids.check(groups, here=execute is None)
 
     store = grids.Store(output)
     with store.open():

@@ -8,7 +8,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import shown
 from jaxstyle.nn.network import Network
-from jaxstyle.provenance.asked import release
+from jaxstyle.provenance.asked import DECIDES, release
 from jaxstyle.provenance.checkpoint import Checkpoint, read_checkpoint
 from jaxstyle.provenance.inputs import named
 from jaxstyle.provenance.record import Record, read_record
@@ -29,6 +29,9 @@ class Repeated(NamedTuple):
     """Whether the weights are to be those of the record; not if others were asked for."""
     until: int | None = None
     """The step of a snapshot or of a run that was stopped, to stop after again."""
+    fixed: tuple[str, ...] = ()
+    """Settings that a change may decide and that stay, as an older record does not say whether they
+    were defaults."""
 
     @classmethod
     def read(cls, file: Path, weights_name: str) -> "Repeated":
@@ -55,8 +58,22 @@ class Repeated(NamedTuple):
 
     def released(self, changed: Iterable[str]) -> "Repeated":
         """Return it with the defaults open again that some changes decide (`DECIDES`)."""
-        recipe, asked = release(self.recipe, self.asked, set(changed))
+        changes = set(changed)
+        if "asked" not in self.record.everything:
+            decided = {name for key in changes for name in DECIDES.get(key, ())} - changes
+            return self._replace(fixed=tuple(sorted(decided)))
+        recipe, asked = release(self.recipe, self.asked, changes)
         return self._replace(recipe=recipe, asked=asked)
+
+    def notice(self) -> str | None:
+        """Return a line about settings that stay as they were; None where none may be meant to."""
+        if not self.fixed:
+            return None
+        flags = ", ".join("--" + name.replace("_", "-") for name in self.fixed)
+        return (
+            f"the record in {self.file} is older and does not say what was a default: what is not "
+            f"given beside --from stays as it was, also {flags}"
+        )
 
     def check(self, network: Network, inputs: Mapping[str, Any]) -> None:
         """Raise a `JaxstyleError` if a file of the record has other contents today.

@@ -31,17 +31,17 @@ def checkpoints(
     last = -1
     told = False
 
-    def keep(seen: Sequence[Iterate], now: bool) -> None:
+    def keep(collected: Sequence[Iterate], now: bool) -> None:
         nonlocal saved, last, told
-        step = seen[-1].step
+        step = collected[-1].step
         due = step % interval == 0 if interval else time.monotonic() - saved >= SECONDS_BETWEEN
         if step == last or not (due or now):
             return
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(seen[-1].carry)):
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(collected[-1].carry)):
             # A second Ctrl-C struck in the next chunk, which this state has been given to.
             return
         try:
-            save(run_state(seen))
+            save(run_state(collected))
         except JaxstyleError as error:
             if not told:
                 warn(f"{error}; the run goes on without")

@@ -174,6 +174,8 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
     if request.repeated is not None:
         earlier = request.repeated.asked.items()
         asked = {name: value for name, value in earlier if flags.get(name) is None} | asked
+        # In one order, whichever way they came here: equal images have equal records.
+        asked = {name: asked[name] for name in request.recipe.as_dict() if name in asked}
     return Prepared(network, sources, inputs, asked, problem, fewer_pairs, state)
 
 
@@ -239,6 +241,7 @@ def _notices(
         *unused_notices(recipe, flags),
         small_style_notice(sizes, recipe, prepared.network, shortest=min(problem.size)),
         not_enlarged_notice(sources.content.shape, flags["size"], recipe),
+        request.repeated.notice() if request.repeated is not None else None,
     ]
     if request.repeated is None:
         found.insert(0, weights_notice(options.preset_name, prepared.network.name))
@@ -298,7 +301,7 @@ def _run(
             inputs=prepared.inputs, asked=prepared.asked,
         )  # fmt: skip
         keep = checkpoints(write_state, interval=options.checkpoint_every)
-    seen: list[Iterate] = []
+    collected: list[Iterate] = []
     code, stopped = 0, False
     with interrupts(tell_from_signal) as check_interrupt:
         try:
@@ -309,40 +312,40 @@ def _run(
                     problem, chunk_size=_chunk_size(options, problem), first=1,
                     state=prepared.state, until=request.until,
                 ):  # fmt: skip
-                    append_iterate(seen, iterate)
+                    append_iterate(collected, iterate)
                     show(iterate)
                     if keep:
-                        keep(seen, iterate.step == last)
-                    _save_snapshot(options, problem, seen, outputs)
+                        keep(collected, iterate.step == last)
+                    _save_snapshot(options, problem, collected, outputs)
                     check_interrupt()
                     if page is not None:
                         page.view.live.tick(iterate)
                         if stopped := page.stopped:
                             break
         except KeyboardInterrupt as signal:
-            if not seen:
+            if not collected:
                 raise
             code = TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
         if keep:
-            keep(seen, True)
+            keep(collected, True)
         # The optimizer's state is not needed any more, its memory may be.
-        seen[-1] = seen[-1]._replace(carry=None)
-        results = finish(problem, seen)
+        collected[-1] = collected[-1]._replace(carry=None)
+        results = finish(problem, collected)
         outputs.save(results, to=rescue)
         if options.report is not None:
             outputs.report(options.report, results)
-    return Ended(results, seen[-1].step, code, stopped)
+    return Ended(results, collected[-1].step, code, stopped)
 
 
 def _save_snapshot(
-    options: Options, problem: Problem, seen: Sequence[Iterate], outputs: Outputs
+    options: Options, problem: Problem, collected: Sequence[Iterate], outputs: Outputs
 ) -> None:
     """Write the image so far where `--save-every` asks for it; the run goes on if that fails."""
-    step = seen[-1].step
+    step = collected[-1].step
     if not options.save_every or not step or step % options.save_every:
         return
     try:
-        outputs.save(finish(problem, seen), snapshot_suffix(step))
+        outputs.save(finish(problem, collected), snapshot_suffix(step))
     except JaxstyleError as error:
         warn(f"{error}; the run goes on")
 

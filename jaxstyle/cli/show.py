@@ -27,9 +27,12 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     Of the settings it prints those that are not the defaults, and the command line that they come
     to. `jaxstyle stylize --from IMAGE.png -o COPY.png` makes the image again.
     """
+    from jaxstyle.cli.devices import use_cpu
+    from jaxstyle.provenance.asked import WEIGHTS
     from jaxstyle.provenance.record import read_record
     from jaxstyle.provenance.report import to_json
 
+    use_cpu()
     record = read_record(image, argument="IMAGE")
     if as_json:
         click.echo(to_json(record.everything), nl=False)
@@ -38,6 +41,8 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     name = "" if record.weights_name == record.weights else f" ({record.weights_name})"
     changed = dict(changed_settings(record))
     settings = record.recipe.as_dict()
+    if not everything:
+        settings |= {name: changed[name] for name in WEIGHTS if name in changed}
     rows = [
         *((name.rstrip(" 123456789"), file.path) for name, file in record.files.items() if file),
         ("weights", f"{record.weights}{name}, {record.weights_sha256[:12]}"),
@@ -62,6 +67,7 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
     """
     from jaxstyle.engine.sizes import resolve_scales
     from jaxstyle.losses.resolve import resolve_recipe
+    from jaxstyle.provenance.asked import WEIGHTS
     from jaxstyle.weights import load_network
 
     recipe = record.recipe
@@ -81,10 +87,16 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
             deciding = (*_DECIDING, *_LAYERS)
             layers = {name: getattr(recipe, name) for name in _LAYERS}
             base = resolve_recipe(dataclasses.replace(base, **layers), network)
+    # The images decide the default style weight, so that only what was asked for tells.
+    asked = {name: record.asked[name] for name in WEIGHTS if name in record.asked}
     for field in dataclasses.fields(Recipe):
-        usual = field.default if field.name in deciding else getattr(base, field.name)
-        if getattr(recipe, field.name) != usual:
-            yield field.name, getattr(recipe, field.name)
+        if field.name in asked:
+            usual, value = field.default, asked[field.name]
+        else:
+            usual = field.default if field.name in deciding else getattr(base, field.name)
+            value = getattr(recipe, field.name)
+        if value != usual:
+            yield field.name, value
 
 
 _DECIDING: tuple[str, ...] = (

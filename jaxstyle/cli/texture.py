@@ -81,20 +81,20 @@ def texture(
         problem = texture_problem(loaded, recipe=recipe, network=network, size=size)
     waiting.stop()
     tell_weights(weights_name, quiet=quiet)
-    seen: list[Iterate] = []
+    collected: list[Iterate] = []
     code = 0
     with interrupts() as check_interrupt:
         try:
             with progress(Course.of(problem), quiet=quiet) as show:
                 for iterate in iterates(problem, first=1):
-                    append_iterate(seen, iterate._replace(carry=None))
+                    append_iterate(collected, iterate._replace(carry=None))
                     show(iterate)
                     check_interrupt()
         except KeyboardInterrupt as signal:
-            if not seen:
+            if not collected:
                 raise
             code = TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
-        result = finish(problem, seen)[0]
+        result = finish(problem, collected)[0]
         images.save_image(output, result.image, argument="-o")
         if report is not None:
             named = texture_report(

@@ -42,8 +42,10 @@ def fetch(name: str, quiet: bool) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
+    from jaxstyle.cli.devices import use_cpu
     from jaxstyle.weights import fetch as fetch_network
 
+    use_cpu()
     hidden = quiet or not sys.stderr.isatty()
     with Progress(
         "[progress.description]{task.description}",
@@ -68,8 +70,10 @@ def fetch(name: str, quiet: bool) -> int:
 @click.argument("name", required=False)
 def verify(name: str | None) -> int:
     """Check network NAME, or every network that is here, against its digest."""
+    from jaxstyle.cli.devices import use_cpu
     from jaxstyle.weights import verify as verify_networks
 
+    use_cpu()
     for checked, digest in verify_networks(name).items():
         click.echo(f"{checked}: good, {digest}")
     return 0
@@ -129,10 +133,12 @@ def convert(
     trust_source: bool,
 ) -> int:
     """Convert SOURCE (.pth, .h5, .mat, .npz, .safetensors) to this project's format."""
+    from jaxstyle.cli.devices import use_cpu
     from jaxstyle.files import check_writable
     from jaxstyle.weights import convert as convert_file
     from jaxstyle.weights import save_network
 
+    use_cpu()
     check_writable(output, argument="-o")
     converted = convert_file(
         source,

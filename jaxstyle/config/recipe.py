@@ -117,7 +117,12 @@ class Recipe:
     content_weight: float | None = _term_weight(
         "alpha, weight of the content term", *(d.content_weight for d in _BY_NETWORK)
     )
-    style_weight: float | None = _term_weight("beta, weight of the style term", 5e3, 100)
+    style_weight: float | None = _setting(
+        None,
+        "beta, weight of the style term; default: chosen for the photograph and the painting, so "
+        "that pale and strong paintings are followed alike.",
+        number(),
+    )
     tv_weight: float | None = _term_weight(
         "Weight of the total variation", *(d.tv_weight for d in _BY_NETWORK)
     )

@@ -25,7 +25,8 @@ def ended_above(losses: np.ndarray) -> bool:
     Args:
       losses: of one image, from the start to the last step, `[steps + 1]`.
     """
-    start, end = losses[0], losses[-1]
+    # Python's floats: a multiple of a float32 loss may be beyond float32.
+    start, end = float(losses[0]), float(losses[-1])
     return bool(end > start == losses.min() or (start > 0 and end > EXPLOSION * start))
 
 

@@ -386,19 +386,21 @@ def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
     )
 
 
-def run_state(seen: Sequence[Iterate]) -> RunState:
+def run_state(collected: Sequence[Iterate]) -> RunState:
     """Return the state of a run on the host, to resume from.
 
     Args:
-      seen: the iterates so far, in order; the last one still with its `carry`.
+      collected: the iterates so far, in order; the last one still with its `carry`.
     """
-    joined = [np.concatenate(parts, -1) for parts in zip(*(i.history for i in seen), strict=True)]
+    joined = [
+        np.concatenate(parts, -1) for parts in zip(*(i.history for i in collected), strict=True)
+    ]
     return RunState(
-        step=seen[-1].step,
-        carry=jax.device_get(seen[-1].carry),
+        step=collected[-1].step,
+        carry=jax.device_get(collected[-1].carry),
         history=History(*joined),
-        compile_seconds=sum(i.compile_seconds for i in seen),
-        run_seconds=sum(i.run_seconds for i in seen),
+        compile_seconds=sum(i.compile_seconds for i in collected),
+        run_seconds=sum(i.run_seconds for i in collected),
     )
 
 

@@ -1,21 +1,20 @@
-"""The memory that a run needs, from its compiled program, and the memory that is free."""
+"""The memory that a run needs, from its compiled programs, and whether it fits."""
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import psutil
 
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE, default_history_size
 from jaxstyle.config.layers import LayerWeights, smallest_side, split_layer
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import carry_shapes, common_arguments, lower
+from jaxstyle.engine.free_memory import free_bytes
 from jaxstyle.engine.problem import Problem, shard_rows
 from jaxstyle.engine.sizes import default_margin, default_scales, pyramid_levels
 from jaxstyle.engine.targets import compute_targets, lower_style_statistics
@@ -37,8 +36,6 @@ _PAIR = 2 * 3 * 4
 # Least side of the larger image of two between which memory is taken to be affine: smaller ones
 # have other numbers of resolutions than those that fill a memory.
 _LINE_SIDE = 512
-_CGROUP = Path("/sys/fs/cgroup")
-_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 class Plan(NamedTuple):
@@ -431,12 +428,12 @@ def upper_bound(
     # All smaller resolutions together have a third of the pixels.
     resolutions = 1 if recipe.pyramid == 1 else 4 / 3
 
-    def seen(height: int, width: int) -> int:
+    def positions(height: int, width: int) -> int:
         # Sides are padded to whole cells of the deepest layer.
         whole = (height + border + cell) * (width + border + cell)
         return min(whole, (side + cell) ** 2) if recipe.tile else whole
 
-    floats = a_pixel * resolutions * seen(height, width)
+    floats = a_pixel * resolutions * positions(height, width)
     assert recipe.history_size is not None, "resolved"
     images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
     floats = batch * (floats + 3 * images * pixels)
@@ -444,9 +441,11 @@ def upper_bound(
         name = split_layer(layer)[0]
         channels = network.params[name]["bias"].shape[0]
         floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
-    floats += batch * _joint_floats(resolutions * seen(height, width), recipe, network)
+    floats += batch * _joint_floats(resolutions * positions(height, width), recipe, network)
     # Forward only, but at a time.
-    of_styles = max((a_pixel * seen(*size) + 9 * math.prod(size) for size in styles), default=0)
+    of_styles = max(
+        (a_pixel * positions(*size) + 9 * math.prod(size) for size in styles), default=0
+    )
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
     # Kernels transformed for Winograd are four times as large, and there may be two sets.
     return int(4 * max(floats, of_styles) + 11 * weights)
@@ -469,67 +468,6 @@ def _joint_floats(pixels: float, recipe: Recipe, network: Network) -> float:
         floats += columns * (4 * pixels / CELL**2 + (4 + 4 * turned) * MOST_POSITIONS)
         floats += 4 * BLOCK * MOST_POSITIONS + 6 * columns**2
     return floats
-
-
-def free_bytes() -> int | None:
-    """Return the free bytes of the first device; on CPU, of the machine or container."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
-        if "bytes_limit" not in stats:
-            return None
-        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    free = [int(psutil.virtual_memory().available), *_free_in_cgroups()]
-    if (space := _free_address_space()) is not None:
-        free.append(space)
-    return max(0, min(free))
-
-
-def _free_address_space() -> int | None:
-    """Return what `ulimit -v` leaves; None without a limit."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY:
-        return None
-    return int(limit - psutil.Process().memory_info().vms)
-
-
-def _free_in_cgroups() -> Iterator[int]:
-    """List what each limit of a container or job leaves, in version 1 or 2 of control groups.
-
-    Caches of files are given back when memory is asked for, and count as free.
-    """
-    try:
-        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, *names = _CGROUP, "memory.max", "memory.current", ""
-        elif "memory" in controllers.split(","):
-            root = _CGROUP / "memory"
-            names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_"]
-        else:
-            continue
-        own = root / path.lstrip("/")
-        # Limits of the groups above hold too. A container may see its own as the root.
-        for folder in (own, *own.parents):
-            if not folder.is_relative_to(root):
-                break
-            try:
-                limit = int((folder / names[0]).read_text())
-                used = int((folder / names[1]).read_text())
-                pairs = map(str.split, (folder / "memory.stat").read_text().splitlines())
-                stat = {name: int(value) for name, value in pairs}
-            except (OSError, ValueError):
-                # There is none, or it is "max".
-                continue
-            caches = sum(stat.get(f"{names[2]}{kind}_file", 0) for kind in ("active", "inactive"))
-            yield limit - max(0, used - caches)
 
 
 def gigabytes(count: float) -> str:

@@ -25,8 +25,9 @@ from jaxstyle.engine.sizes import (
     style_images,
 )
 from jaxstyle.engine.targets import compute_targets
-from jaxstyle.errors import JaxstyleError, shortened
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
+from jaxstyle.losses.balance import balance_recipe
 from jaxstyle.losses.masks import Masks
 from jaxstyle.losses.objective import Targets
 from jaxstyle.losses.resolve import resolve_recipe
@@ -122,11 +123,7 @@ def prepare(
     Raises:
       JaxstyleError: an argument that is not valid or does not fit the others; names it.
     """
-    if not isinstance(recipe, Recipe):
-        raise JaxstyleError(
-            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
-        )
-    recipe = resolve_recipe(recipe, network)
+    asked, recipe = recipe, resolve_recipe(recipe, network)
     if elements is not None:
         _check_elements(elements, recipe)
     devices = sharing_devices(devices, 1 if elements is None else len(elements))
@@ -159,6 +156,16 @@ def prepare(
         )
         for level, of_scale in zip(reversed(range(recipe.scales)), known, strict=True)
     ]  # fmt: skip
+    shown = jnp.asarray(images.resize(content, *problem.size))
+    layout = problem.layout if isinstance(problem.layout, SpatialSharding) else None
+    weight = balance_recipe(
+        asked, problem.recipe, problem.network, problem.targets,
+        layout.place(shown) if layout else shown, rows=layout,
+    ).style_weight  # fmt: skip
+    *coarse_levels, problem = (
+        level._replace(recipe=dataclasses.replace(level.recipe, style_weight=weight))
+        for level in (*coarse_levels, problem)
+    )
     problem = problem._replace(coarse_levels=tuple(coarse_levels))
     return problem if elements is None else shard_batch(problem, devices)
 

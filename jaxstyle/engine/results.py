@@ -64,7 +64,7 @@ class Result(NamedTuple):
         return images.encode_image(self.image, "PNG")
 
 
-def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
+def finish(problem: Problem, iterates: Sequence[Iterate]) -> list[Result]:
     """Return the results of the iterates so far, one for each batch element.
 
     Also for an interrupted run. Images are clipped to [0, 1], as in files, and losses are those
@@ -72,16 +72,16 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
 
     Args:
       problem: the argument of `iterates`.
-      seen: the iterates that it yielded, in order, at least one; only the last image is used.
+      iterates: what it yielded, in order, at least one; only the last image is used.
 
     Raises:
       JaxstyleError: no iterate.
     """
-    if not seen:
-        raise JaxstyleError("seen: there is no iterate; give at least the first of `iterates`")
+    if not iterates:
+        raise JaxstyleError("iterates: there is none; give at least the first of `iterates`")
     recipe, start = problem.recipe, problem.start
     batched = start.ndim == 4
-    last = seen[-1]
+    last = iterates[-1]
     level = scale_at(problem, last.step)
     scale = problem.scales[level]
     arguments, program = common_arguments(scale)
@@ -95,7 +95,7 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
 
     results = []
     for k in range(len(start) if batched else 1):
-        parts = [History(i.history.step, *(element(h, k) for h in i.history[1:])) for i in seen]
+        parts = [History(i.history.step, *(element(h, k) for h in i.history[1:])) for i in iterates]
         first = reference_step(problem, level)
         past, gone = truncate_at_divergence(parts, first, bound=divergence_bound(recipe.optimizer))
         if past.step[-1] == recipe.total_steps:
@@ -111,8 +111,8 @@ def finish(problem: Problem, seen: Sequence[Iterate]) -> list[Result]:
                 history=past,
                 steps=int(past.step[-1]),
                 evaluations=int(element(last.evaluations, k)),
-                compile_seconds=sum(i.compile_seconds for i in seen),
-                run_seconds=sum(i.run_seconds for i in seen),
+                compile_seconds=sum(i.compile_seconds for i in iterates),
+                run_seconds=sum(i.run_seconds for i in iterates),
                 recipe=problem.elements[k]
                 if problem.elements
                 else dataclasses.replace(recipe, seed=recipe.seed + k),
@@ -146,18 +146,18 @@ def truncate_at_divergence(
 
 def collect_iterates(run: Iterator[Iterate]) -> list[Iterate]:
     """Run to the end and return the iterates, all but the last without their images."""
-    seen: list[Iterate] = []
+    collected: list[Iterate] = []
     for iterate in run:
-        append_iterate(seen, iterate._replace(carry=None))
-    return seen
+        append_iterate(collected, iterate._replace(carry=None))
+    return collected
 
 
-def append_iterate(seen: list[Iterate], iterate: Iterate) -> None:
+def append_iterate(collected: list[Iterate], iterate: Iterate) -> None:
     """Append an iterate, and drop the image and the state of the one before it.
 
     `finish` needs the numbers of all iterates and the image of the last.
     """
     # In this order, as Ctrl-C may come between the two.
-    seen.append(iterate)
-    if len(seen) > 1:
-        seen[-2] = seen[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]
+    collected.append(iterate)
+    if len(collected) > 1:
+        collected[-2] = collected[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]

@@ -33,8 +33,9 @@ BIT_DEPTHS = (8, 16)
 _LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     "PNG": {},
-    # 4:4:4: halving the color's resolution blurs the edges of brush strokes.
-    "JPEG": {"quality": 95, "subsampling": 0, "optimize": True},
+    # 4:4:4: halving the color's resolution blurs the edges of brush strokes. No optimized tables:
+    # for them Pillow takes a buffer that strong noise overflows.
+    "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95, "method": 4},
     "TIFF": {"compression": "tiff_deflate"},
     "BMP": {},

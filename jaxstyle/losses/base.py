@@ -78,6 +78,9 @@ class StyleLoss(NamedTuple):
     Those of losses that take layers together were not tried but in their presets."""
     unnormalized: StyleDefaults
     """Defaults for other networks. All but those of the Gram loss were not tried."""
+    balance: float | None = None
+    """Sets the default weight for the images of a run (`losses.balance`); None for losses whose
+    scale does not depend on the images, and which keep the default above."""
     is_mean_over_positions: bool = True
     """Whether the statistics are means over positions, so that tiles, regions and devices can
     compute them in parts."""

@@ -29,4 +29,5 @@ COVARIANCE = StyleLoss(
     covariance_distance,
     normalized=StyleDefaults(1e4, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
     unnormalized=StyleDefaults(100.0, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
+    balance=7.0,
 )

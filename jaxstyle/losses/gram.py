@@ -87,4 +87,5 @@ GRAM = StyleLoss(
     # Those of neural-style. Gram matrices grow with the square of the activations, so networks of
     # different scale need different weights.
     unnormalized=StyleDefaults(100.0, EQUAL_LAYERS),
+    balance=20.0,
 )

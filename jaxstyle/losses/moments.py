@@ -45,4 +45,5 @@ MOMENTS = StyleLoss(
     moments_distance,
     normalized=StyleDefaults(100.0, EQUAL_LAYERS),
     unnormalized=StyleDefaults(1.0, EQUAL_LAYERS),
+    balance=55.0,
 )

@@ -42,6 +42,7 @@ PATCHES = StyleLoss(
     patches_distance,
     normalized=StyleDefaults(4.0, LAYERS),
     unnormalized=StyleDefaults(1.0, LAYERS),
+    balance=2.0,
     is_mean_over_positions=False,
     blend=concatenated("patches"),
 )

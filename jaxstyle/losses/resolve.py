@@ -23,8 +23,13 @@ def resolve_recipe(recipe: Recipe, network: Network) -> Recipe:
     history size of None become the defaults for this network, style loss and optimizer.
 
     Raises:
-      JaxstyleError: a layer that the network does not have, or all weights 0.
+      JaxstyleError: a layer that the network does not have, all weights 0, or arguments of other
+        types.
     """
+    if not isinstance(recipe, Recipe):
+        raise JaxstyleError(
+            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
+        )
     if not hasattr(network, "params"):
         raise JaxstyleError(
             f"network: {shortened(network)} is no network; load one with jaxstyle.load_network"

@@ -52,6 +52,7 @@ SLICED_WASSERSTEIN = StyleLoss(
     sliced_wasserstein_distance,
     normalized=StyleDefaults(100.0, EQUAL_LAYERS),
     unnormalized=StyleDefaults(1.0, EQUAL_LAYERS),
+    balance=50.0,
     is_mean_over_positions=False,
     blend=barycenter,
 )

@@ -1,6 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP that are neither lost nor noisy."""
 
+import _thread
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,35 @@ terminal does."""
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP came: the same as Ctrl-C but for the exit code."""
+
+
+AGAIN = 0.05
+"""Seconds after which a Ctrl-C that was dropped comes again."""
+
+
+@contextmanager
+def no_interrupt_lost() -> Iterator[None]:
+    """Let a Ctrl-C come again in the block where Python has dropped it.
+
+    Python cannot raise inside callbacks of the garbage collector (JAX has one, called often while
+    it loads and compiles) and of weak references: it prints the exception and goes on.
+    """
+    before = sys.unraisablehook
+
+    def hook(dropped: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            before(dropped)
+            return
+        # Not at once: this function is called by the same callback.
+        timer = threading.Timer(AGAIN, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

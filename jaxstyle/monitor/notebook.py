@@ -8,14 +8,13 @@ import html
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxstyle import images, sweep
-from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.results import Result, append_iterate, finish
@@ -47,39 +46,29 @@ def watch(
     """
     live = Live(Course.of(problem), labels=labels)
     canvas = _Canvas()
-    seen: list[Iterate] = []
+    collected: list[Iterate] = []
     stopped = False
     with interrupts() as check_interrupt:
         try:
             for iterate in iterates(problem, chunk_size=chunk_size, first=1):
-                append_iterate(seen, iterate)
+                append_iterate(collected, iterate)
                 live.tick(iterate)
                 canvas.update(live)
                 check_interrupt()
         except KeyboardInterrupt:
-            if not seen:
+            if not collected:
                 raise
             stopped = True
     # The optimizer's state is not needed any more.
-    seen[-1] = seen[-1]._replace(carry=None)
-    results = finish(problem, seen)
+    collected[-1] = collected[-1]._replace(carry=None)
+    results = finish(problem, collected)
     canvas.update(live, stopped=stopped, finished=True)
     return results
 
 
-class GridCell(NamedTuple):
-    """A finished cell of a grid."""
-
-    settings: dict[str, Any]
-    """What varies over the grid."""
-    recipe: Recipe
-    """Resolved."""
-    loss: float
-    """Under the cell's own recipe; not to be compared where the objectives differ."""
-    image: Path
-
-
-def watch_grid(file: StrPath, folder: StrPath, *, elements: int | None = None) -> list[GridCell]:
+def watch_grid(
+    file: StrPath, folder: StrPath, *, elements: int | None = None
+) -> list[sweep.FinishedCell]:
     """Run a grid file into a folder, showing cells as they are finished.
 
     Run again, it goes on where it stopped. The notebook's stop button ends it and loses the cells
@@ -102,14 +91,12 @@ def watch_grid(file: StrPath, folder: StrPath, *, elements: int | None = None) -
     store = sweep.Store(Path(folder))
     place = _Place()
 
-    def finished(reports: Mapping[str, sweep.Report]) -> list[GridCell]:
+    def finished(reports: Mapping[str, sweep.Report]) -> list[sweep.FinishedCell]:
         return [
-            GridCell(
+            sweep.FinishedCell(
+                reports[cell.key],
+                image_path=Path(reports[cell.key]["images"]["output"]["path"]),
                 settings={axis: cell.settings[axis] for axis in cell.axes},
-                recipe=cell.recipe,
-                # JSON has no infinity: it writes null.
-                loss=float(np.inf if (loss := reports[cell.key]["loss"]) is None else loss),
-                image=Path(reports[cell.key]["images"]["output"]["path"]),
             )
             for cell in cells
             if cell.key in reports
@@ -125,7 +112,7 @@ def watch_grid(file: StrPath, folder: StrPath, *, elements: int | None = None) -
         if not place.notebook:
             print(words)
             return
-        imgs = [_encoded(images.load_image(cell.image, max_pixels=sys.maxsize)) for cell in done]
+        imgs = [_encoded(cell.image) for cell in done]
         place.put(f"<p>{html.escape(words)}</p>{_row(imgs, captions)}")
 
     with store.open():

@@ -57,8 +57,10 @@ class Pace:
         self._first: tuple[int, int] | None = None
         self._evaluations = 0
         self._seconds = 0.0
-        # Step and time at which the present scale began: small images take longer a pixel.
+        # Step and time from which the present scale's speed is measured.
         self._since: tuple[int, float] = 0, 0.0
+        # Seconds a pixel and step; small images take longer.
+        self._rate: float | None = None
         self._compile_seconds = 0.0
 
     @property
@@ -77,9 +79,12 @@ class Pace:
             self._first = iterate.step, self._evaluations
             self._since = iterate.step, 0.0
             return
-        if self.course.scale(before) != self.course.scale(self.step):
-            self._since = before, self._seconds
         self._seconds += iterate.run_seconds
+        if self.course.scale(before) != self.course.scale(self.step):
+            # Nor is that of the first chunk of a scale, which has the image and the state resized.
+            self._since = self.step, self._seconds
+        elif work := self.course.work(self.step) - self.course.work(self._since[0]):
+            self._rate = (self._seconds - self._since[1]) / work
 
     @property
     def evaluations_per_second(self) -> float | None:
@@ -90,19 +95,18 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time to the last step at the present scale's speed; None before the first steps.
+        """Time to the last step at the latest scale's speed; None before the first steps.
 
         Each larger scale is taken to compile as long as the longest so far, while the scale before
         it runs.
         """
-        if self._first is None or self.step <= self._first[0]:
+        if self._first is None or self._rate is None:
             return None
-        course, (step, seconds) = self.course, self._since
-        rate = (self._seconds - seconds) / (course.work(self.step) - course.work(step))
+        course, rate = self.course, self._rate
         left = rate * (course.work(self.steps) - course.work(self.step))
         for scale in range(course.scale(self.step), course.scale(self.steps)):
             end = course.work((scale + 1) * course.scale_steps)
-            runs = rate * (end - course.work(max(step, scale * course.scale_steps)))
+            runs = rate * (end - course.work(max(self._first[0], scale * course.scale_steps)))
             left += max(0.0, self._compile_seconds - runs)
         return left
 

@@ -5,17 +5,18 @@ from typing import Any
 
 from jaxstyle.config.recipe import Recipe
 
-_WEIGHTS = ("strength", "content_weight", "style_weight")
+WEIGHTS = ("strength", "content_weight", "style_weight")
+"""Settings of which the network, the losses and the images decide the defaults."""
 _SCALES = ("scales", "pyramid", "margin", "history_size")
 DECIDES: Mapping[str, Collection[str]] = {
-    "weights": (*_WEIGHTS, "tv_weight", "content_layers", "style_layers", "history_size"),
-    "style_loss": (*_WEIGHTS, "style_layers"),
-    "strength": _WEIGHTS,
+    "weights": (*WEIGHTS, "tv_weight", "content_layers", "style_layers", "history_size"),
+    "style_loss": (*WEIGHTS, "style_layers"),
+    "strength": WEIGHTS,
     "variation": ("tv_weight",),
     "optimizer": ("learning_rate", "history_size"),
-    "content": _SCALES,
-    "styles": ("pyramid",),
-    "size": _SCALES,
+    "content": (*_SCALES, *WEIGHTS),
+    "styles": ("pyramid", *WEIGHTS),
+    "size": (*_SCALES, *WEIGHTS),
     "upscale": _SCALES,
     "style_scale": ("pyramid",),
     "scale_ratio": ("scales", "pyramid"),

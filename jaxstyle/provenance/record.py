@@ -77,7 +77,8 @@ def read_record(path: Path, *, argument: str = "image") -> Record:
         return parse_record(text)
     except (*MALFORMED, JaxstyleError) as error:
         raise JaxstyleError(
-            f"{argument}: the record in {path} is damaged ({error}); give the settings as flags"
+            f"{argument}: the record in {path} is damaged, or of another version ({error}); give "
+            "the settings as flags"
         ) from None
 
 

@@ -66,14 +66,14 @@ def run(
         problem = _prepare(settings, inputs, network)
         live = Live(Course.of(problem), labels=_labels(settings))
         watcher.begin(live, images.resize(inputs.content.pixels, *problem.size))
-        seen: list[Iterate] = []
+        collected: list[Iterate] = []
         stopped = False
         for iterate in iterates(problem, first=1):
-            append_iterate(seen, iterate._replace(carry=None))
+            append_iterate(collected, iterate._replace(carry=None))
             live.tick(iterate)
             if stopped := watcher.stopping():
                 break
-        results = finish(problem, seen)
+        results = finish(problem, collected)
     found = {}
     curves = live.curves(width=640, height=200)
     for element, result in enumerate(results):

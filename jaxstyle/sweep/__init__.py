@@ -1,7 +1,7 @@
 """Grids: every combination of some settings, run as batch elements, kept in a folder, summed up.
 
 `read` a grid file, make `cells` of it, and `run` them into a folder; run again, it goes on
-where it stopped.
+where it stopped. `read_results` gives the finished cells of a folder.
 """
 
 from jaxstyle.sweep.batches import Group as Group
@@ -9,6 +9,8 @@ from jaxstyle.sweep.batches import check as check
 from jaxstyle.sweep.batches import grouped as grouped
 from jaxstyle.sweep.cell import Cell as Cell
 from jaxstyle.sweep.cell import cells as cells
+from jaxstyle.sweep.finished import FinishedCell as FinishedCell
+from jaxstyle.sweep.finished import read_results as read_results
 from jaxstyle.sweep.grid_file import GridFile as GridFile
 from jaxstyle.sweep.grid_file import read as read
 from jaxstyle.sweep.runner import Progress as Progress
@@ -18,6 +20,7 @@ from jaxstyle.sweep.store import Store as Store
 
 __all__ = [
     "Cell",
+    "FinishedCell",
     "GridFile",
     "Group",
     "Progress",
@@ -27,5 +30,6 @@ __all__ = [
     "check",
     "grouped",
     "read",
+    "read_results",
     "run",
 ]

@@ -93,17 +93,18 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
     return [Group(tuple(elements), form[0]) for form, elements in members.items()]
 
 
-def check(groups: Sequence[Group]) -> None:
+def check(groups: Sequence[Group], *, here: bool = True) -> None:
     """Raise what running a single cell would raise: too small an image, too little memory.
 
     Only shapes are computed.
+
+    Args:
+      groups: all of the grid.
+      here: whether the cells run on this machine, so that its memory counts.
     """
     for group in groups:
-        first = group.cells[0]
-        # Batch elements are numbered by their settings: memory is not to choose any.
-        recipe = resolve_recipe(first.recipe, first.network)
-        styles = [(height, width) for height, width, _ in _style_shapes(first)]
-        memory.fit(*group.shape[:2], recipe=recipe, network=first.network, styles=styles)
+        if here:
+            check_memory(group.cells[0])
         checked = set()
         for cell in group.cells:
             masks = tuple(pair for pair in named(cell.inputs.report()) if "mask" in pair[0])
@@ -130,6 +131,21 @@ def check(groups: Sequence[Group]) -> None:
                 )
 
 
+def check_memory(cell: Cell, *, elements: int = 1) -> None:
+    """Raise a `JaxstyleError` if this machine's memory lacks room for a batch of cells like one.
+
+    Args:
+      cell: any of the batch.
+      elements: of the batch.
+    """
+    height, width = cell.inputs.content.pixels.shape[:2]
+    # Batch elements are numbered by their settings: memory is not to choose any.
+    recipe = resolve_recipe(cell.recipe, cell.network)
+    styles = [(h, w) for h, w, _ in _style_shapes(cell)]
+    size = output_size(height, width, cell.recipe)
+    memory.fit(*size, recipe=recipe, network=cell.network, batch=elements, styles=styles)
+
+
 def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
     """Return the batches that have a cell to run, with equally many places, one for each cell."""
     wanted = {cell.key for cell in todo}
@@ -140,6 +156,14 @@ def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
         if any(places):
             found.append(Batch(group, (*places, *[None] * (elements - len(part)))))
     return found
+
+
+def elements_elsewhere(group: Group) -> int:
+    """Choose how many batch elements of a group run at a time where the machine is not known.
+
+    Few, which have room in most memories and keep several workers busy.
+    """
+    return _even(len(group.cells), min(MAX_BATCH_SIZE.values()))
 
 
 def elements_of(group: Group, *, devices: int = 1) -> int:

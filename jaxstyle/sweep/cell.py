@@ -19,6 +19,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.network import Network
+from jaxstyle.provenance.asked import WEIGHTS
 from jaxstyle.provenance.inputs import InputImage, Inputs, named
 from jaxstyle.sweep.grid_file import HINTS, GridFile, Settings
 
@@ -157,7 +158,9 @@ def cells(
         try:
             recipe = preset(settings.get("preset", "default"), given)
             weights = network(settings.get("weights", "auto"))
-            recipe = resolve_recipe(recipe, weights)
+            # The images of the cell decide the default style weight (`losses.balance`).
+            asked = {name: getattr(recipe, name) for name in WEIGHTS}
+            recipe = dataclasses.replace(resolve_recipe(recipe, weights), **asked)
         except JaxstyleError as error:
             raise _placed(error, where, grid) from None
         several = settings["style"]

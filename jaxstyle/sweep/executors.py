@@ -21,7 +21,7 @@ from jaxstyle.engine.loop import Iterate, iterates
 from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network
-from jaxstyle.sweep.batches import Batch, problem_of_places
+from jaxstyle.sweep.batches import Batch, check_memory, problem_of_places
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.weights import load_network, save_network
 
@@ -228,6 +228,7 @@ def outcome_of(
         if isinstance(network, Path):
             network = load_network(str(network))
         whole = tuple(cell and dataclasses.replace(cell, network=network) for cell in places)
+        _check_room(whole)
         running = _running(whole, own_targets, jax.local_devices()[:1])
         while True:
             next(running)
@@ -235,6 +236,24 @@ def outcome_of(
         return end.value
     except JaxstyleError as error:
         return error
+
+
+def _check_room(places: tuple[Cell | None, ...]) -> None:
+    """Raise a `JaxstyleError` if this machine's memory does not hold a batch."""
+    first = next(cell for cell in places if cell)
+    try:
+        check_memory(first, elements=len(places))
+    except JaxstyleError:
+        if len(places) == 1:
+            raise
+        raise _too_many(len(places)) from None
+
+
+def _too_many(elements: int) -> JaxstyleError:
+    return JaxstyleError(
+        f"--lanes: {elements} cells at a time do not fit in memory; "
+        + (f"give --lanes {elements // 2}" if elements > 1 else "give a smaller size")
+    )
 
 
 def _apart(batch: Batch) -> tuple[Network, tuple[Cell | None, ...]]:
@@ -267,20 +286,17 @@ def _running(
 ) -> Generator[Iterate, None, list[Result]]:
     """Run a batch, yielding its iterates and returning its results."""
     elements = len(places)
-    seen: list[Iterate] = []
+    collected: list[Iterate] = []
     try:
         problem = problem_of_places(places, own_targets, devices)
         for iterate in iterates(problem):
-            append_iterate(seen, iterate._replace(carry=None))
+            append_iterate(collected, iterate._replace(carry=None))
             yield iterate
-        return finish(problem, seen)
+        return finish(problem, collected)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise JaxstyleError(
-            f"--lanes: {elements} cells at a time do not fit in memory; "
-            + (f"give --lanes {elements // 2}" if elements > 1 else "give a smaller size")
-        ) from None
+        raise _too_many(elements) from None
 
 
 def _imported(name: str, *, extra: str = "") -> Any:

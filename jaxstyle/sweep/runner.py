@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxstyle.engine.loop import Iterate
 from jaxstyle.nn.sharding import Devices, select_devices
-from jaxstyle.sweep.batches import Batch, Group, batches, elements_of
+from jaxstyle.sweep.batches import Batch, Group, batches, elements_elsewhere, elements_of
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.sweep.executors import Executor, Finished, Step, Waiting, local
 from jaxstyle.sweep.store import Report, Store
@@ -56,8 +56,9 @@ def run(
       groups: from `grouped`.
       finished: reports of cells that are done, by key.
       store: where images and reports go, batch by batch.
-      elements: cells at a time, at most; chosen from the memory if not given. With several devices
-        the next multiple of their number.
+      elements: cells at a time, at most; chosen from the memory, or with an `executor`
+        (`elements_elsewhere`), if not given. With several devices the next multiple of their
+        number.
       devices: see `prepare`; they share the batch elements.
       executor: where batches run; in this process, on `devices`, if not given.
       show: called between chunks of steps; may raise `KeyboardInterrupt`, which loses the batches
@@ -84,7 +85,11 @@ def run(
                 continue
             # More places than the group has cells would run copies only.
             count = min(elements, len(group.cells)) if elements else _as_before(group, reports)
-            count = count or elements_of(group, devices=len(sharing))
+            if not count:
+                here = executor is None
+                count = (
+                    elements_of(group, devices=len(sharing)) if here else elements_elsewhere(group)
+                )
             yield from batches(group, -(-count // len(sharing)) * len(sharing), todo)
 
     def progress(running: int, step: int, steps: int, seen: Mapping[Cell, float]) -> Progress:

@@ -10,10 +10,13 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from jaxstyle.monitor.interrupts import no_interrupt_lost
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
 
@@ -153,3 +156,28 @@ def test_a_dumb_terminal_gets_lines(command, environment):
     env = {**environment, "TERM": "dumb", "COLUMNS": "80"}
     drawn = shown_on_terminal(command(steps=200), env, 80)
     assert drawn.count("step ") > 5 and "step 200/200  loss" in drawn
+
+
+def test_an_interrupt_that_python_drops_comes_again():
+    """As JAX's callback of the garbage collector drops it, or the end of an object."""
+
+    class Ended:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    with no_interrupt_lost(), pytest.raises(KeyboardInterrupt):
+        Ended()
+        time.sleep(30)
+
+
+def test_other_errors_that_python_drops_are_shown(monkeypatch):
+    class Ended:
+        def __del__(self):
+            raise ValueError("shown")
+
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    with no_interrupt_lost():
+        Ended()
+    assert [type(dropped.exc_value) for dropped in shown] == [ValueError]
+    assert sys.unraisablehook == shown.append

@@ -151,6 +151,8 @@ def test_names_stand_for_recipes_and_networks():
     np.testing.assert_array_equal(by_name.image, given.image)
     with pytest.raises(JaxstyleError, match="recipe: 'default' is no Recipe"):
         jaxstyle.prepare(RGB, RGB, recipe="default", network=network)
+    with pytest.raises(JaxstyleError, match="recipe: 'default' is no Recipe"):
+        jaxstyle.make_objective(network, None, "default")
     with pytest.raises(JaxstyleError, match="network: 'compact' is no network"):
         jaxstyle.prepare(RGB, RGB, recipe=recipe, network="compact")
 

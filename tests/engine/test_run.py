@@ -414,5 +414,5 @@ def test_what_cannot_be_run_is_named(make_network, make_image):
         next(iterates(problem, chunk_size=0))
     with pytest.raises(JaxstyleError, match="first: -1 is out of range"):
         next(iterates(problem, first=-1))
-    with pytest.raises(JaxstyleError, match="seen: there is no iterate"):
+    with pytest.raises(JaxstyleError, match="iterates: there is none"):
         finish(problem, [])

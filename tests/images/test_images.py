@@ -646,6 +646,13 @@ def test_formats_outside_the_list_are_refused(tmp_path: Path, data: bytes, endin
     _refused(path, "not an image", "AVIF")
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP"])
+def test_strong_noise_is_encoded(format: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (171, 256, 3)).astype(np.float32)
+    with Image.open(io.BytesIO(images.encode_image(noise, format))) as image:
+        assert np.abs(np.asarray(image) / 255 - noise).mean() < 0.2
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "LZW", "WEBP", "AVIF", "BMP"])
 def test_truncated_files_are_refused(
     tmp_path: Path, format: str, capfd: pytest.CaptureFixture[str]

@@ -10,7 +10,12 @@ from jaxstyle import Recipe, evaluate, stylize_batch
 from jaxstyle.api import score
 
 RECIPE = Recipe(
-    content_layers="relu1_2:2,relu2_2", style_layers="relu1_1,relu2_1:4", size=0, steps=2, scales=1
+    style_weight=100.0,
+    content_layers="relu1_2:2,relu2_2",
+    style_layers="relu1_1,relu2_1:4",
+    size=0,
+    steps=2,
+    scales=1,
 )
 
 
@@ -20,12 +25,12 @@ def images(make_image):
 
 
 def test_they_add_up_to_the_terms_and_are_those_of_the_layer_alone(network, images):
-    loss, terms, layers = score(*images, recipe=RECIPE, network=network)
+    loss, terms, layers, _ = score(*images, recipe=RECIPE, network=network)
     assert (loss, terms) == evaluate(*images, recipe=RECIPE, network=network)
     assert sum(layers.content.values()) == pytest.approx(terms.content, rel=1e-5)
     assert sum(layers.style.values()) == pytest.approx(terms.style, rel=1e-5)
     alone = dataclasses.replace(RECIPE, style_layers="relu2_1:4", content_layers="relu1_2:2")
-    _, terms, _ = score(*images, recipe=alone, network=network)
+    terms = score(*images, recipe=alone, network=network).terms
     assert layers.style["relu2_1"] == pytest.approx(terms.style, rel=1e-5)
     assert layers.content["relu1_2"] == pytest.approx(terms.content, rel=1e-5)
 
@@ -36,7 +41,7 @@ def test_those_of_a_result_are_of_its_image(network, images):
         content, style, recipe=RECIPE, network=network, starts=["content", "noise"]
     )
     for result in batch:
-        found = score(result.image, content, style, recipe=RECIPE, network=network)[2]
+        found = score(result.image, content, style, recipe=RECIPE, network=network).layers
         jax.tree.map(
             lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-6),
             result.layers, found,
@@ -45,5 +50,5 @@ def test_those_of_a_result_are_of_its_image(network, images):
 
 def test_a_loss_of_all_layers_together_has_no_parts(network, images):
     recipe = dataclasses.replace(RECIPE, style_loss="remd")
-    _, terms, layers = score(*images, recipe=recipe, network=network)
+    _, terms, layers, _ = score(*images, recipe=recipe, network=network)
     assert layers.style == {} and terms.style > 0

@@ -254,6 +254,7 @@ def test_losses_descend_in_a_batch(name, make_network, make_image):
         style_loss=name,
         content_layers="relu2_2",
         style_layers="relu1_1,relu2_1",
+        style_weight=1.0,
         steps=4,
         size=0,
         tv_weight=1e-5,
@@ -278,5 +279,4 @@ def test_the_help_has_the_defaults_of_the_gram_loss():
     help = {f.name: f.metadata["help"] for f in dataclasses.fields(Recipe)}
     defaults = STYLE_LOSSES["gram"].normalized, STYLE_LOSSES["gram"].unnormalized
     assert f"default: {format_layers(defaults[0].layers)} for" in help["style_layers"]
-    assert "default: {:g}, or {:g} ".format(*(d.weight for d in defaults)) in help["style_weight"]
     assert len({weight for _, weight in defaults[1].layers}) == 1, "weighed alike"

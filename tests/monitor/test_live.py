@@ -170,7 +170,7 @@ class TestNotebook:
         (tmp_path / "grid.toml").write_text(text + "[grid]\nstyle_weight = [1.0, 2.0]\n")
         cells = notebook.watch_grid(tmp_path / "grid.toml", tmp_path / "out", elements=1)
         assert [cell.settings for cell in cells] == [{"style_weight": 1.0}, {"style_weight": 2.0}]
-        assert all(cell.image.is_file() and np.isfinite(cell.loss) for cell in cells)
+        assert all(cell.image_path.is_file() and np.isfinite(cell.loss) for cell in cells)
         assert "2 of 2 cells" in capsys.readouterr().out.splitlines()[-1]
         monkeypatch.setattr(
             "jaxstyle.sweep.executors.iterates", lambda *a, **k: pytest.fail("it ran")

@@ -462,6 +462,9 @@ class TestDivergence:
     def test_a_run_that_ended_above(self, losses, rose):
         assert ended_above(np.array(losses)) == rose
 
+    def test_a_run_near_the_largest_number_ended_above(self):
+        assert not ended_above(np.array([5e36, 5e36], np.float32))
+
     def test_full_steps_may_pass_any_multiple_of_the_start(self):
         losses = np.array([[1, 6e8, 0.5], [1, np.nan, 1]])
         bound = divergence.divergence_bound("lbfgs-fixed")

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.images import load_image, read_text, save_image
@@ -213,6 +215,23 @@ class TestCommands:
         kept = changed("given.png", "--style-loss", "wasserstein")
         assert kept.recipe.style_weight == 200 and "style_weight" not in kept.asked
 
+    def test_an_older_record_does_not_say_what_was_a_default(self, run, files, tmp_path):
+        layers = ("--content-layers", "relu2_2", "--style-layers", "relu1_1")
+        words = ("--weights", files["weights"], *layers, "--steps", 1, "--quiet")
+        run("stylize", files["content"], files["style"], "-o", tmp_path / "new.png", *words)
+        record = dict(read_record(tmp_path / "new.png").everything)
+        record.pop("asked")
+        with Image.open(tmp_path / "new.png") as image:
+            text = PngInfo()
+            text.add_itxt(KEYWORD, json.dumps(record))
+            image.save(tmp_path / "old.png", pnginfo=text)
+        words = ("stylize", "--from", tmp_path / "old.png", "-o", tmp_path / "again.png")
+        code, _, err = run(*words, "--style-loss", "wasserstein")
+        assert code == 0 and "does not say what was a default" in err
+        assert "--style-weight" in err and "--style-loss" not in err
+        code, _, err = run(*words, "--save-every", 1)
+        assert code == 0 and "a default" not in err
+
     def test_other_weights_beside_from_have_their_own_defaults(
         self, run, files, make_network, tmp_path
     ):
@@ -224,10 +243,27 @@ class TestCommands:
         output, again = tmp_path / "out.png", tmp_path / "again.png"
         sources = ("stylize", files["content"], files["style"], "-o", output, "--quiet")
         assert run(*sources, *words, "--weights", tmp_path / "normalized.safetensors")[0] == 0
-        assert read_record(output).recipe.style_weight == 5e3
+        assert read_record(output).recipe.content_weight == 3.5
         code, _, err = run("stylize", "--from", output, "-o", again, "--weights", files["weights"])
         assert code == 0, err
-        assert read_record(again).recipe.style_weight == 100
+        assert read_record(again).recipe.content_weight == 5
+
+    def test_show_names_the_strength_that_was_asked_for(self, run, files, tmp_path):
+        words = (files["content"], files["style"], "--weights", files["weights"], "--steps", 1)
+        layers = ("--content-layers", "relu2_2", "--style-layers", "relu1_1", "--quiet")
+        assert run("stylize", *words, *layers, "-o", tmp_path / "out.png")[0] == 0
+        out = run("show", tmp_path / "out.png")[1]
+        assert "style_weight" not in out and "--strength" not in out
+        code, _, err = run(
+            "stylize", "--from", tmp_path / "out.png", "-o", tmp_path / "more.png",
+            "--strength", 0.75, "--quiet",
+        )  # fmt: skip
+        assert code == 0, err
+        out = run("show", tmp_path / "more.png")[1]
+        assert "strength           0.75\n" in out and "--strength 0.75" in out
+        assert "style_weight" not in out
+        weights = [read_record(tmp_path / f"{n}.png").recipe.style_weight for n in ("out", "more")]
+        assert weights[1] == pytest.approx(1.5**4 * weights[0], rel=1e-3)
 
     def test_show_names_what_differs_and_the_command_that_makes_it(
         self, stylize, run, tmp_path, files

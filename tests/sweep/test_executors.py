@@ -16,8 +16,17 @@ from PIL import Image
 from jaxstyle import JaxstyleError
 from jaxstyle import sweep as grids
 from jaxstyle.cli import main
+from jaxstyle.engine import memory
 from jaxstyle.sweep.batches import Batch, batches
-from jaxstyle.sweep.executors import Finished, executor_option, local, on_ray, on_slurm
+from jaxstyle.sweep.executors import (
+    Finished,
+    _apart,
+    executor_option,
+    local,
+    on_ray,
+    on_slurm,
+    outcome_of,
+)
 from jaxstyle.weights import load_network, save_network
 
 GRID = """[base]
@@ -131,6 +140,30 @@ def test_an_error_of_a_problem_is_ours(groups, tmp_path):
     batch = Batch(groups[0], (cell, halved))
     with pytest.raises(JaxstyleError, match="batch elements of one program"):
         list(on_slurm(tmp_path, {"cluster": "local"})([batch]))
+
+
+def test_the_memory_that_counts_is_where_cells_run(groups, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1_000)
+    with pytest.raises(JaxstyleError, match="can be used"):
+        grids.check(groups)
+    grids.check(groups, here=False)
+    places = []
+
+    def elsewhere(batches):
+        places.extend(len(batch.places) for batch in batches)
+        yield from ()
+
+    with monkeypatch.context() as patch:
+        # Nothing is compiled to choose a batch.
+        patch.setattr(memory, "program_bytes", None)
+        grids.run(groups, {}, None, executor=elsewhere)
+    assert places == [len(group.cells) for group in groups]
+    # A worker looks at its own.
+    network, cells = _apart(batches(groups[0], 2, groups[0].cells)[0])
+    refused = outcome_of(network, cells, groups[0].own_targets)
+    assert "--lanes: 2 cells" in str(refused) and "give --lanes 1" in str(refused)
+    refused = outcome_of(network, cells[:1], groups[0].own_targets)
+    assert isinstance(refused, JaxstyleError) and "an image of 20x24 needs" in str(refused)
 
 
 def test_batches_are_taken_one_by_one_at_home(groups):

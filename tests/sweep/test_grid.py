@@ -28,6 +28,7 @@ from jaxstyle.engine import chunk, loop, memory, results
 from jaxstyle.engine.memory import program_bytes
 from jaxstyle.engine.problem import prepare, stack
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.sweep import FinishedCell, read_results
 from jaxstyle.sweep import batches as batches_module
 from jaxstyle.sweep.grid_file import KEYS, parse
 from jaxstyle.weights import save_network
@@ -519,6 +520,34 @@ class TestCommand:
             assert len(report["history"]["loss"]) == 5
         assert len({row["loss"] for row in rows}) == 6
         assert len({row["objective"] for row in rows}) == 3
+
+    def test_its_results_are_read(self, finished):
+        folder, _ = finished
+        cells = read_results(folder)
+        wanted = [(i, w) for i in ("content", "noise") for w in (10, 100, 1000)]
+        assert [(c.settings["init"], c.settings["style_weight"]) for c in cells] == wanted
+        assert all(list(cell.settings) == ["init", "style_weight"] for cell in cells)
+        with open(folder / "results.csv", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        for cell, row in zip(cells, rows, strict=True):
+            assert cell.loss == float(row["loss"]) and cell.seconds == float(row["seconds"])
+            assert cell.recipe.style_weight == float(row["style_weight"])
+            assert cell.image_path == folder / row["image"] and cell.image.shape == (24, 32, 3)
+            history = cell.report["history"]["loss"]
+            assert cell.history("loss").tolist() == history and cell.lowest == min(history)
+
+    def test_what_is_not_finite_is_read(self, finished, tmp_path):
+        cell = read_results(finished[0])[0]
+        report = {**cell.report, "loss": None, "history": {"loss": [None, 2.0, 3.0]}}
+        cell = FinishedCell(report, cell.image_path, cell.settings)
+        assert cell.loss == float("inf") and cell.lowest == 2
+        assert np.isnan(cell.history("loss")[0])
+        report["history"] = {"loss": [None]}
+        assert cell.lowest == float("inf")
+
+    def test_a_folder_without_results_is_told(self, tmp_path):
+        with pytest.raises(JaxstyleError, match=r"no results of `jaxstyle grid`: No such file"):
+            read_results(tmp_path)
 
     def test_pandas_reads_it(self, finished):
         pandas = pytest.importorskip("pandas")

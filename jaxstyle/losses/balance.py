@@ -1,0 +1,99 @@
+"""The default style weight, from the images of a run.
+
+Style losses grow with a power of the activations: between a photograph and a dark, soft painting
+they are a tenth of those between the same photograph and a bright one with hard contrasts, so that
+one weight for all would hardly stylize the first. By default the weight is such that at the content
+image
+
+    style term = balance · content_weight · Σ_l w_l · mean(P_l²)
+
+with P_l the content features, `balance` a constant of the style loss (`StyleLoss.balance`), and the
+default content weight; the right side is the content term of an image without any features.
+For a style much like the content see `LEAST`.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle.config.defaults import TERM_DEFAULTS, style_factor
+from jaxstyle.config.numbers import Numbers, static_part
+from jaxstyle.config.recipe import Recipe
+from jaxstyle.losses.objective import Targets, make_objective
+from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.nn.network import Network
+from jaxstyle.nn.sharding import SpatialSharding
+
+LEAST = 0.25
+"""Least style loss at the content image, over that at an image of one color: a style much like the
+content gets no larger weight."""
+
+
+def balance_recipe(
+    asked: Recipe,
+    recipe: Recipe,
+    network: Network,
+    targets: Targets,
+    content: jax.Array,
+    *,
+    rows: SpatialSharding | None = None,
+) -> Recipe:
+    """Return a recipe with the style weight for its images, if none was asked for.
+
+    Args:
+      asked: the settings before they were resolved.
+      recipe: resolved.
+      network: weights.
+      targets: of the recipe.
+      content: RGB `[h, w, 3]`, as the targets were computed from.
+      rows: how its rows are sharded over devices.
+
+    Returns:
+      The recipe; its style weight has four significant digits.
+    """
+    balance = STYLE_LOSSES[recipe.style_loss].balance
+    if asked.style_weight is not None or balance is None or not recipe.style_layers:
+        return recipe
+    initial, scale = jax.device_get(
+        _scales(
+            network,
+            targets._replace(coarse=()),
+            Numbers.of(recipe),
+            content,
+            recipe=static_part(recipe),
+            rows=rows,
+        )  # fmt: skip
+    )
+    content_weight = TERM_DEFAULTS[network.normalized].content_weight
+    weight = balance * content_weight * float(scale) / float(initial)
+    if not np.isfinite(weight):
+        return recipe
+    if asked.strength is not None:
+        weight *= style_factor(asked.strength)
+    return recipe.updated({"style_weight": float(f"{weight:.4g}")})
+
+
+@partial(jax.jit, static_argnames=("recipe", "rows"))
+def _scales(
+    network: Network,
+    targets: Targets,
+    numbers: Numbers,
+    content: jax.Array,
+    *,
+    recipe: Recipe,
+    rows: SpatialSharding | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Compute the style loss at the content image and the mean square of the content features."""
+    numbers = numbers._replace(style_weight=1.0)
+    objective = make_objective(network, targets, recipe, numbers=numbers, rows=rows)
+    flat = jnp.full_like(content, jnp.mean(content))
+    found: Any = jax.vmap(objective)(jnp.stack([content, flat]))[1].style
+    features: Any = (
+        numbers.content_layers[layer] * jnp.mean(jnp.square(act))
+        for layer, act in targets.content.items()
+    )
+    scale = sum(features, jnp.zeros(())) if targets.content else jnp.ones(())
+    return jnp.maximum(found[0], LEAST * found[1]), scale
