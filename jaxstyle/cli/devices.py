@@ -30,6 +30,11 @@ def backend_problem() -> str | None:
     return None
 
 
+TPU_EFFORT = -0.5
+"""Effort of the compiler for TPUs to make fast programs, from -1 to 1: from here down it compiles
+VGG-19's program in a tenth of the time (`docs/scale.md`), which is minutes for a run of seconds."""
+
+
 def use_cpu() -> None:
     """Keep JAX to the CPU, for commands that only look at files.
 
@@ -41,7 +46,8 @@ def use_cpu() -> None:
 def enable_compilation_cache() -> None:
     """Keep compiled programs between commands, in our cache folder unless JAX has been told.
 
-    The folder holds executable code, so it lies where only the user writes.
+    The folder holds executable code, so it lies where only the user writes. For TPUs, compile with
+    `TPU_EFFORT`, likewise.
     """
     from jaxstyle.weights import cache_folder
 
@@ -50,6 +56,8 @@ def enable_compilation_cache() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.default_backend() == "tpu" and not os.environ.get("JAX_EXEC_TIME_OPTIMIZATION_EFFORT"):
+        jax.config.update("jax_exec_time_optimization_effort", TPU_EFFORT)
     # Old programs go when the folder reaches a gigabyte.
     jax.config.update("jax_compilation_cache_max_size", 2**30)
     # On some CPUs XLA calls every program from the cache an error, for features that only tune it

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.experimental import layout as memory_layout
+from jax.sharding import SingleDeviceSharding
 from jax.typing import ArrayLike
 
 from jaxstyle.config.numbers import Numbers, static_part
@@ -89,6 +92,8 @@ class Program(NamedTuple):
     """Whether the numbers have it too."""
     layout: Layout | None = None
     """Sharding of the batch, or of the image's rows."""
+    platform: str = "cpu"
+    """Of the devices."""
 
     @property
     def rows(self) -> SpatialSharding | None:
@@ -109,20 +114,27 @@ class Program(NamedTuple):
 Arguments = tuple[Network, Targets, Numbers]
 
 
-def common_arguments(problem: Problem) -> tuple[Arguments, Program]:
-    """Return the programs' common arguments, and what they are compiled for."""
+def common_arguments(problem: Problem, *, platform: str | None = None) -> tuple[Arguments, Program]:
+    """Return the programs' common arguments, and what they are compiled for.
+
+    Args:
+      problem: of one scale.
+      platform: of the devices; the default backend if not given.
+    """
+    platform = platform or jax.default_backend()
     network = problem.recipe.configure_network(problem.network)
     # Where rows are sharded, Winograd's windows would need more than the one row exchanged.
     if not isinstance(problem.layout, SpatialSharding):
         layers = network_layers(problem.recipe)
         parts = window_size(network, layers, *problem.size, tile=problem.recipe.tile)
-        network = add_winograd_kernels(network, layers, *parts)
+        network = add_winograd_kernels(network, layers, *parts, platform=platform)
     program = Program(
         static_part(problem.recipe),
         batched=len(problem.start.shape) == 4,
         own_targets=problem.own_targets,
         own_numbers=bool(problem.elements),
         layout=problem.layout,
+        platform=platform,
     )
     return (network, problem.targets, problem.numbers), program
 
@@ -165,6 +177,26 @@ def _kept(carry: Carry, rows: SpatialSharding | None) -> Carry:
     return rows.constrain(carry, carry.best.position.shape[1]) if rows else carry
 
 
+def _compact(carry: Carry) -> Carry:
+    """Return the carry with its images' rows and columns innermost in the memory of a TPU.
+
+    As they come in. Left to itself the compiler puts the three channels innermost for the loop, and
+    pads them to 128.
+    """
+
+    def constrained(leaf: jax.Array) -> jax.Array:
+        if leaf.shape[-3:] != carry.best.position.shape:
+            return leaf
+        *others, rows, columns, channels = range(leaf.ndim)
+        order = memory_layout.Layout((*others, channels, rows, columns))
+        return memory_layout.with_layout_constraint(leaf, order)
+
+    def all_constrained(carry: Carry) -> Carry:
+        return jax.tree.map(constrained, carry)
+
+    return lax.platform_dependent(carry, tpu=all_constrained, default=lambda carry: carry)
+
+
 @partial(jax.jit, static_argnames=("shape", "program"))
 def init_carry(
     network: Network,
@@ -187,7 +219,9 @@ def init_carry(
             start = jax.image.resize(start, shape, "lanczos3")
         # A copy, as the carry is donated and the caller keeps the start.
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
-        optimizer = make_optimizer(recipe, numbers=numbers, rows=program.rows)
+        optimizer = make_optimizer(
+            recipe, numbers=numbers, rows=program.rows, platform=program.platform
+        )
         if is_flat(recipe):
             state = blank(
                 optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields))
@@ -282,10 +316,13 @@ def run_chunk(
     ) -> tuple[Carry, Losses]:
         network, num_steps = shared
         objective = _objective(network, targets, numbers, program)
-        optimizer = make_optimizer(program.recipe, numbers=numbers, rows=rows)
+        optimizer = make_optimizer(
+            program.recipe, numbers=numbers, rows=rows, platform=program.platform
+        )
 
         def step(index: jax.Array, so_far: tuple[Carry, Losses]) -> tuple[Carry, Losses]:
             carry, losses = so_far
+            carry = _compact(carry)
             state, info = optimizer.step(objective, carry.state)
             point, best = state.point, carry.best
             # NaN compares false, so a diverged run keeps its best point.
@@ -296,11 +333,11 @@ def run_chunk(
             mean = carry.mean and carry.mean.add(image, numbers.average)
             found = info.value, info.aux
             losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, found)
-            return _kept(Carry(state, best, carry.spent, mean), rows), losses
+            return _compact(_kept(Carry(state, best, carry.spent, mean), rows)), losses
 
         one = carry.best.loss, carry.best.terms
         empty = jax.tree.map(lambda number: jnp.zeros(max_steps, number.dtype), one)
-        after, losses = jax.lax.fori_loop(0, num_steps, step, (carry, empty))
+        after, losses = lax.fori_loop(0, num_steps, step, (carry, empty))
         if after.mean is None:
             return after, losses
         position = bounds.position(after.mean.total / after.mean.weight)
@@ -348,25 +385,54 @@ def clipped_image(position: jax.Array, chroma: jax.Array | None, *, bounds: str)
     return jnp.clip(image, 0, 1) if chroma is None else with_chroma(image, chroma)
 
 
-def carry_shapes(problem: Problem) -> Any:
+def carry_shapes(problem: Problem, *, platform: str | None = None) -> Any:
     """Return the shapes and types of `RunState.carry` at the last scale of a problem."""
-    arguments, program = common_arguments(problem)
+    arguments, program = common_arguments(problem, platform=platform)
     make = partial(init_carry, shape=problem.start.shape[-3:], program=program)
     return jax.eval_shape(make, *arguments, problem.start)
 
 
-def lower(problem: Problem, *, chunk_size: int = 1) -> jax.stages.Lowered:
+def lower(
+    problem: Problem,
+    *,
+    chunk_size: int = 1,
+    device: jax.Device | None = None,
+    direct: bool = False,
+) -> jax.stages.Lowered:
     """Return the lowered program of a chunk of the last scale of a problem.
 
     Args:
       problem: leaves may be `jax.ShapeDtypeStruct`s.
       chunk_size: largest number of steps of a chunk.
+      device: that it is for, perhaps of a topology that is only described; the default one, or
+        those of the problem's layout, if not given.
+      direct: leave out the kernels that only CPUs have, for the memory of a GPU.
     """
-    arguments, program = common_arguments(problem)
-    form = carry_shapes(problem)
+    platform = _platform(device)
+    arguments, program = common_arguments(problem, platform=platform)
+    if direct:
+        arguments, _ = common_arguments(problem, platform="gpu")
+    form = carry_shapes(problem, platform=platform)
     if problem.layout is not None:
         form = problem.layout.with_shardings(form, problem.size[1])
-    return run_chunk.lower(*arguments, form, chunk_size, program=program, max_steps=chunk_size)
+    given: Any = (*arguments, form, chunk_size)
+    if device is not None:
+        place = SingleDeviceSharding(device)
+        given = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                jnp.shape(leaf), jnp.result_type(leaf), sharding=place
+            ),
+            given,
+        )
+    traced = run_chunk.trace(*given, program=program, max_steps=chunk_size)
+    return traced.lower(lowering_platforms=(platform,) if platform else None)
+
+
+def _platform(device: jax.Device | None) -> str | None:
+    """Return the platform that a device's programs are lowered for."""
+    if device is None:
+        return None
+    return "cuda" if device.platform == "gpu" else device.platform
 
 
 def compile_scale(

@@ -70,6 +70,7 @@ def plan(
     batch: int = 1,
     styles: Sequence[tuple[int, int]] = (),
     free: int | None = None,
+    direct: bool = False,
 ) -> Plan:
     """Compute the memory of a run on images of a size, by compiling its programs without data.
 
@@ -83,6 +84,7 @@ def plan(
       styles: height and width of the style images in the run; the image's, times
         `recipe.style_scale`, if not given.
       free: bytes of the device; those of the first one here if not given.
+      direct: leave out the kernels that only CPUs have, for a GPU that is not here.
 
     Returns:
       `Plan`.
@@ -102,7 +104,7 @@ def plan(
     def needed_at(size: tuple[int, int]) -> int:
         ratio = math.sqrt(size[0] * size[1] / (height * width))
         return needed_bytes(
-            *size, recipe=recipe, network=network, batch=batch,
+            *size, recipe=recipe, network=network, batch=batch, direct=direct,
             styles=[(max(1, round(h * ratio)), max(1, round(w * ratio))) for h, w in styles],
         )  # fmt: skip
 
@@ -295,6 +297,7 @@ def needed_bytes(
     network: Network,
     batch: int = 1,
     styles: Sequence[tuple[int, int]] = (),
+    direct: bool = False,
 ) -> int:
     """Return the bytes of a run, by compiling its programs for shapes alone.
 
@@ -308,19 +311,23 @@ def needed_bytes(
       network: weights; only their shapes are used.
       batch: initial images in the program.
       styles: as in `plan`.
+      direct: likewise.
     """
     if height * width > _COMPILED:
         sizes = _line_sizes(_COMPILED, height / width)
-        ends = [needed_bytes(*size, recipe=recipe, network=network, batch=batch) for size in sizes]
+        ends = [
+            needed_bytes(*size, recipe=recipe, network=network, batch=batch, direct=direct)
+            for size in sizes
+        ]
         line = _Line.through([h * w for h, w in sizes], ends)
         return int(line.constant + line.slope * height * width)
     scale = recipe.style_scale
     styles = styles or [(round(height * scale), round(width * scale))]
     problem = problem_of_shapes(height, width, recipe=recipe, network=network, batch=batch)
     recipe, shapes = problem.recipe, problem.network
-    program = program_bytes(problem)
+    program = program_bytes(problem, direct=direct)
     # What computes an image's loss at the end makes its own.
-    transformed = common_arguments(problem)[0][0].transformed
+    transformed = {} if direct else common_arguments(problem)[0][0].transformed
     kernels = sum(math.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(transformed))
     smaller = 0.0
     if (recipe.scales or 1) > 1:
@@ -372,9 +379,15 @@ def _style_bytes(height: int, width: int, *, recipe: Recipe, network: Network) -
     return found * height * width / math.prod(size)
 
 
-def program_bytes(problem: Problem, *, chunk_size: int = 1) -> int:
-    """Return the bytes of a problem's compiled program: arguments, results and temporaries."""
-    return _bytes_of(lower(problem, chunk_size=chunk_size))
+def program_bytes(problem: Problem, *, chunk_size: int = 1, direct: bool = False) -> int:
+    """Return the bytes of a problem's compiled program: arguments, results and temporaries.
+
+    Args:
+      problem: of one scale.
+      chunk_size: largest number of steps of a chunk.
+      direct: as in `plan`.
+    """
+    return _bytes_of(lower(problem, chunk_size=chunk_size, direct=direct))
 
 
 def _bytes_of(lowered: jax.stages.Lowered) -> int:

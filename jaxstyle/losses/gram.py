@@ -34,11 +34,27 @@ def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax
     h, w, c = features.shape
     if weights is not None:
         features = features * jnp.sqrt(weights)
-    flat = features.reshape(h * w, c)
-    product = jnp.matmul(
-        flat.T, flat, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32
-    )
-    return product / (c * h * w)
+    return _with_itself(features.reshape(h * w, c)) / (c * h * w)
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+
+
+@jax.custom_jvp
+def _with_itself(flat: jax.Array) -> jax.Array:
+    """Compute the product of a matrix `[n, c]`, transposed, with itself."""
+    return _product(flat, flat)
+
+
+@_with_itself.defjvp
+def _tangent(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Compute value and tangent: its halves are each other's transposes.
+
+    So the gradient takes one product, where that of a product of any two matrices takes two.
+    """
+    half = _product(tangents[0], primals[0])
+    return _with_itself(*primals), half + half.T
 
 
 def style_loss(gram: jax.Array, target: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ it (bfloat16 on TPUs, float32 on CPUs), float32 everywhere, or bfloat16 inputs. 
 
 
 def use_winograd(height: int, width: int, channels: int, width_out: int) -> bool:
-    """Return whether `winograd` is faster than the direct convolution of a map.
+    """Return whether `winograd` is faster than the direct convolution of a map on CPU.
 
     Measured on two x86 CPUs, forward and gradient (`experiments/bench/convolutions.py`): 0.34 to
     0.84 of the time from 128 channels on, even at 32 pixels; with 64 the same on small maps, but on
@@ -32,7 +32,7 @@ def use_winograd(height: int, width: int, channels: int, width_out: int) -> bool
     """
     narrow = min(channels, width_out)
     deep = narrow >= 128 or (narrow >= 64 and height * width <= 128 * 128)
-    return deep and height * width >= 16 * 16 and jax.default_backend() == "cpu"
+    return deep and height * width >= 16 * 16
 
 
 def convolve(
@@ -44,7 +44,7 @@ def convolve(
     Args:
       x: `[h, w, i]`.
       kernel: `[3, 3, i, o]`, of the map's type.
-      transformed: the kernel by `winograd.transform`, used where that is faster; it has no
+      transformed: the kernel by `winograd.transform`, used on CPU where that is faster; it has no
         derivative of its own.
       precision: one of `PRECISIONS`.
     """
@@ -58,11 +58,16 @@ def _correlate(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     if precision == "bfloat16":
         # XLA's CPU backend of JAX 0.12 fuses pooling and two convolutions of bfloat16 into one
         # program, whose numbers are wrong, many not finite. Convolutions apart are right.
-        x, kernel = lax.optimization_barrier((x, kernel))
+        x, kernel = _apart_on_cpu((x, kernel))
     return lax.conv_general_dilated(
         x[None], kernel, (1, 1), "SAME",
         dimension_numbers=_DIMENSIONS, precision=PRECISIONS[precision],
     )[0]  # fmt: skip
+
+
+def _apart_on_cpu(arrays: Any) -> Any:
+    """Return arrays that the compiler for CPU does not fuse with what they were computed from."""
+    return lax.platform_dependent(arrays, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
 def _convolve(
@@ -71,16 +76,23 @@ def _convolve(
     """Compute what the primitive stands for.
 
     Turned, the kernel is turned by 180 degrees with its channels swapped: the gradient with respect
-    to the map.
+    to the map. What is for CPUs is chosen where the program is lowered, so that a CPU can compile
+    for other devices.
     """
+
+    def direct(x: jax.Array, kernel: jax.Array, *_: jax.Array) -> jax.Array:
+        if turned:
+            # Left to itself, XLA folds the swap into the convolution's layout, for which the CPU
+            # has no fast routine inside a loop: the gradient then takes four times as long.
+            kernel = _apart_on_cpu(_turned(kernel))
+        return _correlate(x, kernel, precision)
+
+    def filtered(x: jax.Array, _: jax.Array, transformed: jax.Array) -> jax.Array:
+        return winograd.convolve(x, transformed, turned=turned)
+
     if transformed and use_winograd(*x.shape[:2], *kernel.shape[2:]):
-        return winograd.convolve(x, transformed[0], turned=turned)
-    if turned:
-        # Left to itself, XLA folds the swap into the convolution's layout, for which the CPU has
-        # no fast routine inside a loop: the gradient then takes four times as long. The barrier
-        # keeps the swap apart.
-        kernel = lax.optimization_barrier(_turned(kernel))
-    return _correlate(x, kernel, precision)
+        return lax.platform_dependent(x, kernel, *transformed, cpu=filtered, default=direct)
+    return direct(x, kernel)
 
 
 def _turned(kernel: jax.Array) -> jax.Array:

@@ -109,23 +109,31 @@ class Convolution(nn.Module):
 
 
 def add_winograd_kernels(
-    network: Network, layers: Sequence[str], height: int, width: int
+    network: Network,
+    layers: Sequence[str],
+    height: int,
+    width: int,
+    *,
+    platform: str | None = None,
 ) -> Network:
     """Return the network with Winograd-transformed kernels where they are faster.
 
     For runs of many evaluations: transformed kernels take four times the memory. Activations
     differ from those of direct convolutions by rounding. Networks in bfloat16 are returned
-    unchanged, as the transformations magnify its rounding.
+    unchanged, as the transformations magnify its rounding; so are all but on CPU.
 
     Args:
       network: weights; arrays or `jax.ShapeDtypeStruct`s.
       layers: whose activations will be computed.
       height: pixels of the image, or of a tile with its margin.
       width: likewise.
+      platform: of the device that will run it; the default backend if not given.
     """
+    if network.precision == "bfloat16" or (platform or jax.default_backend()) != "cpu":
+        return network
     deepest = max(map(convolution_name, layers), default="")
     kernels = {}
-    for name in network.layers if network.precision != "bfloat16" else ():
+    for name in network.layers:
         kernel, cell = network.params[name]["kernel"], 2 ** (int(name[4]) - 1)
         if name <= deepest and use_winograd(height // cell, width // cell, *kernel.shape[2:]):
             kernels[name] = kernel

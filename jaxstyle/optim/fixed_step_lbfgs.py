@@ -37,6 +37,7 @@ def fixed_lbfgs(
     history_size: int = 100,
     learning_rate: jax.Array | float = 1.0,
     unit: float = 1 / 255,
+    flat: bool = True,
 ) -> Optimizer:
     """Build L-BFGS with a fixed step size, one evaluation a step.
 
@@ -50,6 +51,7 @@ def fixed_lbfgs(
       learning_rate: multiplies every step, the first too.
       unit: what is 1 where the programs optimize, in units of the position; the length of the
         first step depends on it. 1/255 for images in [0, 1] that they have in 0-255.
+      flat: as in `lbfgs`.
 
     Returns:
       `Optimizer(init, step)` over `FixedLbfgsState`.
@@ -74,7 +76,7 @@ def fixed_lbfgs(
             point=point,
             evaluations=jnp.ones((), jnp.int32),
             move=first_move(point.grad),
-            pairs=empty_history(history_size, position),
+            pairs=empty_history(history_size, position, flat=flat),
         )
 
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:

@@ -82,6 +82,7 @@ def lbfgs(
     sufficient_decrease: float = 1e-4,
     curvature: float = 0.9,
     max_shrinks: int = 10,
+    flat: bool = True,
 ) -> Optimizer:
     """Build the flat L-BFGS: each step is exactly one evaluation of value and gradient.
 
@@ -108,6 +109,7 @@ def lbfgs(
       sufficient_decrease: c₁, between 0 and 1.
       curvature: c₂, between c₁ and 1.
       max_shrinks: refusals in a row before the restart.
+      flat: whether the pairs are kept flattened, for CPUs (`CurvatureHistory`).
 
     Returns:
       `Optimizer(init, step)` over `LbfgsState`.
@@ -152,7 +154,7 @@ def lbfgs(
             slope=-dot(grad, scaled_grad),
             step_size=_gradient_step(scaled_grad, first_move),
             shrinks=jnp.zeros((), jnp.int32),
-            pairs=empty_history(history_size, position),
+            pairs=empty_history(history_size, position, flat=flat),
             move=jnp.asarray(first_move, position.dtype),
             recent=jnp.full(window, point.value),
             scaled_grad=scaled_grad,

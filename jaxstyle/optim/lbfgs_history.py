@@ -22,7 +22,9 @@ class CurvatureHistory(NamedTuple):
     """The last pairs of position and gradient differences, with the products that are needed."""
 
     s_history: jax.Array
-    """Ring buffer of flattened position differences, `[history_size, position.size]`."""
+    """Ring buffer of position differences, flattened `[history_size, position.size]` or as they are
+    `[history_size, *position.shape]`. CPUs have fast routines for products of matrices; other
+    devices take sums as fast, and would have to move a flat image in their memory."""
     y_history: jax.Array
     """Ring buffer of gradient differences, likewise."""
     sy: jax.Array
@@ -43,12 +45,11 @@ class Projected(NamedTuple):
     """YᵀMg."""
 
 
-def empty_history(history_size: int, position: jax.Array) -> CurvatureHistory:
-    """Build empty buffers for positions of this size."""
+def empty_history(history_size: int, position: jax.Array, *, flat: bool = True) -> CurvatureHistory:
+    """Build empty buffers for positions of this shape, flattened or not."""
+    shape = (position.size,) if flat else position.shape
     # A buffer each: one that two fields share cannot be donated.
-    s_history, y_history = (
-        jnp.zeros((history_size, position.size), position.dtype) for _ in range(2)
-    )
+    s_history, y_history = (jnp.zeros((history_size, *shape), position.dtype) for _ in range(2))
     sy, yy = (jnp.zeros((history_size, history_size), position.dtype) for _ in range(2))
     return CurvatureHistory(s_history, y_history, sy, yy, jnp.zeros((), jnp.int32))
 
@@ -77,7 +78,7 @@ def store(
 
     # Selecting the slot, not the buffer, keeps the update in place.
     def stored(history: jax.Array, new: jax.Array) -> jax.Array:
-        return history.at[slot].set(jnp.where(keep, new.reshape(-1), history[slot]))
+        return history.at[slot].set(jnp.where(keep, new.reshape(history.shape[1:]), history[slot]))
 
     s_history, y_history = stored(pairs.s_history, s), stored(pairs.y_history, y)
     s_with_y, s_with_grad = _dots(s_history, y, grad)
@@ -106,12 +107,12 @@ def carried(
     share = float(np.prod(old)) / float(np.prod(new))
 
     def resize(history: jax.Array) -> jax.Array:
-        return resized(history.reshape(-1, *old), (len(history), *new)).reshape(len(history), -1)
+        images = resized(history.reshape(-1, *old), (len(history), *new))
+        return images.reshape(len(history), -1) if history.ndim == 2 else images
 
     s_history, y_history = resize(pairs.s_history), share * resize(pairs.y_history)
-    scaled_y = jax.vmap(lambda y: scaled(y.reshape(new)).reshape(-1))(y_history)
-    sy = jnp.matmul(s_history, y_history.T, precision=_EXACT)
-    yy = jnp.matmul(y_history, scaled_y.T, precision=_EXACT)
+    scaled_y = jax.vmap(lambda y: scaled(y.reshape(new)).reshape(y.shape))(y_history)
+    sy, yy = _all_dots(s_history, y_history), _all_dots(y_history, scaled_y)
     held = (jnp.diag(pairs.sy) > 0) & (jnp.diag(sy) > 0) & jnp.isfinite(sy).all(1)
     both = held[:, None] & held
     return CurvatureHistory(
@@ -196,9 +197,27 @@ _EXACT = lax.Precision.HIGHEST
 
 def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute the products of all pairs with two vectors, `[2, history_size]`."""
-    return jnp.stack([jnp.matmul(history, v.reshape(-1), precision=_EXACT) for v in (a, b)])
+    if history.ndim == 2:
+        return jnp.stack([jnp.matmul(history, v.reshape(-1), precision=_EXACT) for v in (a, b)])
+    return jnp.stack([jnp.sum(history * v[None], _inner(history)) for v in (a, b)])
+
+
+def _all_dots(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Compute the products of all pairs of two histories, `[history_size, history_size]`."""
+    if a.ndim == 2:
+        return jnp.matmul(a, b.T, precision=_EXACT)
+    return lax.map(lambda v: jnp.sum(a * v[None], _inner(a)), b).T
 
 
 def _combine(history: jax.Array, coefficients: jax.Array) -> jax.Array:
-    rows = jnp.stack([coefficients, jnp.zeros_like(coefficients)])
-    return jnp.matmul(rows, history, precision=_EXACT)[0]
+    """Compute the sum of all pairs, each times its coefficient."""
+    if history.ndim == 2:
+        # A row alone is no matrix: of two of them the CPU has a fast product.
+        rows = jnp.stack([coefficients, jnp.zeros_like(coefficients)])
+        return jnp.matmul(rows, history, precision=_EXACT)[0]
+    return jnp.sum(jnp.expand_dims(coefficients, _inner(history)) * history, 0)
+
+
+def _inner(history: jax.Array) -> tuple[int, ...]:
+    """Return the axes of a pair."""
+    return tuple(range(1, history.ndim))

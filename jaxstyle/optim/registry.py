@@ -29,7 +29,11 @@ def is_flat(recipe: Recipe) -> bool:
 
 
 def make_optimizer(
-    recipe: Recipe, *, numbers: Numbers | None = None, rows: SpatialSharding | None = None
+    recipe: Recipe,
+    *,
+    numbers: Numbers | None = None,
+    rows: SpatialSharding | None = None,
+    platform: str = "cpu",
 ) -> Optimizer:
     """Build the optimizer that a resolved recipe names.
 
@@ -37,7 +41,9 @@ def make_optimizer(
       recipe: resolved.
       numbers: in the place of the recipe's, perhaps traced.
       rows: how the position's rows are sharded over devices.
+      platform: of the devices.
     """
+    flat = platform == "cpu"
     if recipe.optimizer not in LBFGS_OPTIMIZERS:
         numbers = numbers or Numbers.of(recipe)
         return first_order(
@@ -49,11 +55,12 @@ def make_optimizer(
         return lbfgs(
             history_size=history_size,
             preconditioner=preconditioner(recipe.preconditioner, rows=rows),
+            flat=flat,
         )
     if recipe.optimizer == "lbfgs-fixed":
         # The programs that work so step on the scale of their image.
         scale = INPUTS.get(recipe.convention or "", {}).get("scale", 255.0)
-        return fixed_lbfgs(history_size=history_size, unit=1 / scale)
+        return fixed_lbfgs(history_size=history_size, unit=1 / scale, flat=flat)
     return _SEARCHES[recipe.optimizer](history_size=history_size)
 
 

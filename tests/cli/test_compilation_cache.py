@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from jaxstyle.cli.devices import TPU_EFFORT, enable_compilation_cache
+
 SCRIPT = """
 import pathlib, sys
 import jax, jax.numpy as jnp
@@ -111,3 +113,17 @@ def test_a_program_from_the_cache_gives_the_same_bytes(tmp_path, environment):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("programs/*-cache"))
+
+
+def test_tpus_compile_with_less_effort(compilation_cache, monkeypatch):
+    name = "jax_exec_time_optimization_effort"
+    before = getattr(jax.config, name)
+    monkeypatch.delenv(name.upper(), raising=False)
+    try:
+        enable_compilation_cache()
+        assert getattr(jax.config, name) == before
+        monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+        enable_compilation_cache()
+        assert getattr(jax.config, name) == TPU_EFFORT < before
+    finally:
+        jax.config.update(name, before)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxstyle import Recipe
 from jaxstyle.config.accelerators import ACCELERATORS
-from jaxstyle.engine.memory import problem_of_shapes
+from jaxstyle.engine.memory import needed_bytes, problem_of_shapes
 from jaxstyle.engine.roofline import step_cost
 from jaxstyle.losses.resolve import resolve_recipe
 
@@ -51,6 +51,16 @@ def test_batches_and_precision(network, recipe):
     half = dataclasses.replace(recipe, precision="bfloat16")
     fewer = step_cost(problem_of_shapes(*SIDES, recipe=half, network=network), ACCELERATORS["t4"])
     assert fewer.bytes < one.bytes
+
+
+def test_a_target_needs_no_kernels_of_cpus(make_network, recipe):
+    network = make_network(blocks=5, widths=(64, 64, 64, 64, 64))
+    here, there = (
+        needed_bytes(*SIDES, recipe=recipe, network=network, direct=direct)
+        for direct in (False, True)
+    )
+    # At least the kernels of two layers, which are 4 times as large.
+    assert here - there > 2 * 4 * 4 * 9 * 64**2
 
 
 def test_the_command(run):

@@ -118,6 +118,11 @@ class TestIterates:
         assert default_chunk_size(np.zeros((512, 512, 3))) == 4
         assert default_chunk_size(np.zeros((4, 512, 512, 3))) == 1
         assert default_chunk_size(np.zeros((4000, 4000, 3))) == 1
+        on_gpu = [
+            default_chunk_size(np.zeros((side, side, 3)), platform="gpu")
+            for side in (256, 1024, 2048, 8000)
+        ]
+        assert on_gpu == [50, 16, 4, 1]
 
 
 class TestResult:

@@ -97,11 +97,11 @@ def test_an_image_that_is_no_number_gives_none(network, make_image):
 
 
 def test_it_takes_less_memory(make_network, make_image):
-    network = make_network(blocks=4)
+    network = make_network(blocks=4, widths=(8, 16, 32, 64))
 
     def bytes_of(remat):
         recipe = Recipe(
-            size=0, content_layers="relu4_1", style_layers="relu1_1,relu2_1", remat=remat
+            size=0, scales=1, content_layers="relu4_1", style_layers="relu1_1,relu2_1", remat=remat
         )
         image = make_image(256, 256)
         problem = jaxstyle.prepare(image, image[:64, :64], recipe=recipe, network=network)
@@ -109,7 +109,7 @@ def test_it_takes_less_memory(make_network, make_image):
         return compiled.memory_analysis().temp_size_in_bytes
 
     # Not merged away by the compiler: the barrier of `jax.checkpoint` is, on CPUs.
-    assert bytes_of(True) < 0.95 * bytes_of(False)
+    assert bytes_of(True) < 0.85 * bytes_of(False)
 
 
 def test_a_run_follows_the_run_without(network, make_image):

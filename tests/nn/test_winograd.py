@@ -44,7 +44,7 @@ def test_both_ways_against_scipy(height, width):
     np.testing.assert_allclose(found, wanted, atol=3e-6 * abs(wanted).max())
 
 
-def test_it_is_chosen_by_channels_size_and_device(monkeypatch):
+def test_it_is_chosen_by_channels_and_size():
     assert (
         use_winograd(64, 64, 256, 256)
         and use_winograd(128, 128, 64, 128)
@@ -55,8 +55,28 @@ def test_it_is_chosen_by_channels_size_and_device(monkeypatch):
         and not use_winograd(256, 256, 64, 64)
         and not use_winograd(8, 8, 512, 512)
     )
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not use_winograd(64, 64, 256, 256)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_what_is_for_the_cpu_is_chosen_where_the_program_is_lowered(precision):
+    x, kernel = jnp.zeros((16, 16, 64)), jnp.zeros((3, 3, 64, 64))
+
+    def gradient(x, kernel, transformed):
+        return jax.vjp(lambda x: convolve(x, kernel, transformed, precision), x)[1](x)
+
+    traced = jax.jit(jax.vmap(gradient, (0, None, None))).trace(
+        x[None], kernel, winograd.transform(kernel)
+    )
+    texts = {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert "stablehlo.convolution" not in texts["cpu"]
+    for platform in ("cuda", "tpu"):
+        assert texts[platform].count("stablehlo.convolution") == 1
+        assert "optimization_barrier" not in texts[platform]
+    alone = jax.jit(lambda x, kernel: gradient(x, kernel, None)).trace(x, kernel)
+    assert "optimization_barrier" in alone.lower(lowering_platforms=("cpu",)).as_text()
 
 
 def test_gradients_by_map_and_kernel():
@@ -92,6 +112,7 @@ def test_a_run_uses_it_and_keeps_to_the_objective(make_network, make_image, monk
     fast = add_winograd_kernels(network, ["relu2_2"], 38, 34)
     assert set(fast.transformed) == {"conv1_2", "conv2_1", "conv2_2"}
     assert set(add_winograd_kernels(network, ["relu2_1"], 24, 24).transformed) == {"conv1_2"}
+    assert not add_winograd_kernels(network, ["relu2_2"], 38, 34, platform="gpu").transformed
 
     def first(iterates):
         point = next(iterates).carry.state.point

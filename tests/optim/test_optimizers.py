@@ -19,8 +19,10 @@ from jaxstyle import (
     make_optimizer,
 )
 from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.optim import preconditioner
 from jaxstyle.optim.base import blank
 from jaxstyle.optim.first_order import schedule
+from jaxstyle.optim.lbfgs import carry_history
 from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optim.preconditioner import spectrum
 from jaxstyle.optim.registry import is_flat
@@ -209,8 +211,9 @@ class TestOneEvaluationAStep:
 
     @pytest.mark.parametrize("window", [1, 5])
     def test_no_value_above_the_last_few(self, window):
-        states, _ = runner(rosenbrock, 60, lbfgs(window=window))(jnp.array([-1.2, 1.0]))
-        values = np.asarray(states.point.value)
+        states, infos = runner(rosenbrock, 60, lbfgs(window=window))(jnp.array([-1.2, 1.0]))
+        # The last few are those that were accepted; a refused trial repeats a value.
+        values = np.asarray(states.point.value)[np.r_[True, infos.accepted]]
         for k in range(window, len(values)):
             assert values[k] <= values[k - window : k].max() * (1 + 1e-6)
         if window > 1:
@@ -297,6 +300,37 @@ def test_the_ring_buffer_equals_a_list(size, preconditioned, x64):
     np.testing.assert_allclose(states.point.position, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_pairs_as_images_are_those_flattened(preconditioned):
+    """What accelerators keep, against what CPUs keep."""
+
+    def objective(image):
+        return rosenbrock(image.reshape(-1)), None
+
+    start = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+    kept = {"history_size": 3, "preconditioner": spectrum if preconditioned else None}
+    found = {}
+    for flat in (True, False):
+        init, step = lbfgs(**kept, flat=flat)
+        state = init(objective, jnp.asarray(start))
+        for _ in range(8):
+            state, _ = jax.jit(step, static_argnums=0)(objective, state)
+        found[flat] = state
+    assert found[False].pairs.s_history.shape == (3, 4, 5, 3)
+    for mine, theirs in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        scale = float(jnp.abs(mine).max()) + 1e-30
+        np.testing.assert_allclose(mine, theirs.reshape(mine.shape), rtol=0, atol=2e-3 * scale)
+    of_larger = []
+    for flat, state in found.items():
+        larger = lbfgs(**kept, flat=flat).init(lambda x: (jnp.sum(x), None), jnp.zeros((8, 10, 3)))
+        of_larger.append(
+            carry_history(state, larger, preconditioner=kept["preconditioner"]).pairs.yy
+        )
+    scale = float(jnp.abs(of_larger[0]).max())
+    assert scale > 0
+    np.testing.assert_allclose(of_larger[1], of_larger[0], rtol=0, atol=5e-3 * scale)
+
+
 class TestPreconditioner:
     def test_it_equals_other_coordinates(self, x64):
         root = np.random.default_rng(3).normal(size=(5, 5)) + 2 * np.eye(5)
@@ -324,6 +358,20 @@ class TestPreconditioner:
             matrix = np.asarray(columns)
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
         assert np.linalg.eigvalsh(matrix).min() > 0.5
+
+    @pytest.mark.parametrize("shape", [(8, 6, 3), (7, 9, 3), (1, 5, 3), (64, 48, 1)])
+    def test_products_are_the_fourier_transform(self, shape):
+        """What TPUs compute, in the float32 of a run."""
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        found = preconditioner._by_products(jnp.asarray(x))
+        np.testing.assert_allclose(found, spectrum(jnp.asarray(x)), atol=1e-5 * abs(x).max())
+
+    def test_tpus_have_products_and_others_fourier_transforms(self):
+        traced = jax.jit(spectrum).trace(jnp.zeros((8, 6, 3)))
+        for platform, has_products in (("tpu", True), ("cuda", False), ("cpu", False)):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert ("stablehlo.dot_general" in text) == has_products
+            assert ("stablehlo.fft" in text) != has_products
 
     def test_the_spectrum_weighs_waves_by_frequency(self, x64):
         y = np.arange(32)[:, None, None] * np.ones((1, 24, 3))
