@@ -13,7 +13,6 @@ For a style much like the content see `LEAST`.
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import SpatialSharding
 
 LEAST = 0.25
-"""Least style loss at the content image, over that at an image of one color: a style much like the
+"""Least style loss at the content image, over that at a gray image: a style much like the
 content gets no larger weight."""
 
 
@@ -87,13 +86,12 @@ def _scales(
     rows: SpatialSharding | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Compute the style loss at the content image and the mean square of the content features."""
-    numbers = numbers._replace(style_weight=1.0)
-    objective = make_objective(network, targets, recipe, numbers=numbers, rows=rows)
-    flat = jnp.full_like(content, jnp.mean(content))
-    found: Any = jax.vmap(objective)(jnp.stack([content, flat]))[1].style
-    features: Any = (
-        numbers.content_layers[layer] * jnp.mean(jnp.square(act))
-        for layer, act in targets.content.items()
-    )
-    scale = sum(features, jnp.zeros(())) if targets.content else jnp.ones(())
-    return jnp.maximum(found[0], LEAST * found[1]), scale
+    numbers = numbers._replace(content_weight=1.0, style_weight=1.0)
+    # Against features of 0 the content term is the mean square.
+    nothing = targets._replace(content=jax.tree.map(jnp.zeros_like, targets.content))
+    objective = make_objective(network, nothing, recipe, numbers=numbers, rows=rows)
+    at_content = objective(content)[1]
+    at_gray = objective(jnp.full_like(content, 0.5))[1]
+    scale = at_content.content if targets.content else 1.0
+    least = LEAST * jnp.asarray(at_gray.style)
+    return jnp.maximum(at_content.style, least), jnp.asarray(scale)

@@ -60,7 +60,9 @@ def begun(words, environment, **options):
 
 def test_a_closed_terminal_keeps_image_and_checkpoint(command, environment, tmp_path):
     words = command("--checkpoint", tmp_path / "c.ck", steps=6000)
-    with begun(words, environment) as process:
+    # Where the tests themselves run under nohup, too.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+    with begun(words, environment, **heard) as process:
         process.stderr.close()  # as the terminal is gone with it
         process.send_signal(signal.SIGHUP)
         assert process.wait(timeout=120) == 143
@@ -165,9 +167,14 @@ def test_an_interrupt_that_python_drops_comes_again():
         def __del__(self):
             raise KeyboardInterrupt
 
-    with no_interrupt_lost(), pytest.raises(KeyboardInterrupt):
-        Ended()
-        time.sleep(30)
+    # A shell's background job ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with no_interrupt_lost(), pytest.raises(KeyboardInterrupt):
+            Ended()
+            time.sleep(30)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_errors_that_python_drops_are_shown(monkeypatch):

@@ -23,7 +23,7 @@ def prepared(style=STYLE, *, network=None, **settings):
 
 def balanced_term(problem):
     objective = jaxstyle.make_objective(problem.network, problem.targets, problem.recipe)
-    flat = np.full_like(CONTENT, CONTENT.mean())
+    flat = np.full_like(CONTENT, 0.5)
     of_content, of_flat = (float(objective(jnp.asarray(x))[1].style) for x in (CONTENT, flat))
     return max(of_content, 0.25 * of_flat)
 
