@@ -158,11 +158,12 @@ EXPERIMENT = Experiment(
     title="E11: initial images side by side",
     claim="The kind of initial image decides which image one gets, more than the seed of its noise "
     "does, and matters little for the loss.",
-    method="The default recipe from the photograph, the painting, the photograph with a quarter, a "
-    "half or three quarters of noise, a flat gray, and noise of five standard deviations (of 255) "
-    "with four seeds each. Kinds of start are compared by loss, by speed and by the PSNR of their "
-    "results, beside that of two seeds of one kind. The claim holds if seeds of one kind are more "
-    "than 1 dB nearer to each other than kinds are, and mean losses are within a factor of 1.5.",
+    method="The default recipe, with a style weight of 5000, from the photograph, the painting, "
+    "the photograph with a quarter, a half or three quarters of noise, a flat gray, and "
+    "noise of five standard deviations (of 255) with four seeds each. Kinds of start are "
+    "compared by loss, by speed and by the PSNR of their results, beside that of two seeds "
+    "of one kind. The claim holds if seeds of one kind are more than 1 dB nearer to each "
+    "other than kinds are, and mean losses are within a factor of 1.5.",
     seen="From the photograph, and from three quarters of it, cat and cup stay where they are; "
     "from a quarter of it suns grow on the nose. From the painting its hills and suns "
     "stay, and the cat is hardly found. From a flat gray and from any noise there are "
