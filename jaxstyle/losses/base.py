@@ -54,7 +54,7 @@ class StyleDefaults(NamedTuple):
     """Default weight and layers of a style loss."""
 
     weight: float
-    """`Recipe.style_weight`."""
+    """`Recipe.style_weight` where no images choose it (`StyleLoss.balance`)."""
     layers: LayerWeights
     """`Recipe.style_layers`."""
 
