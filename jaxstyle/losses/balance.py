@@ -16,7 +16,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxstyle.config.defaults import TERM_DEFAULTS, style_factor
 from jaxstyle.config.numbers import Numbers, static_part
@@ -51,25 +50,24 @@ def balance_recipe(
       rows: how its rows are sharded over devices.
 
     Returns:
-      The recipe; its style weight has four significant digits.
+      The recipe; its style weight has four significant digits. As it is where no content features
+      are compared or they are 0, or neither the content nor a gray image has any style loss.
     """
     balance = STYLE_LOSSES[recipe.style_loss].balance
     if asked.style_weight is not None or balance is None or not recipe.style_layers:
         return recipe
-    initial, scale = jax.device_get(
-        _scales(
-            network,
-            targets._replace(coarse=()),
-            Numbers.of(recipe),
-            content,
-            recipe=static_part(recipe),
-            rows=rows,
-        )  # fmt: skip
-    )
-    content_weight = TERM_DEFAULTS[network.normalized].content_weight
-    weight = balance * content_weight * float(scale) / float(initial)
-    if not np.isfinite(weight):
+    if not targets.content:
+        # There is nothing to balance the style with, as in textures.
         return recipe
+    found = _scales(
+        network, targets._replace(coarse=()), Numbers.of(recipe), content,
+        recipe=static_part(recipe), rows=rows,
+    )  # fmt: skip
+    initial, scale = map(float, jax.device_get(found))
+    if not (initial > 0 and scale > 0):
+        # Images of one color may have no features, or no style that differs.
+        return recipe
+    weight = balance * TERM_DEFAULTS[network.normalized].content_weight * scale / initial
     if asked.strength is not None:
         weight *= style_factor(asked.strength)
     return recipe.updated({"style_weight": float(f"{weight:.4g}")})
@@ -92,6 +90,5 @@ def _scales(
     objective = make_objective(network, nothing, recipe, numbers=numbers, rows=rows)
     at_content = objective(content)[1]
     at_gray = objective(jnp.full_like(content, 0.5))[1]
-    scale = at_content.content if targets.content else 1.0
     least = LEAST * jnp.asarray(at_gray.style)
-    return jnp.maximum(at_content.style, least), jnp.asarray(scale)
+    return jnp.maximum(at_content.style, least), jnp.asarray(at_content.content)

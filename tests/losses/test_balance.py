@@ -75,6 +75,12 @@ def test_the_same_image_as_style_has_a_finite_one():
     assert balanced_term(problem) == pytest.approx(expected_term(problem), rel=1e-3)
 
 
+def test_gray_images_keep_the_weight_without_images():
+    gray = np.full((32, 32, 3), 0.5, np.float32)
+    problem = jaxstyle.prepare(gray, gray, recipe=RECIPE, network=make_network())
+    assert problem.recipe.style_weight == STYLE_LOSSES["gram"].unnormalized.weight
+
+
 def test_evaluate_takes_the_weight_of_the_run():
     problem = prepared()
     (result,) = jaxstyle.finish(problem, list(jaxstyle.iterates(problem)))
