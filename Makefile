@@ -64,8 +64,7 @@ lowest:
 # A photograph in the style of an image that the project paints itself.
 demo: $(VENV)/demo
 	mkdir -p out
-	$(BIN)/python experiments/demo/photo.py chelsea out/content.png
-	$(BIN)/python experiments/demo/paint.py out/style.png --size 512
+	$(BIN)/jaxstyle sample out/content.png out/style.png
 	$(BIN)/jaxstyle stylize out/content.png out/style.png -o out/demo.png \
 	  --size 512 --report out/demo.json
 	@echo "The image is out/demo.png; its numbers are in out/demo.json."

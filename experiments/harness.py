@@ -23,8 +23,9 @@ from PIL import Image
 import jaxstyle
 from jaxstyle.cli.app import app
 from jaxstyle.files import write_atomically
-from jaxstyle.images import load_image
+from jaxstyle.images import load_image, save_image
 from jaxstyle.images.painted import paint
+from jaxstyle.images.samples import load_photograph
 from jaxstyle.images.sheets import contact_sheet
 from jaxstyle.provenance.report import environment_report, to_json
 from jaxstyle.sweep import FinishedCell, read_results
@@ -70,10 +71,9 @@ SCALES = {
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A photograph of scikit-image and a painting of the project's own painter."""
+    """A photograph of `images.samples` and a painting of the project's own painter."""
 
     photograph: str
-    credit: str
     painting: str
     """Its palette."""
     seed: int
@@ -82,8 +82,8 @@ class Pair:
 
 
 PAIRS = {
-    "cat": Pair("chelsea", "Stéfan van der Walt, CC0", "night", 0, width=450),
-    "coffee": Pair("coffee", "Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0", "embers", 3),
+    "cat": Pair("cat", "night", 0, width=450),
+    "coffee": Pair("coffee", "embers", 3),
 }
 
 
@@ -169,16 +169,13 @@ class Experiment:
 
 def inputs(out: Path, pair: Pair) -> tuple[Path, Path]:
     """Write a pair's photograph and painting, unless they are there."""
-    from skimage import data
-
     out.mkdir(parents=True, exist_ok=True)
     name = {value: key for key, value in PAIRS.items()}[pair]
     content, style = out / f"{name}.png", out / f"{pair.painting}.png"
     if not content.exists():
-        Image.fromarray(getattr(data, pair.photograph)()[:, : pair.width]).save(content)
+        save_image(content, load_photograph(pair.photograph)[:, : pair.width])
     if not style.exists():
-        painted = paint(512, 512, seed=pair.seed, palette=pair.painting)
-        Image.fromarray((painted * 255).round().astype(np.uint8)).save(style)
+        save_image(style, paint(512, 512, seed=pair.seed, palette=pair.painting))
     return content, style
 
 

@@ -22,7 +22,6 @@ of the result against the style and the content image. Writes `comparison.json`,
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,10 +37,8 @@ from teachers import DISTILLED_FILE, EXACT_FILE, read_distilled, read_exact
 import jaxstyle
 from jaxstyle import images
 from jaxstyle.images import sheets
-
-sys.path.append(str(Path(__file__).parents[1] / "demo"))
-from paint import paint  # noqa: E402
-from photo import PHOTOS  # noqa: E402
+from jaxstyle.images.painted import paint
+from jaxstyle.images.samples import load_photograph
 
 UNTRAINED_WIDTHS = "16/32/64/128/128"
 VGG16_FILE = "vgg16_caffe_bgr_conv1_1-conv3_3.npz"
@@ -57,8 +54,8 @@ PAIRS = (
     ("tubingen", "strokes"),
 )
 FREE_PAIRS = (
-    ("chelsea", "night"),
-    ("chelsea", "cells"),
+    ("cat", "night"),
+    ("cat", "cells"),
     ("coffee", "strokes"),
     ("coffee", "blots"),
     ("astronaut", "night"),
@@ -77,14 +74,19 @@ def load_images(names: Sequence[str], folder: Path | None, size: int) -> dict[st
         if name == "blots":
             return as_floats(blots(rng, size))
         if name == "strokes":
-            return as_floats(painted(rng, PHOTOS["rocket"][0](), size))
+            return as_floats(painted(rng, to_bytes(load_photograph("rocket")), size))
         if name == "night":
             return paint(size, size)
         if folder is not None:
             return images.fit(images.load_image(folder / f"{name}.jpg"), size)
-        return images.fit(as_floats(PHOTOS[name][0]()), size)
+        return images.fit(load_photograph(name), size)
 
     return {name: load(name) for name in names}
+
+
+def to_bytes(image: Array) -> Array:
+    """Turn [0, 1] into uint8."""
+    return np.rint(image * 255).astype(np.uint8)
 
 
 def as_floats(image: Array) -> Array:

@@ -8,7 +8,6 @@ that the project paints itself and that style in other colors. Half an hour on t
 
 import argparse
 import dataclasses
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from skimage import data
 
 import jaxstyle
 from jaxstyle import Masks, Recipe
 from jaxstyle.images import encode_image, fit
+from jaxstyle.images.painted import paint
+from jaxstyle.images.samples import load_photograph
 from jaxstyle.losses.style_losses import STYLE_LOSSES
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
-from paint import paint  # noqa: E402
 
 SIZE = 384
 BASE = Recipe(size=SIZE)
@@ -109,7 +106,7 @@ SECTIONS: dict[str, list[Shown]] = {
 
 def images() -> Images:
     """The photograph, two styles, and masks of them."""
-    photo = data.chelsea().astype(np.float32) / 255
+    photo = load_photograph("cat")
     style = paint(512, 512)
     found = {"photo": fit(photo, SIZE), "style": style, "second": _warm(style)}
     height, width = found["photo"].shape[:2]

@@ -1,15 +1,12 @@
 """The pairs of photograph and painting that recipes are compared on."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from jaxstyle import images
-
-sys.path.append(str(Path(__file__).parents[1] / "demo"))
-from paint import paint  # noqa: E402
-from photo import PHOTOS  # noqa: E402
+from jaxstyle.images.painted import paint
+from jaxstyle.images.samples import PHOTOGRAPHS, load_photograph
 
 PAIRS = (
     ("tubingen", "starry_night"),
@@ -19,7 +16,7 @@ PAIRS = (
     ("golden_gate", "starry_night"),
     ("golden_gate", "the_scream"),
     ("golden_gate", "shipwreck"),
-    ("chelsea", "night"),
+    ("cat", "night"),
     ("astronaut", "hills"),
 )
 """Photograph and painting; names of files, of scikit-image's photographs, or of `PAINTED`."""
@@ -36,8 +33,8 @@ def load(name: str, folder: Path | None) -> np.ndarray:
     """
     if name in PAINTED:
         return paint(1024, 1024, seed=PAINTED[name])
-    if name in PHOTOS:
-        return (PHOTOS[name][0]() / 255).astype(np.float32)
+    if name in PHOTOGRAPHS:
+        return load_photograph(name)
     if folder is None:
         raise SystemExit(f"{name}: give the folder that holds {name}.jpg as --images")
     return images.load_image(folder / f"{name}.jpg")

@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "jaxstyle.cli.plan",
     "weights": "jaxstyle.cli.weights",
     "show": "jaxstyle.cli.show",
+    "sample": "jaxstyle.cli.sample",
     "doctor": "jaxstyle.cli.doctor",
 }
 """Each command's module, which has a function of the command's name."""

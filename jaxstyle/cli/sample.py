@@ -1,0 +1,42 @@
+"""`jaxstyle sample`: a photograph and a painting to begin with."""
+
+from pathlib import Path
+
+import click
+
+from jaxstyle.cli.options import IMAGE
+from jaxstyle.cli.streams import tell
+from jaxstyle.images.painted import PALETTES, paint
+from jaxstyle.images.samples import PHOTOGRAPHS, load_photograph
+
+
+@click.command
+@click.argument("photo", type=IMAGE, metavar="PHOTO")
+@click.argument("painting", type=IMAGE, metavar="PAINTING")
+@click.option(
+    "--photograph", type=click.Choice(tuple(PHOTOGRAPHS)), default="cat", show_default=True,
+    help="Which photograph of scikit-image.",
+)  # fmt: skip
+@click.option(
+    "--palette", type=click.Choice(tuple(PALETTES)), default="night", show_default=True,
+    help="Colors of the painting.",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Another painting.")
+@click.option(
+    "--size", type=click.IntRange(16, 2048), default=512, show_default=True,
+    help="Side of the painting in pixels.",
+)  # fmt: skip
+def sample(photo: Path, painting: Path, photograph: str, palette: str, seed: int, size: int) -> int:
+    """Write a photograph and a painting to try the other commands with.
+
+    The photograph is a free one of scikit-image (`pip install 'jaxstyle[demo]'`); the painting is
+    drawn by the program. Nothing is downloaded.
+    """
+    from jaxstyle import images
+
+    for path, argument in ((photo, "PHOTO"), (painting, "PAINTING")):
+        images.check_output(path, argument=argument)
+    images.save_image(photo, load_photograph(photograph), argument="PHOTO")
+    images.save_image(painting, paint(size, size, seed=seed, palette=palette), argument="PAINTING")
+    tell(f"wrote {photo} ({PHOTOGRAPHS[photograph].credit}) and {painting}")
+    return 0

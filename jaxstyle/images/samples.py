@@ -1,0 +1,41 @@
+"""Photographs of scikit-image, for samples and demonstrations."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxstyle.errors import JaxstyleError
+from jaxstyle.images.array import Array
+
+
+class Photograph(NamedTuple):
+    """A free photograph inside scikit-image's wheel."""
+
+    name: str
+    """Of the function in `skimage.data`, whose docstring says where the photograph is from."""
+    credit: str
+
+
+PHOTOGRAPHS = {
+    "cat": Photograph("chelsea", "Stéfan van der Walt, CC0"),
+    "coffee": Photograph("coffee", "Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0"),
+    "astronaut": Photograph("astronaut", "NASA Great Images, public domain"),
+    "rocket": Photograph("rocket", "SpaceX, public domain"),
+}
+
+
+def load_photograph(name: str) -> Array:
+    """Load a photograph of `PHOTOGRAPHS`, RGB `[h, w, 3]` in [0, 1].
+
+    Raises:
+      JaxstyleError: scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError:
+        raise JaxstyleError(
+            "the sample photographs come with scikit-image, which is not installed; "
+            "`pip install 'jaxstyle[demo]'`"
+        ) from None
+    image = getattr(data, PHOTOGRAPHS[name].name)()
+    return np.asarray(image / 255, np.float32)
