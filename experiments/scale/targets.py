@@ -269,7 +269,7 @@ def main() -> None:
         )
         right &= found.is_right
         cost = found.program.cost_analysis() or {}
-        planned = memory.program_bytes(found.problem, direct=True)
+        planned = memory.program_bytes(found.problem, accelerator=ACCELERATORS[target])
         flops = step_cost(found.problem, ACCELERATORS[target]).flops
         cells = (
             target, precision, f"{batch}", f"{found.seconds:.0f}", f"{found.busy:.0f}",

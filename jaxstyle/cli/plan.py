@@ -98,7 +98,7 @@ def plan(
             accelerator = ACCELERATORS[target] if target else None
             found = memory.plan(
                 height, width, recipe=recipe, network=network, batch=batch,
-                free=accelerator and accelerator.memory, direct=accelerator is not None,
+                free=accelerator and accelerator.memory, accelerator=accelerator,
             )  # fmt: skip
             cost = None
             if accelerator is not None:

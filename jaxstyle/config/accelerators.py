@@ -16,6 +16,8 @@ class Accelerator(NamedTuple):
     """Likewise with TF32 products; as float32 where there are none, as bfloat16 on TPUs."""
     bfloat16: float
     """Likewise with bfloat16 (on T4 float16) products, dense."""
+    channel_multiple: int = 1
+    """Multiple that the channels of a feature map are padded to in memory."""
 
 
 ACCELERATORS: dict[str, Accelerator] = {
@@ -23,7 +25,7 @@ ACCELERATORS: dict[str, Accelerator] = {
     "l4": Accelerator(24 * 10**9, 300e9, 30.3e12, 60e12, 121e12),
     "a100": Accelerator(40 * 10**9, 1555e9, 19.5e12, 156e12, 312e12),
     "h100": Accelerator(80 * 10**9, 3350e9, 67e12, 495e12, 989e12),
-    "tpu-v5e": Accelerator(16 * 10**9, 819e9, 197e12 / 6, 197e12, 197e12),
+    "tpu-v5e": Accelerator(16 * 10**9, 819e9, 197e12 / 6, 197e12, 197e12, channel_multiple=128),
 }
 """NVIDIA's data sheets (A100 with 40 GB, H100 SXM; dense, where they also state sparse peaks) and
 Google's page of the TPU v5e, whose float32 products are six of bfloat16."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxstyle.config.accelerators import Accelerator
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE, default_history_size
 from jaxstyle.config.layers import LayerWeights, smallest_side, split_layer
@@ -16,13 +17,15 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.chunk import carry_shapes, common_arguments, lower
 from jaxstyle.engine.free_memory import free_bytes
 from jaxstyle.engine.problem import Problem, shard_rows
+from jaxstyle.engine.roofline import map_bytes
 from jaxstyle.engine.sizes import default_margin, default_scales, pyramid_levels
 from jaxstyle.engine.targets import compute_targets, lower_style_statistics
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.columns import CELL, MOST_POSITIONS
 from jaxstyle.losses.nearest import BLOCK
 from jaxstyle.losses.resolve import resolve_recipe
-from jaxstyle.losses.self_similarity import MOST_POSITIONS as SAMPLED_POSITIONS
+from jaxstyle.losses.self_similarity import MOST_POSITIONS as COMPARED_POSITIONS
+from jaxstyle.losses.self_similarity import MOST_REGIONS
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.network import Network
@@ -70,7 +73,7 @@ def plan(
     batch: int = 1,
     styles: Sequence[tuple[int, int]] = (),
     free: int | None = None,
-    direct: bool = False,
+    accelerator: Accelerator | None = None,
 ) -> Plan:
     """Compute the memory of a run on images of a size, by compiling its programs without data.
 
@@ -84,7 +87,7 @@ def plan(
       styles: height and width of the style images in the run; the image's, times
         `recipe.style_scale`, if not given.
       free: bytes of the device; those of the first one here if not given.
-      direct: leave out the kernels that only CPUs have, for a GPU that is not here.
+      accelerator: that the run is for, which need not be here; the device here if not given.
 
     Returns:
       `Plan`.
@@ -104,7 +107,7 @@ def plan(
     def needed_at(size: tuple[int, int]) -> int:
         ratio = math.sqrt(size[0] * size[1] / (height * width))
         return needed_bytes(
-            *size, recipe=recipe, network=network, batch=batch, direct=direct,
+            *size, recipe=recipe, network=network, batch=batch, accelerator=accelerator,
             styles=[(max(1, round(h * ratio)), max(1, round(w * ratio))) for h, w in styles],
         )  # fmt: skip
 
@@ -297,7 +300,7 @@ def needed_bytes(
     network: Network,
     batch: int = 1,
     styles: Sequence[tuple[int, int]] = (),
-    direct: bool = False,
+    accelerator: Accelerator | None = None,
 ) -> int:
     """Return the bytes of a run, by compiling its programs for shapes alone.
 
@@ -311,12 +314,14 @@ def needed_bytes(
       network: weights; only their shapes are used.
       batch: initial images in the program.
       styles: as in `plan`.
-      direct: likewise.
+      accelerator: likewise.
     """
     if height * width > _COMPILED:
         sizes = _line_sizes(_COMPILED, height / width)
         ends = [
-            needed_bytes(*size, recipe=recipe, network=network, batch=batch, direct=direct)
+            needed_bytes(
+                *size, recipe=recipe, network=network, batch=batch, accelerator=accelerator
+            )
             for size in sizes
         ]
         line = _Line.through([h * w for h, w in sizes], ends)
@@ -325,9 +330,9 @@ def needed_bytes(
     styles = styles or [(round(height * scale), round(width * scale))]
     problem = problem_of_shapes(height, width, recipe=recipe, network=network, batch=batch)
     recipe, shapes = problem.recipe, problem.network
-    program = program_bytes(problem, direct=direct)
+    program = program_bytes(problem, accelerator=accelerator)
     # What computes an image's loss at the end makes its own.
-    transformed = {} if direct else common_arguments(problem)[0][0].transformed
+    transformed = {} if accelerator else common_arguments(problem)[0][0].transformed
     kernels = sum(math.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(transformed))
     smaller = 0.0
     if (recipe.scales or 1) > 1:
@@ -379,15 +384,40 @@ def _style_bytes(height: int, width: int, *, recipe: Recipe, network: Network) -
     return found * height * width / math.prod(size)
 
 
-def program_bytes(problem: Problem, *, chunk_size: int = 1, direct: bool = False) -> int:
+def program_bytes(
+    problem: Problem, *, chunk_size: int = 1, accelerator: Accelerator | None = None
+) -> int:
     """Return the bytes of a problem's compiled program: arguments, results and temporaries.
 
     Args:
       problem: of one scale.
       chunk_size: largest number of steps of a chunk.
-      direct: as in `plan`.
+      accelerator: as in `plan`.
     """
-    return _bytes_of(lower(problem, chunk_size=chunk_size, direct=direct))
+    needed = _bytes_of(lower(problem, chunk_size=chunk_size, direct=accelerator is not None))
+    if accelerator is None or accelerator.channel_multiple == 1:
+        return needed
+    return needed + _padding(problem, needed, accelerator.channel_multiple)
+
+
+def _padding(problem: Problem, needed: int, multiple: int) -> int:
+    """Return the bytes that padding the channels of feature maps to a multiple adds to a program.
+
+    All feature maps are kept for the gradient; what else the program needs, but for the
+    optimizer's state and the weights, is of the first block, whose maps are largest.
+    """
+    batch = problem.start.shape[0] if len(problem.start.shape) == 4 else 1
+    size = problem.start.shape[-3:-1]
+    network, recipe = problem.network, problem.recipe
+    state = jax.tree.leaves((carry_shapes(problem), network.params))
+    fixed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state)
+    plain, padded = (
+        batch * map_bytes(network, recipe, *size, channel_multiple=m) for m in (1, multiple)
+    )
+    first = network.params[network.layers[0]]["bias"].shape[-1]
+    growth = -(-first // multiple) * multiple / first - 1
+    others = max(0.0, needed - fixed - plain)
+    return int(min(padded - plain, needed * growth) + others * growth)
 
 
 def _bytes_of(lowered: jax.stages.Lowered) -> int:
@@ -461,7 +491,7 @@ def _joint_floats(pixels: float, recipe: Recipe, network: Network) -> float:
     floats = 0.0
     if "self-similarity" in recipe.content_loss:
         columns = width(recipe.content_layers)
-        floats += 4 * columns * pixels / CELL**2 + 8 * SAMPLED_POSITIONS**2
+        floats += 4 * columns * pixels / CELL**2 + 8 * COMPARED_POSITIONS * MOST_REGIONS
     if STYLE_LOSSES[recipe.style_loss].is_joint:
         columns = width(recipe.style_layers or ())
         turned = 4 if recipe.turn_style else 1

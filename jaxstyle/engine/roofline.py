@@ -46,7 +46,7 @@ def step_cost(problem: Problem, accelerator: Accelerator) -> StepCost:
     image = jax.ShapeDtypeStruct(problem.start.shape[-3:], jnp.float32)
     flops = batch * _flops(problem, image)
     pixels = math.prod(image.shape[:2])
-    moved = MAP_PASSES * _map_bytes(network, recipe, *image.shape[:2])
+    moved = MAP_PASSES * map_bytes(network, recipe, *image.shape[:2])
     if recipe.optimizer in LBFGS_OPTIMIZERS:
         assert recipe.history_size is not None, "resolved"
         moved += 2 * 2 * recipe.history_size * 12 * pixels
@@ -67,8 +67,18 @@ def _flops(problem: Problem, image: jax.ShapeDtypeStruct) -> float:
     return float(cost["flops"])
 
 
-def _map_bytes(network: Network, recipe: Recipe, height: int, width: int) -> float:
-    """Return the bytes of all feature maps up to the deepest layer of a recipe, at one image."""
+def map_bytes(
+    network: Network, recipe: Recipe, height: int, width: int, *, channel_multiple: int = 1
+) -> float:
+    """Return the bytes of all feature maps up to the deepest layer of a recipe, of one image.
+
+    Args:
+      network: only the shapes of its weights are used.
+      recipe: resolved.
+      height: of the image.
+      width: likewise.
+      channel_multiple: what the channels are padded to a multiple of.
+    """
     layers = network_layers(recipe)
     deepest = max(network.layers.index(layer.replace("relu", "conv")) for layer in layers)
     each = 2 if recipe.precision == "bfloat16" else 4
@@ -76,6 +86,7 @@ def _map_bytes(network: Network, recipe: Recipe, height: int, width: int) -> flo
     return of_pyramid * sum(
         each
         * math.prod(map_size(layer, height, width, pooling=recipe.pooling))
-        * network.params[layer]["bias"].shape[-1]
+        * -(-network.params[layer]["bias"].shape[-1] // channel_multiple)
+        * channel_multiple
         for layer in network.layers[: deepest + 1]
     )

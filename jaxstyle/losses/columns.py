@@ -96,9 +96,19 @@ margin, at an eighth of its size."""
 
 def bounded_columns(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
     """Return `hypercolumns`, averaged over larger cells where there are more than 4900."""
-    columns = hypercolumns(maps, weights)
-    h, w, _ = columns.shape
+    return average_to(hypercolumns(maps, weights), MOST_POSITIONS)
+
+
+def average_to(x: jax.Array, most: int) -> jax.Array:
+    """Return a map `[h, w, c]` averaged over the smallest cells that leave at most `most`."""
+    h, w, _ = x.shape
     side = 1
-    while (h // side) * (w // side) > MOST_POSITIONS:
+    while (h // side) * (w // side) > most:
         side += 1
-    return average_cells(columns, side)
+    return average_cells(x, side)
+
+
+def spaced_rows(x: jax.Array, most: int) -> jax.Array:
+    """Return all rows of `[n, c]`, or `most` evenly spaced ones where there are more."""
+    count = min(len(x), most)
+    return x[(jnp.arange(count) * len(x) + len(x) // 2) // count] if count < len(x) else x

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenated
-from jaxstyle.losses.columns import bounded_columns, unit
+from jaxstyle.losses.columns import bounded_columns, spaced_rows, unit
 from jaxstyle.losses.nearest import most_similar
 
 
@@ -26,6 +26,10 @@ def divided_columns(
     return columns.reshape(-1, columns.shape[-1])
 
 
+MOST_STYLE = 4096
+"""Vectors of the style that are compared, evenly spaced: the cost grows with their number."""
+
+
 class Neighbors(NamedTuple):
     """The vectors of a style."""
 
@@ -37,7 +41,8 @@ class Neighbors(NamedTuple):
 
 def neighbors(columns: jax.Array) -> Neighbors:
     """Return hypercolumns `[m, d]` as the distance takes those of the style."""
-    return Neighbors(unit(columns), unit(columns - jnp.mean(columns, 0, keepdims=True)))
+    centered = columns - jnp.mean(columns, 0, keepdims=True)
+    return Neighbors(*(spaced_rows(unit(x), MOST_STYLE) for x in (columns, centered)))
 
 
 def neural_neighbor_distance(image: jax.Array, style: Neighbors) -> jax.Array:

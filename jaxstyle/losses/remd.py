@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.losses.base import EXACT, StyleDefaults, StyleLoss, concatenated
-from jaxstyle.losses.columns import average_cells, bounded_columns, unit
+from jaxstyle.losses.columns import average_cells, bounded_columns, spaced_rows, unit
 from jaxstyle.losses.nearest import most_similar
 
+MOST_STYLE = 1024
+"""Positions of the style that are compared, as many as the paper draws."""
 PALETTE = 0.5
 """Weight of the palette beside the other two terms: 1 / alpha at the largest scale of the paper."""
 
@@ -28,8 +30,9 @@ def samples(
 ) -> Samples:
     """Return hypercolumns and mean colors of the cells of an image.
 
-    The paper draws 1024 positions anew in each step. Here all cells of an image count in each step,
-    as the objective is to be one function; cells are larger in large images.
+    The paper draws 1024 positions anew in each step. Here all cells of the image count, and 1024
+    evenly spaced ones of the style, as the objective is to be one function; cells are larger in
+    large images.
 
     Args:
       maps: features by layer, `[h, w, c]`.
@@ -58,7 +61,8 @@ class SampleTargets(NamedTuple):
 
 def sample_targets(style: Samples) -> SampleTargets:
     """Return the samples of a style as the distance takes them."""
-    return SampleTargets(unit(style.columns), *_moments(style.columns), style.colors)
+    columns = spaced_rows(unit(style.columns), MOST_STYLE)
+    return SampleTargets(columns, *_moments(style.columns), style.colors)
 
 
 def remd_distance(image: Samples, style: SampleTargets) -> jax.Array:

@@ -56,8 +56,8 @@ def test_batches_and_precision(network, recipe):
 def test_a_target_needs_no_kernels_of_cpus(make_network, recipe):
     network = make_network(blocks=5, widths=(64, 64, 64, 64, 64))
     here, there = (
-        needed_bytes(*SIDES, recipe=recipe, network=network, direct=direct)
-        for direct in (False, True)
+        needed_bytes(*SIDES, recipe=recipe, network=network, accelerator=target)
+        for target in (None, ACCELERATORS["h100"])
     )
     # At least the kernels of two layers, which are 4 times as large.
     assert here - there > 2 * 4 * 4 * 9 * 64**2

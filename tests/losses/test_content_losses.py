@@ -109,6 +109,29 @@ def test_sampled_positions_are_few_and_evenly_spaced(size):
         assert steps.size == 0 or steps.max() - steps.min() <= 1
 
 
+def test_positions_of_a_large_image_are_compared_with_regions():
+    rng = np.random.default_rng(0)
+    f, t = (np.abs(rng.normal(size=(34, 40, 3))).astype(np.float32) for _ in range(2))
+
+    def shares(x):
+        x = x.astype(np.float64)
+        # 17 x 20 are more than 256; cells of 3 x 3 leave 11 x 13.
+        regions = np.array(
+            [
+                x[3 * i : 3 * i + 3, 3 * j : 3 * j + 3].mean((0, 1))
+                for i in range(11)
+                for j in range(13)
+            ]
+        )
+        distances = cdist(x.reshape(-1, 3), regions, "cosine")
+        return distances / distances.sum(0)
+
+    wanted = 34 * 40 * np.abs(shares(f) - shares(t)).mean()
+    weights = {"relu3_1": 1.0}
+    both = (self_similarity({"relu3_1": jnp.asarray(x)}, weights, None) for x in (f, t))
+    np.testing.assert_allclose(self_similarity_distance(*both), wanted, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["self-similarity", "laplacian"])
 def test_values_gradients_jit_and_vmap(name, make_image):
     if name == "laplacian":

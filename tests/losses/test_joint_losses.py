@@ -1,6 +1,7 @@
 """Losses of hypercolumns, `remd` and `neural-neighbor`, against NumPy and SciPy in float64."""
 
 import dataclasses
+import importlib
 import json
 from functools import partial
 
@@ -100,6 +101,22 @@ def test_values_and_gradients_are_those_of_the_formulas(name):
         length = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
         slope = pytest.approx((up - down) / 2e-6, rel=2e-3, abs=2e-3 * float(length))
         assert along == slope
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_large_style_counts_by_evenly_spaced_positions(name, monkeypatch):
+    mine, theirs = drawn(6, 5, 0), drawn(4, 8, 1)
+    module = importlib.import_module(STYLE_LOSSES[name].distance.__module__)
+    whole = distance(name, mine, theirs)
+    monkeypatch.setattr(module, "MOST_STYLE", 16)
+    fewer = distance(name, mine, theirs)
+    loss = STYLE_LOSSES[name]
+    target = loss.target(loss.statistics(theirs[0], WEIGHTS, theirs[1]))
+    full = columns(theirs[0], name == "neural-neighbor")
+    full /= np.linalg.norm(full, axis=1, keepdims=True)
+    np.testing.assert_allclose(target.columns, full[1::2], rtol=1e-4)
+    # Fewer to choose from: farther away.
+    assert fewer > whole
 
 
 @pytest.mark.parametrize("name", NAMES)
