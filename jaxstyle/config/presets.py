@@ -204,12 +204,12 @@ twice the one before. From the content in the style's colors (mean and covarianc
 color step here; there is none at the end.
 
 The nearest are found anew in each step, where the paper keeps those of a query, blended of content
-and result, for a scale and does so at the end only, layer by layer. At most 4096 vectors of the style are
-compared, evenly spaced. The self-similarity is not in the paper, whose query holds the content;
-without it nothing here would. Its weight was chosen at 512 pixels: with 1 houses dissolve into
-suns, with 6 the photograph is hardly painted. L-BFGS on pixels with `preconditioner` stands in for
-first-order steps on a Laplacian pyramid; the total variation, against colored grain, is not in the
-paper either. The paper's network is VGG-16; the embedded ones have a fifth to a third of its
+and result, for a scale and does so at the end only, layer by layer. At most 4096 vectors of the
+style are compared, evenly spaced. The self-similarity is not in the paper, whose query holds the
+content; without it nothing here would. Its weight was chosen at 512 pixels: with 1 houses dissolve
+into suns, with 6 the photograph is hardly painted. L-BFGS on pixels with `preconditioner` stands in
+for first-order steps on a Laplacian pyramid; the total variation, against colored grain, is not in
+the paper either. The paper's network is VGG-16; the embedded ones have a fifth to a third of its
 channels in a hypercolumn.
 """
 STROTSS = Recipe(
