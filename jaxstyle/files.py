@@ -1,4 +1,4 @@
-"""Files written whole or not at all, checked before any long work, and named by their digest."""
+"""Atomic writing of files, checks before long work, and digests."""
 
 import contextlib
 import hashlib
@@ -194,7 +194,7 @@ def shown(path: StrPath) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return what went wrong, without the path that `str(error)` repeats."""
+    """Return the reason of an error, without the path that `str(error)` repeats."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())
 

@@ -1,4 +1,4 @@
-"""What the command line sets up in JAX before the first program is compiled."""
+"""Setup of JAX by the commands, before the first program is compiled."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ _TROUBLE = re.compile(
 
 
 def backend_problem() -> str | None:
-    """Return why JAX has no device to run on, or None where it has one."""
+    """Return why JAX has no device, or None if it has one."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -36,7 +36,7 @@ VGG-19's program in a tenth of the time (`docs/scale.md`), which is minutes for 
 
 
 def use_cpu() -> None:
-    """Keep JAX to the CPU, for commands that only look at files.
+    """Restrict JAX to the CPU, for commands that only read files.
 
     They start no accelerator and need none.
     """
@@ -44,7 +44,7 @@ def use_cpu() -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between commands, in our cache folder unless JAX has been told.
+    """Enable JAX's cache of compiled programs, in our cache folder unless JAX is configured.
 
     The folder holds executable code, so it lies where only the user writes. For TPUs, compile with
     `TPU_EFFORT`, likewise.

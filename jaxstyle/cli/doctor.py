@@ -1,4 +1,4 @@
-"""`jaxstyle doctor`: is everything in order on this machine, and what to do if not."""
+"""`jaxstyle doctor`: problems of this machine and what to do about them."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ LEAST_SPACE = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     found: str
@@ -31,7 +31,7 @@ class Finding:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> int:
-    """Look at versions, devices, caches and weights; exit 1 if something needs attention."""
+    """Check versions, devices, caches and weights; exit with 1 if there is a problem."""
     from jaxstyle.provenance.report import to_json
 
     findings = list(examine())
@@ -47,7 +47,7 @@ def doctor(as_json: bool) -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Check one part of the installation after the other."""
+    """Run all checks in order."""
     yield from versions()
     yield from devices()
     yield from caches()
@@ -69,7 +69,7 @@ def versions() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """Check where programs run, and with how much memory."""
+    """Check the devices and their memory."""
     import jax
 
     from jaxstyle.cli.devices import backend_problem
@@ -141,7 +141,7 @@ def weights() -> Iterator[Finding]:
 
 
 def _available_memory() -> int | None:
-    """Return the bytes that programs may still take, or None where the system does not say."""
+    """Return the bytes of available memory, or None if the system does not report them."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""`jaxstyle plan`: what a run needs in memory, and the largest that fits."""
+"""`jaxstyle plan`: the memory of a run, and the largest size that fits."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,7 @@ def plan(
 
 
 def _print_cost(cost: "StepCost", target: str | None) -> None:
-    """Print what a step takes on an accelerator."""
+    """Print the cost of a step on an accelerator."""
     from jaxstyle.engine.memory import gigabytes
 
     click.echo(f"step     {cost.flops / 1e9:.3g} GFLOP, {gigabytes(cost.bytes)} moved")

@@ -131,7 +131,7 @@ def plan(
 
 
 def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int) -> Recipe:
-    """Return the recipe with what is left open for an image of a size filled in.
+    """Return the recipe resolved for an image size.
 
     One number of resolutions for all sizes, or the bytes would not lie on a line.
     """
@@ -148,7 +148,7 @@ def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int)
 
 
 def _chooses_history_size(recipe: Recipe) -> bool:
-    """Return whether the history size is to be chosen by memory."""
+    """Return whether the history size depends on the free memory."""
     return recipe.history_size is None and recipe.optimizer in LBFGS_OPTIMIZERS
 
 

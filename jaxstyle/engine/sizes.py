@@ -87,7 +87,7 @@ def _layout_advice(shape: tuple[int, ...]) -> str:
 
 
 def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe) -> str | None:
-    """Return the line to show when a content image is smaller than the size asked for.
+    """Return the notice for a content image smaller than the requested size.
 
     Args:
       shape: of the content image, height first.

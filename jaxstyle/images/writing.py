@@ -146,7 +146,7 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
 
 
 def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
-    """Return the colors that, laid over white with `alpha`, are those of `image`.
+    """Return the colors whose composite over white with `alpha` is `image`.
 
     What is painted lies over white, as what was read does (`load_with_alpha`); with the same alpha
     over it once more, edges would be too light.

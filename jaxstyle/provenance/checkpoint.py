@@ -34,7 +34,7 @@ _CODES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "b
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file says of itself; its arrays are read by `load_state`."""
+    """The metadata of a checkpoint; `load_state` reads its arrays."""
 
     path: Path
     record: Record
@@ -95,7 +95,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
-    """Read what a checkpoint says of itself. Nothing in it is trusted.
+    """Read the metadata of a checkpoint. Nothing in it is trusted.
 
     Raises:
       JaxstyleError: missing, not a checkpoint, or damaged; names `argument`.
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
 
 
 def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> RunState:
-    """Read the arrays, once their names, types and shapes are known to be those of `problem`.
+    """Read the arrays after checking their names, types and shapes against `problem`.
 
     Raises:
       JaxstyleError: they are not, or the file is damaged.

@@ -15,7 +15,7 @@ from jaxstyle.provenance.report import image_report
 
 
 class InputImage(NamedTuple):
-    """An image that was read, with what the report says of it."""
+    """An image with its entry in the report."""
 
     pixels: Array
     report: dict[str, Any]
@@ -99,7 +99,7 @@ def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def named(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """List the images of an `Inputs.report`, each with the words that tell it from the others."""
+    """Return the images of an `Inputs.report`, each with a name."""
     yield "content", report["content"]
     for number, style in enumerate(report["styles"], start=1):
         yield f"style {number}", style

@@ -1,4 +1,4 @@
-"""The record that every PNG carries of how it was made: written into it, read back, checked."""
+"""The record of a run inside a PNG: writing, reading and checking."""
 
 import json
 import math
@@ -83,7 +83,7 @@ def read_record(path: Path, *, argument: str = "image") -> Record:
 
 
 def size_made_at(path: Path) -> int | None:
-    """Return the size that an image was made at, if it carries a record."""
+    """Return the size that an image was made at, if it has a record."""
     try:
         return read_record(path).recipe.size
     except JaxstyleError:
@@ -91,7 +91,7 @@ def size_made_at(path: Path) -> int | None:
 
 
 def parse_record(text: str) -> Record:
-    """Read a record that anyone may have written.
+    """Read an untrusted record.
 
     Raises:
       JaxstyleError: a setting of its recipe does not exist or is out of range.
@@ -145,7 +145,7 @@ def _input(found: Any) -> InputFile:
 
 
 def _file_name(value: Any) -> str:
-    """Take any name that a file can have, also one that is not UTF-8 or holds a line break."""
+    """Return a file name, which may be invalid UTF-8 or contain line breaks."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{value!r} is not the name of a file")
     return value

@@ -1,4 +1,4 @@
-"""One run of the studio, from settings to kept images."""
+"""One run of the studio, from settings to stored images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from jaxstyle.studio.settings import Settings
 
 
 class Watcher(NamedTuple):
-    """Who is told how a run goes."""
+    """The observer of a run."""
 
     begin: Callable[[Live, images.Array], None]
     """Takes the numbers to be, and the content image at the size of the result."""
@@ -152,7 +152,7 @@ def _asked(settings: Settings, result: Result) -> Recipe:
 
 
 def _labels(settings: Settings) -> list[str]:
-    """Return a word for each image that tells it from the others."""
+    """Return a label for each image."""
     if len(set(settings.starts)) == len(settings.starts) > 1:
         return [f"from {start}" for start in settings.starts]
     seeds = range(settings.seed, settings.seed + len(settings.starts))

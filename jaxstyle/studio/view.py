@@ -1,4 +1,4 @@
-"""What the studio's page is told, and what it may ask for."""
+"""The studio's page: its state and its requests."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class StudioView(View):
         self._thumbnails: dict[tuple[str, int], bytes] = {}
 
     def numbers(self, since: int) -> dict[str, Any]:
-        """Return the numbers of the run under way, and all else if it has changed.
+        """Return the numbers of the current run, and the rest of the state if it has changed.
 
         Args:
           since: the `version` that the page has.
@@ -119,7 +119,7 @@ class StudioView(View):
         raise LookupError(name)
 
     def post(self, name: str, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
-        """Do what the page asks for: `upload` an image, `forget` one, `run`, `remove` a run."""
+        """Handle a request: `upload` or `forget` an image, `run`, or `remove` a run."""
         if name == "upload":
             kind = query.get("kind", "")
             if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""From a grid file to cells: recipes resolved, images and weights loaded, each cell a key."""
+"""The cells of a grid file, with resolved recipes, images, weights and keys."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ OPTIMIZATION_SETTINGS = frozenset(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One combination: everything its image depends on."""
+    """One combination of settings, with everything that its image depends on."""
 
     settings: Settings
     """As in the grid file, base and axes."""
@@ -106,7 +106,7 @@ def cells(
     max_pixels: int = images.MAX_PIXELS,
     first_frame: bool = False,
 ) -> list[Cell]:
-    """Load what the grid needs and resolve every combination; nothing is written.
+    """Load the inputs of a grid and resolve every combination; nothing is written.
 
     Paths in the file are looked for in its folder, then in the current one.
 

@@ -1,4 +1,4 @@
-"""Fetches one file from its addresses, whole and checked, or not at all."""
+"""Download of a file from one of its addresses, checked against its digest."""
 
 import importlib
 import ipaddress
@@ -65,7 +65,7 @@ def check_url(url: str) -> None:
 
 
 class _Failure(Exception):
-    """Why one address did not give the file."""
+    """The reason why an address failed."""
 
 
 def _download(url: str, source: Source, target: Path, progress: Progress | None) -> None:

@@ -52,7 +52,7 @@ class GridView(View):
         self.keep(reports)
 
     def tick(self, progress: Progress) -> None:
-        """Take note of the chunk of steps that a batch has done."""
+        """Record a chunk of steps of a batch."""
         iterate = progress.iterate
         with self._lock:
             self._seconds_left = progress.seconds_left
@@ -69,7 +69,7 @@ class GridView(View):
                     )
 
     def keep(self, reports: Mapping[str, Report]) -> None:
-        """Take note of the cells that are finished."""
+        """Record the finished cells."""
         with self._lock:
             for key, report in reports.items():
                 if (index := self._index.get(key)) is not None:

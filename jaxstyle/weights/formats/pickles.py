@@ -1,4 +1,4 @@
-"""Reads the pickle inside a PyTorch file as data: a stack machine that can build, not call.
+"""A reader of the pickle inside a PyTorch file that builds data and calls nothing.
 
 Python's own unpickler calls what the file names. A subclass with its own `find_class` would not,
 but still reserves memory for any place in the memo that the file asks for (64 GB in ten bytes) and

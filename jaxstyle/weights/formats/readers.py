@@ -1,4 +1,4 @@
-"""Reads the arrays of the files that weights are published in, told apart by their content.
+"""Readers of published weight files; the format is detected from the content.
 
 Nothing here executes what a file holds, and what a file claims about sizes is compared
 with the bytes that are there before memory is asked for.
