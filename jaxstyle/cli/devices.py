@@ -80,11 +80,11 @@ class _Show:
     told = False
 
     def __call__(self, message: Warning | str, *arguments: Any, **options: Any) -> None:
-        found = _TROUBLE.match(str(message))
-        if found is None:
+        match = _TROUBLE.match(str(message))
+        if match is None:
             self.others(message, *arguments, **options)
             return
-        doing, program, reason = found.groups()
+        doing, program, reason = match.groups()
         folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
         # JAX leaves damaged files where they are. Without them the program is kept again.
         if doing == "reading":

@@ -23,7 +23,7 @@ class Finding:
     """The result of one check."""
 
     what: str
-    found: str
+    state: str
     advice: str = ""
     """What to do; empty where all is well."""
 
@@ -40,7 +40,7 @@ def doctor(as_json: bool) -> int:
     else:
         for finding in findings:
             mark = "!" if finding.advice else " "
-            click.echo(f"{mark} {finding.what:18} {finding.found}")
+            click.echo(f"{mark} {finding.what:18} {finding.state}")
             if finding.advice:
                 click.echo(f"{'':20} -> {finding.advice}")
     return ATTENTION if any(finding.advice for finding in findings) else 0
@@ -57,14 +57,16 @@ def examine() -> Iterator[Finding]:
 def versions() -> Iterator[Finding]:
     """Check the packages that numbers and speed depend on."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
-    found = {name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")}
-    for name, installed in found.items():
+    installed_versions = {
+        name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")
+    }
+    for name, installed in installed_versions.items():
         advice = ""
         for bad_name, bad_version, backend, why in KNOWN_BAD:
             if (name, installed) == (bad_name, bad_version):
                 advice = f"{installed} {why} on {backend}; install another version of {name}"
-        if name == "jaxlib" and installed != found["jax"]:
-            advice = f"jax is {found['jax']}; install the same version of both"
+        if name == "jaxlib" and installed != installed_versions["jax"]:
+            advice = f"jax is {installed_versions['jax']}; install the same version of both"
         yield Finding(name, installed, advice)
 
 

@@ -97,8 +97,8 @@ def evaluate(
             compared = {"image": pixels, "content": given[0], "style": given[1][0]}
             for name, one in compared.items():
                 resized = images.resize(one, *pixels.shape[:2])
-                found = measure(resized, *given, recipe=recipe, network=network)
-                rows[name] = found._asdict()
+                numbers = measure(resized, *given, recipe=recipe, network=network)
+                rows[name] = numbers._asdict()
     tell_weights(weights_name)
     for notice in (weights_notice(preset_name, network.name), *notices):
         if notice:

@@ -179,12 +179,12 @@ def _batches(jobs: Sequence[Job], setting: Setting, failed: dict[Path, str]) -> 
             _fail(job, error, failed)
             continue
         groups.setdefault(size, []).append(job)
-    found = []
+    batches = []
     for size, members in groups.items():
         places = _places(len(members), size, setting)
         for first in range(0, len(members), places):
-            found.append(Batch(tuple(members[first : first + places]), size, places))
-    return found
+            batches.append(Batch(tuple(members[first : first + places]), size, places))
+    return batches
 
 
 def _places(count: int, size: tuple[int, int], setting: Setting) -> int:
@@ -257,7 +257,7 @@ def _read(
     batch: Batch, setting: Setting, failed: dict[Path, str]
 ) -> Iterator[tuple[list[Job], list[Sources]]]:
     """Read the missing images of a batch; images larger than their header said run alone."""
-    found: dict[tuple[int, int], tuple[list[Job], list[Sources]]] = {}
+    by_size: dict[tuple[int, int], tuple[list[Job], list[Sources]]] = {}
     for job in batch.jobs:
         if job.target.exists():
             continue
@@ -271,10 +271,10 @@ def _read(
         except JaxstyleError as error:
             _fail(job, error, failed)
             continue
-        jobs, several = found.setdefault(size, ([], []))
+        jobs, several = by_size.setdefault(size, ([], []))
         jobs.append(job)
         several.append(sources)
-    yield from found.values()
+    yield from by_size.values()
 
 
 @memory_errors()
@@ -323,7 +323,7 @@ def _save(
             continue
         saved += 1
         if result.diverged:
-            warn(f"{job.file}: the loss went up; {job.target} is the best image seen")
+            warn(f"{job.file}: the loss went up; {job.target} is the best image of the run")
     return saved
 
 

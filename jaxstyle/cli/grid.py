@@ -208,11 +208,11 @@ def _fill(
                 if page.stopped:
                     raise Enough
 
-        def kept(found: "Mapping[str, Report]") -> None:
-            reports.update(found)
+        def kept(new_reports: "Mapping[str, Report]") -> None:
+            reports.update(new_reports)
             write_table(output, cells, reports)
             if page is not None:
-                page.view.keep(found)
+                page.view.keep(new_reports)
 
         try:
             run(show=shown, kept=kept)

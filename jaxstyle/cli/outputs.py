@@ -84,10 +84,10 @@ def _step(file: Path, shots: Set[Path]) -> int | None:
 
     By its name, as there may be more snapshots than could be listed.
     """
-    found = re.fullmatch(r"(.*-step)(\d{4,})(\D*)", file.name)
-    if found is None or file.with_name(f"{found[1]}0000{found[3]}") not in shots:
+    match = re.fullmatch(r"(.*-step)(\d{4,})(\D*)", file.name)
+    if match is None or file.with_name(f"{match[1]}0000{match[3]}") not in shots:
         return None
-    return int(found[2])
+    return int(match[2])
 
 
 @dataclass(frozen=True)

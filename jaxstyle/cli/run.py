@@ -237,30 +237,30 @@ def _notices(
     problem, sources = prepared.problem, prepared.sources
     recipe: Recipe = problem.recipe
     sizes = [(style.shape[0], style.shape[1]) for style in sources.styles]
-    found = [
+    notices = [
         *unused_notices(recipe, flags),
         small_style_notice(sizes, recipe, prepared.network, shortest=min(problem.size)),
         not_enlarged_notice(sources.content.shape, flags["size"], recipe),
         request.repeated.notice() if request.repeated is not None else None,
     ]
     if request.repeated is None:
-        found.insert(0, weights_notice(options.preset_name, prepared.network.name))
+        notices.insert(0, weights_notice(options.preset_name, prepared.network.name))
     if request.batch > 1 and recipe.init != "noise" and not recipe.noise_blend:
-        found.append(
+        notices.append(
             f"all {request.batch} images start alike, as --init {recipe.init} has no noise; "
             "use --init noise or --noise-blend for different ones"
         )
     if prepared.fewer_pairs:
-        found.append(
+        notices.append(
             f"L-BFGS keeps {recipe.history_size} pairs, as many as memory has room for; "
             f"--history-size {recipe.history_size} repeats this, --tile leaves room for more"
         )
     if request.until is not None:
-        found.append(
+        notices.append(
             f"{options.earlier} is of step {request.until} of {recipe.total_steps}, and so is what "
             f"repeats it; give --steps {recipe.steps} for all of them"
         )
-    return [line for line in found if line]
+    return [line for line in notices if line]
 
 
 def _open_page(options: Options, prepared: Prepared, course: Course, outputs: Outputs) -> Any:
@@ -359,7 +359,7 @@ def _warn_of_divergence(result: Result, path: str) -> None:
     if recipe.learning_rate is not None:
         way = f"a lower --learning-rate than {recipe.learning_rate:g} or {way}"
     warn(
-        f"the loss {how}; {path} is the best image seen, {verdict} than the "
+        f"the loss {how}; {path} is the best image of the run, {verdict} than the "
         f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose {way}"
     )
 

@@ -331,8 +331,8 @@ def run_chunk(
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
             image = bounds.image(point.position)
             mean = carry.mean and carry.mean.add(image, numbers.average)
-            found = info.value, info.aux
-            losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, found)
+            evaluated = info.value, info.aux
+            losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, evaluated)
             return _compact(_kept(Carry(state, best, carry.spent, mean), rows)), losses
 
         one = carry.best.loss, carry.best.terms

@@ -208,10 +208,10 @@ def fit(
         needed -= (usual - pairs) * _PAIR * pixels
     if needed > USABLE * free:
         # Only the message needs the largest size, for which further programs are compiled.
-        found = plan(
+        result = plan(
             height, width, recipe=recipe, network=network, batch=batch, styles=styles
         )._replace(needed=needed)
-        raise JaxstyleError(f"size: {advice(found, recipe)}")
+        raise JaxstyleError(f"size: {advice(result, recipe)}")
     return _with_pairs(recipe, network, pairs)
 
 
@@ -380,8 +380,8 @@ def _style_bytes(height: int, width: int, *, recipe: Recipe, network: Network) -
     """Return the bytes of the program that computes a style image's statistics."""
     shrunk = min(1.0, math.sqrt(_COMPILED / (height * width)))
     size = max(1, int(height * shrunk)), max(1, int(width * shrunk))
-    found = _bytes_of(lower_style_statistics(network, size, recipe))
-    return found * height * width / math.prod(size)
+    needed = _bytes_of(lower_style_statistics(network, size, recipe))
+    return needed * height * width / math.prod(size)
 
 
 def program_bytes(
@@ -425,12 +425,12 @@ def _bytes_of(lowered: jax.stages.Lowered) -> int:
     # Its machine code is not run, and the buffers are the same without optimizing it.
     on_cpu = jax.devices()[0].platform == "cpu"
     quickly: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
-    found: Any = lowered.compile(compiler_options=quickly).memory_analysis()
+    usage: Any = lowered.compile(compiler_options=quickly).memory_analysis()
     return int(
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
+        usage.argument_size_in_bytes
+        + usage.output_size_in_bytes
+        - usage.alias_size_in_bytes
+        + usage.temp_size_in_bytes
     )
 
 

@@ -56,6 +56,6 @@ def _raw_mode(tile: ImageFile._Tile) -> re.Match[str] | None:
 
 
 def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile:
-    found = _raw_mode(tile)
-    assert found is not None
-    return _renamed(tile, f"{found[1]};16{_OTHER[found[2]]}")
+    mode = _raw_mode(tile)
+    assert mode is not None
+    return _renamed(tile, f"{mode[1]};16{_OTHER[mode[2]]}")

@@ -108,13 +108,13 @@ def load_with_alpha(
                 stream.seek(0)
                 return _open(stream, named)
 
-            found = tiff.read(stream, image.size) if image.format == "TIFF" else None
-            if found is None:
+            samples = tiff.read(stream, image.size) if image.format == "TIFF" else None
+            if samples is None:
                 rgb, alpha = decode(open_again(), open_again)
-            elif found[0].dtype == np.uint16:
-                rgb, alpha = decode_samples(*found)
+            elif samples[0].dtype == np.uint16:
+                rgb, alpha = decode_samples(*samples)
             else:
-                rgb, alpha = decode(tiff.as_image(*found), open_again)
+                rgb, alpha = decode(tiff.as_image(*samples), open_again)
     except (JaxstyleError, MemoryError):
         raise
     except Unsupported as error:

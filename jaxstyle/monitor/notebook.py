@@ -120,8 +120,8 @@ def watch_grid(
         draw(reports, "")
         with interrupts() as check_interrupt:
 
-            def keep(found: Mapping[str, sweep.Report]) -> None:
-                reports.update(found)
+            def keep(new_reports: Mapping[str, sweep.Report]) -> None:
+                reports.update(new_reports)
                 draw(reports, "")
 
             try:

@@ -112,8 +112,8 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
         )
     try:
         record = parse_record(text)
-        found = record.everything
-        elements, seconds, digest = found["lanes"], found["seconds"], found["digest"]
+        metadata = record.everything
+        elements, seconds, digest = metadata["lanes"], metadata["seconds"], metadata["digest"]
         if type(elements) is not int or not 1 <= elements < 2**31 or not isinstance(digest, str):
             raise ValueError(f"batch elements are {elements!r}, digest {digest!r}")
         if record.steps > record.recipe.total_steps:

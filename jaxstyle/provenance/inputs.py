@@ -77,16 +77,16 @@ class Inputs(NamedTuple):
 
     def report(self) -> dict[str, Any]:
         """Return the files' paths, digests and sizes, as `report.record` takes them."""
-        found: dict[str, Any] = {
+        entries: dict[str, Any] = {
             "content": self.content.report,
             "styles": [style.report for style in self.styles],
             "init": _report(self.init),
         }
         if self.content_mask:
-            found["content_mask"] = self.content_mask.report
+            entries["content_mask"] = self.content_mask.report
         if self.masks:
-            found["masks"] = [[_report(image) for image in pair] for pair in self.masks]
-        return found
+            entries["masks"] = [[_report(image) for image in pair] for pair in self.masks]
+        return entries
 
 
 def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -103,22 +103,22 @@ def parse_record(text: str) -> Record:
     return _checked(json.loads(text))
 
 
-def _checked(found: Any) -> Record:
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+def _checked(values: Any) -> Record:
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise ValueError(f"not of schema {SCHEMA}")
-    inputs, weights, steps = found["images"], found["weights"], found["steps"]
+    inputs, weights, steps = values["images"], values["weights"], values["steps"]
     if type(steps) is not int or not 0 <= steps < 2**31:
         raise ValueError(f"steps are {steps!r}")
-    terms = found.get("terms", {})
-    for loss in (found["loss"], *terms.values()):
+    terms = values.get("terms", {})
+    for loss in (values["loss"], *terms.values()):
         number = isinstance(loss, int | float) and not isinstance(loss, bool)
         if loss is not None and not (number and math.isfinite(loss)):
             raise ValueError(f"loss is {loss!r}")
     files = {name: file and _input(file) for name, file in named(inputs)}
-    recipe = Recipe.from_dict(found["recipe"])
-    asked = found.get("asked", {})
+    recipe = Recipe.from_dict(values["recipe"])
+    asked = values.get("asked", {})
     # As defaults of today, and as far as they are settings at all.
-    Recipe.from_dict(found["recipe"] | asked)
+    Recipe.from_dict(values["recipe"] | asked)
     known = {file.path for file in files.values() if file}
     for setting, name in recipe_files(recipe):
         if Path(name) not in known:
@@ -135,13 +135,13 @@ def _checked(found: Any) -> Record:
         weights=_string(weights["given"]),
         weights_name=_string(weights.get("name", weights["given"])),
         weights_sha256=_string(weights["sha256"]),
-        environment={_string(k): _string(v) for k, v in found["environment"].items()},
-        everything=found,
+        environment={_string(k): _string(v) for k, v in values["environment"].items()},
+        everything=values,
     )
 
 
-def _input(found: Any) -> InputFile:
-    return InputFile(Path(_file_name(found["path"])), _string(found["sha256"]))
+def _input(values: Any) -> InputFile:
+    return InputFile(Path(_file_name(values["path"])), _string(values["sha256"]))
 
 
 def _file_name(value: Any) -> str:

@@ -80,11 +80,11 @@ class Folder:
 
     def given(self, kind: str) -> list[GivenImage]:
         """Return the images of a kind in the order of their upload."""
-        found = []
+        images = []
         for file in (self.path / kind).iterdir():
             if named := _NUMBERED.fullmatch(file.name):
-                found.append(GivenImage(int(named[1]), named[2], file))
-        return sorted(found)
+                images.append(GivenImage(int(named[1]), named[2], file))
+        return sorted(images)
 
     def find(self, kind: str, number: int) -> GivenImage:
         """Return one of the images of a kind.
@@ -167,9 +167,9 @@ class Folder:
     def _read_results(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for file in sorted(self._results.glob("*.json")):
             if file.stem.isdecimal() and self.image(number := int(file.stem)).is_file():
-                found = _read_json(file)
-                if isinstance(found, dict):
-                    yield number, found
+                description = _read_json(file)
+                if isinstance(description, dict):
+                    yield number, description
 
     # Runs that wait.
 
@@ -179,8 +179,8 @@ class Folder:
 
     def queue(self) -> list[Any]:
         """Return the queue that `keep_queue` wrote last."""
-        found = _read_json(self.path / "queue.json")
-        return found if isinstance(found, list) else []
+        queue = _read_json(self.path / "queue.json")
+        return queue if isinstance(queue, list) else []
 
 
 def _read_json(file: Path) -> Any:

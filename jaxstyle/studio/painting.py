@@ -74,7 +74,7 @@ def run(
             if stopped := watcher.stopping():
                 break
         results = finish(problem, collected)
-    found = {}
+    descriptions = {}
     curves = live.curves(width=640, height=200)
     for element, result in enumerate(results):
         number = first + element
@@ -87,7 +87,7 @@ def run(
         )  # fmt: skip
         _save(folder.image(number), result, alpha, as_text(made))
         height, width = result.image.shape[:2]
-        found[number] = {
+        descriptions[number] = {
             "settings": settings.of_image(element).as_dict(),
             "run": first,
             "photo": folder.find("photos", settings.photo).name,
@@ -101,8 +101,8 @@ def run(
             "seconds": result.compile_seconds + result.run_seconds,
             "made": datetime.now().isoformat(timespec="seconds"),
         }
-        folder.keep(number, found[number], curves)
-    return found
+        folder.keep(number, descriptions[number], curves)
+    return descriptions
 
 
 def _read(settings: Settings, folder: Folder) -> tuple[Inputs, images.Array | None]:

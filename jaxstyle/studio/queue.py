@@ -56,9 +56,9 @@ class RunQueue:
         self._results = folder.results()
         self._entries: dict[int, Entry] = {}
         self._next = max(self._results, default=0) + 1
-        for found in folder.queue():
+        for entry in folder.queue():
             try:
-                self._enter(Settings.from_dict(found))
+                self._enter(Settings.from_dict(entry))
             except JaxstyleError:
                 continue  # Of another version of the program.
         self._thread = threading.Thread(target=self._work, name="studio runs", daemon=True)
@@ -175,9 +175,10 @@ class RunQueue:
         def begin(live: Live, content: images.Array) -> None:
             self.running = Running(live, images.encode_image(content, "JPEG"), content.shape[:2])
 
-        found, error = {}, ""
+        new_images: dict[int, Any] = {}
+        error = ""
         try:
-            found = run(
+            new_images = run(
                 entry.settings, self.folder, network=self.network, weights=self._weights,
                 first=entry.number, watcher=Watcher(begin, self.stop.is_set),
             )  # fmt: skip
@@ -191,7 +192,7 @@ class RunQueue:
             error = f"{type(problem).__name__}: {problem}"
         with self._changed:
             self.running = None
-            self._results |= found
+            self._results |= new_images
             if error:
                 self._entries[entry.number] = entry._replace(status="failed", error=error)
             else:

@@ -46,10 +46,10 @@ class StudioView(View):
         """
         # Before what it counts.
         version = self.queue.version
-        found: dict[str, Any] = {"version": version, "running": self._running()}
+        state: dict[str, Any] = {"version": version, "running": self._running()}
         if version != since or not version:
-            found |= self._everything()
-        return found
+            state |= self._everything()
+        return state
 
     def _everything(self) -> dict[str, Any]:
         queue = self.queue
@@ -95,8 +95,8 @@ class StudioView(View):
             case "content", None if running:
                 return Answer(running.content, "image/jpeg")
             case "live", int(element) if running:
-                found = running.live.image(element, longest_side=LONGEST_SHOWN)
-                return Answer(found, "image/jpeg")
+                data = running.live.image(element, longest_side=LONGEST_SHOWN)
+                return Answer(data, "image/jpeg")
             case "live-small", int(element) if running:
                 return Answer(running.live.image(element, longest_side=THUMBNAIL), "image/jpeg")
             case "live-curves", None if running:

@@ -149,13 +149,13 @@ def check_memory(cell: Cell, *, elements: int = 1) -> None:
 def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
     """Return the batches that have a cell to run, with equally many places, one for each cell."""
     wanted = {cell.key for cell in todo}
-    found = []
+    result = []
     for first in range(0, len(group.cells), elements):
         part = group.cells[first : first + elements]
         places = [cell if cell.key in wanted else None for cell in part]
         if any(places):
-            found.append(Batch(group, (*places, *[None] * (elements - len(part)))))
-    return found
+            result.append(Batch(group, (*places, *[None] * (elements - len(part)))))
+    return result
 
 
 def elements_elsewhere(group: Group) -> int:

@@ -118,9 +118,9 @@ def _download(url: str, source: Source, target: Path, progress: Progress | None)
     if source.size is not None and writer.received < source.size:
         raise _Failure(f"truncated: {writer.received} of {source.size} bytes")
     assert source.digest is not None
-    found = file_digest(target, source.digest)
-    if not agrees(source.digest, found):
-        raise _Failure(f"wrong digest: expected {source.digest}, got {found}")
+    actual = file_digest(target, source.digest)
+    if not agrees(source.digest, actual):
+        raise _Failure(f"wrong digest: expected {source.digest}, got {actual}")
 
 
 class _BoundedWriter:

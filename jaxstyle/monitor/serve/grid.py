@@ -98,13 +98,13 @@ class GridView(View):
         """Return `cells` (what varies, JSON), `picture/CELL` (reduced) or `whole/CELL` (PNG)."""
         match name, number:
             case "cells", None:
-                found = {
+                description = {
                     "title": self._folder.resolve().name,
                     "axes": list(self._cells[0].axes),
                     "labels": [list(cell.labels().values()) for cell in self._cells],
                     "objectives": [cell.objective for cell in self._cells],
                 }
-                return Answer(json.dumps(found), "application/json")
+                return Answer(json.dumps(description), "application/json")
             case "picture", int(cell):
                 return Answer(images.encode_image(self._image(cell), "JPEG"), "image/jpeg")
             case "whole", int(cell):

@@ -43,10 +43,10 @@ class View(ABC):
     def state_for(self, page: str, since: int) -> dict[str, Any]:
         """Return the state for a page, and record that the page has it."""
         self._pages[page] = time.monotonic()
-        found = self.state(since)
-        if found["message"]:
+        state = self.state(since)
+        if state["message"]:
             self._answered.add(page)
-        return found
+        return state
 
     def has_unanswered_pages(self, seconds: float) -> bool:
         """Return whether a page that asked within the last seconds lacks the message."""
