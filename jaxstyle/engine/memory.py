@@ -397,10 +397,10 @@ def program_bytes(
     needed = _bytes_of(lower(problem, chunk_size=chunk_size, direct=accelerator is not None))
     if accelerator is None or accelerator.channel_multiple == 1:
         return needed
-    return needed + _padding(problem, needed, accelerator.channel_multiple)
+    return needed + padding(problem, needed, accelerator.channel_multiple)
 
 
-def _padding(problem: Problem, needed: int, multiple: int) -> int:
+def padding(problem: Problem, needed: int, multiple: int) -> int:
     """Return the bytes that padding the channels of feature maps to a multiple adds to a program.
 
     All feature maps are kept for the gradient; what else the program needs, but for the
