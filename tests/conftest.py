@@ -23,7 +23,6 @@ from PIL import Image
 from jaxstyle.cli import main
 from jaxstyle.weights import save_network
 
-
 # A busy machine is no fault of a test.
 settings.register_profile(
     "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
