@@ -1,4 +1,4 @@
-"""The functions for a whole run: `stylize`, `stylize_batch` and `evaluate`."""
+"""Functions for whole runs: `stylize`, `stylize_batch`, `texture`, `evaluate` and `measure`."""
 
 import contextlib
 import dataclasses
@@ -114,7 +114,7 @@ def score(
     network: Network,
     masks: Masks | None = None,
 ) -> Score:
-    """Compute what `evaluate` does, the parts of each layer and the weights."""
+    """Compute the loss and its terms, as `evaluate`, with the parts of each layer."""
     image = as_image(image, "image")
     margin = default_margin(recipe) if recipe.margin is None else recipe.margin
     asked = recipe
@@ -184,7 +184,7 @@ def stylize(
     progress: bool = False,
     **settings: Any,
 ) -> Result:
-    """Paint the content image in the style of another.
+    """Stylize a content image.
 
     An image is a file, an image of Pillow's, or an array `[h, w, 3]`, RGB, of uint8 or of floats
     in [0, 1].
@@ -275,7 +275,7 @@ def texture(
     weights: str = "auto",
     **settings: Any,
 ) -> Result:
-    """Make an image with the texture of a style alone, from noise.
+    """Synthesize an image with the texture of a style, from noise.
 
     The texture model of Gatys et al., Texture Synthesis Using Convolutional Neural Networks, 2015:
     the style term without content.

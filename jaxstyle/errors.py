@@ -1,11 +1,11 @@
-"""The exception for what a user can correct: its message is one line."""
+"""The exception for errors that a user can correct; its message is one line."""
 
 import contextlib
 from collections.abc import Iterator
 
 
 class JaxstyleError(ValueError):
-    """Bad input or usage; the message names the argument, its value and the way out.
+    """Invalid input or usage; the message names the argument, its value and what to do.
 
     The command line prints the message on one line and exits with 2. Anything
     else that escapes is a bug of ours and keeps its traceback.

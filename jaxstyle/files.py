@@ -1,4 +1,4 @@
-"""Files written whole or not at all, checked before any long work, and named by their digest."""
+"""Atomic writing of files, checks before long work, and digests."""
 
 import contextlib
 import hashlib
@@ -132,8 +132,8 @@ def _descriptor(path: StrPath) -> int | None:
     """Return the file descriptor that a path such as `/dev/fd/3` names, or None."""
     name = os.fspath(path)
     named = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
-    found = re.fullmatch(r"/(?:dev/fd|proc/self/fd)/(\d{1,6})", name)
-    return int(found[1]) if found else named.get(name)
+    match = re.fullmatch(r"/(?:dev/fd|proc/self/fd)/(\d{1,6})", name)
+    return int(match[1]) if match else named.get(name)
 
 
 def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
@@ -161,8 +161,8 @@ def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
             f"{named} cannot be read: {reason(error)}; check the path and its permissions"
         ) from error
     # Opening a pipe would wait for ever, and decoders need to seek.
-    found = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-    raise JaxstyleError(f"{named} is {found}; name a {kind}")
+    actual = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+    raise JaxstyleError(f"{named} is {actual}; name a {kind}")
 
 
 def sha256_of(path: StrPath) -> str:
@@ -194,7 +194,7 @@ def shown(path: StrPath) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return what went wrong, without the path that `str(error)` repeats."""
+    """Return the reason of an error, without the path that `str(error)` repeats."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())
 

@@ -1,4 +1,4 @@
-"""What notebooks use: runs watched in place, images in and out, and the studio.
+"""Functions for notebooks: live runs, uploads and downloads, and the studio.
 
 from jaxstyle import notebook
 """

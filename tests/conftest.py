@@ -17,10 +17,17 @@ import helpers
 import jax
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from jaxstyle.cli import main
 from jaxstyle.weights import save_network
+
+# A busy machine is no fault of a test.
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("suite")
 
 
 def pytest_collection_finish(session):

@@ -1,6 +1,6 @@
 """E2: does the style term fall before the content term?"""
 
-from harness import CONTRADICTED, HOLDS, PARTLY, Experiment, Found, Run
+from harness import CONTRADICTED, HOLDS, PARTLY, Experiment, FinishedCell, Found, Run
 from measures import first_step_within
 from plots import label, names
 
@@ -56,9 +56,14 @@ def measure(run: Run) -> Found:
     )
 
 
+def short(run: Run) -> list[FinishedCell]:
+    """Return the runs of 300 steps."""
+    return [*run.cells["optimisers"], *run.cells["momentum"]]
+
+
 def draw(run: Run, found: Found, axes) -> None:
     """Both terms over the steps."""
-    shown = {"optimisers": run.cells["optimisers"], "long": run.cells["long"][-1:]}
+    shown = {"optimizers": short(run), "long": run.cells["long"][-1:]}
     for axis, (grid, cells) in zip(axes, shown.items(), strict=True):
         for number, cell in enumerate(cells):
             steps, color = cell.history("step") + 1, f"C{number}"
@@ -71,14 +76,14 @@ def draw(run: Run, found: Found, axes) -> None:
 
 def sheet(run: Run):
     """What the long run looked like on its way, and what each optimizer ends at."""
-    cells = [*run.cells["long"], *run.cells["optimisers"]]
+    cells = [*run.cells["long"], *short(run)]
     rates = [cell.recipe.learning_rate for cell in cells]
     labels = ["the photograph"] + [
         f"{cell.recipe.optimizer}{f' {rate:g}' if rate else ''}, {cell.recipe.steps} steps"
         for cell, rate in zip(cells, rates, strict=True)
     ]
     photograph = resize(run.content, *cells[0].image.shape[:2])
-    return [photograph, *(cell.image for cell in cells)], labels, len(run.cells["optimisers"])
+    return [photograph, *(cell.image for cell in cells)], labels, len(short(run))
 
 
 EXPERIMENT = Experiment(
@@ -95,5 +100,7 @@ EXPERIMENT = Experiment(
     draw=draw,
     sheet=sheet,
     full={"steps": 24000},
+    seen="Adam at a low rate has the spirals of the painting after 210 steps, its colors after "
+    "1000, and the cat's eyes and nose only much later. L-BFGS is as far after 300 steps.",
     tiny={"optimizer": ["adam", "lbfgs"], "steps": [2, 5]},
 )

@@ -153,10 +153,9 @@ EXPERIMENT = Experiment(
     method="Four renderings, three from noise and one from the content image. The objective is "
     "evaluated at 33 images on the straight line between each two. As a line is only one way of "
     "many, two pairs are also joined by a curve whose middle is optimized.",
-    pairs=("cat",),
-    seen="Halfway on the straight line two cats lie faded over each other and strokes lose "
-    "their contrast; halfway on the bent path there is a painting again, with full "
-    "strokes and the suns of both ends.",
+    seen="Halfway on the straight line two renderings lie faded over each other and strokes lose "
+    "their contrast; halfway on the bent path there is a painting again, with full contrast and "
+    "the suns of both ends.",
     measure=measure,
     draw=draw,
     sheet=sheet,

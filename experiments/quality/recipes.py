@@ -1,5 +1,7 @@
 """The recipes that the protocol compares."""
 
+import dataclasses
+
 import jaxstyle
 from jaxstyle import Recipe
 
@@ -14,6 +16,21 @@ RECIPES: dict[str, Recipe] = {
     "one-scale": Recipe(pyramid=1, scales=1, steps=300, margin=8),
     "covariance": Recipe(style_loss="covariance"),
     "moments": Recipe(style_loss="moments"),
+    "wasserstein": Recipe(style_loss="wasserstein"),
+    "sliced": Recipe(style_loss="sliced-wasserstein"),
+    "patches": Recipe(style_loss="patches"),
+    "nnst": jaxstyle.presets["nnst"],
+    "strotss": jaxstyle.presets["strotss"],
+    "crowson": jaxstyle.presets["crowson"],
     "neural-style": jaxstyle.presets["neural-style"],
+    "classical": dataclasses.replace(
+        jaxstyle.presets["neural-style"],
+        content_weight=None,
+        style_weight=None,
+        tv_weight=0.0,
+        steps=500,
+    ),
 }
-"""By name; `before` is the default of the first version, for networks normalized as ours."""
+"""By name; `before` is the default of the first version, for networks normalized as ours;
+`classical` is neural-style's recipe with the weights of the default, which suit them, and without
+its total variation, whose weight suits the activations of a whole VGG alone."""

@@ -1,4 +1,4 @@
-"""The command line: arguments in, images and reports out, one line for what goes wrong."""
+"""The command-line interface: from arguments to images and reports; errors are one line."""
 
 import sys
 from collections.abc import Sequence

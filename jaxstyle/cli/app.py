@@ -1,4 +1,4 @@
-"""The group of all commands, and what their outcomes and errors become."""
+"""The group of all commands, their exit codes and error messages."""
 
 import contextlib
 import errno
@@ -117,6 +117,6 @@ def _fail(message: str) -> None:
 
 
 def _drop_stdout() -> None:
-    """Discard what standard output still holds, which Python would try to write at exit."""
+    """Discard buffered standard output, which Python would try to write at exit."""
     with contextlib.suppress(OSError):
         sys.stdout.close()

@@ -12,7 +12,7 @@ Shown = TypeVar("Shown", bound=View)
 
 
 def open_page(port: int, view: Shown, *, as_json: bool = False) -> Page[Shown]:
-    """Serve a page until click's context closes, and say on standard error where it is."""
+    """Serve a page until click's context closes, and print its address to standard error."""
     page = click.get_current_context().with_resource(serve(view, port=port))
     said = json.dumps({"page": page.address}) if as_json else f"jaxstyle: see {page.address}"
     print(said, file=sys.stderr, flush=True)

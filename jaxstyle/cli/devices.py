@@ -1,4 +1,4 @@
-"""What the command line sets up in JAX before the first program is compiled."""
+"""Setup of JAX by the commands, before the first program is compiled."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ _TROUBLE = re.compile(
 
 
 def backend_problem() -> str | None:
-    """Return why JAX has no device to run on, or None where it has one."""
+    """Return why JAX has no device, or None if it has one."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -36,7 +36,7 @@ VGG-19's program in a tenth of the time (`docs/scale.md`), which is minutes for 
 
 
 def use_cpu() -> None:
-    """Keep JAX to the CPU, for commands that only look at files.
+    """Restrict JAX to the CPU, for commands that only read files.
 
     They start no accelerator and need none.
     """
@@ -44,7 +44,7 @@ def use_cpu() -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between commands, in our cache folder unless JAX has been told.
+    """Enable JAX's cache of compiled programs, in our cache folder unless JAX is configured.
 
     The folder holds executable code, so it lies where only the user writes. For TPUs, compile with
     `TPU_EFFORT`, likewise.
@@ -80,11 +80,11 @@ class _Show:
     told = False
 
     def __call__(self, message: Warning | str, *arguments: Any, **options: Any) -> None:
-        found = _TROUBLE.match(str(message))
-        if found is None:
+        match = _TROUBLE.match(str(message))
+        if match is None:
             self.others(message, *arguments, **options)
             return
-        doing, program, reason = found.groups()
+        doing, program, reason = match.groups()
         folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
         # JAX leaves damaged files where they are. Without them the program is kept again.
         if doing == "reading":

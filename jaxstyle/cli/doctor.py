@@ -1,4 +1,4 @@
-"""`jaxstyle doctor`: is everything in order on this machine, and what to do if not."""
+"""`jaxstyle doctor`: problems of this machine and what to do about them."""
 
 import dataclasses
 import os
@@ -20,10 +20,10 @@ LEAST_SPACE = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
-    found: str
+    state: str
     advice: str = ""
     """What to do; empty where all is well."""
 
@@ -31,7 +31,7 @@ class Finding:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> int:
-    """Look at versions, devices, caches and weights; exit 1 if something needs attention."""
+    """Check versions, devices, caches and weights; exit with 1 if there is a problem."""
     from jaxstyle.provenance.report import to_json
 
     findings = list(examine())
@@ -40,14 +40,14 @@ def doctor(as_json: bool) -> int:
     else:
         for finding in findings:
             mark = "!" if finding.advice else " "
-            click.echo(f"{mark} {finding.what:18} {finding.found}")
+            click.echo(f"{mark} {finding.what:18} {finding.state}")
             if finding.advice:
                 click.echo(f"{'':20} -> {finding.advice}")
     return ATTENTION if any(finding.advice for finding in findings) else 0
 
 
 def examine() -> Iterator[Finding]:
-    """Check one part of the installation after the other."""
+    """Run all checks in order."""
     yield from versions()
     yield from devices()
     yield from caches()
@@ -57,19 +57,21 @@ def examine() -> Iterator[Finding]:
 def versions() -> Iterator[Finding]:
     """Check the packages that numbers and speed depend on."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
-    found = {name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")}
-    for name, installed in found.items():
+    installed_versions = {
+        name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")
+    }
+    for name, installed in installed_versions.items():
         advice = ""
         for bad_name, bad_version, backend, why in KNOWN_BAD:
             if (name, installed) == (bad_name, bad_version):
                 advice = f"{installed} {why} on {backend}; install another version of {name}"
-        if name == "jaxlib" and installed != found["jax"]:
-            advice = f"jax is {found['jax']}; install the same version of both"
+        if name == "jaxlib" and installed != installed_versions["jax"]:
+            advice = f"jax is {installed_versions['jax']}; install the same version of both"
         yield Finding(name, installed, advice)
 
 
 def devices() -> Iterator[Finding]:
-    """Check where programs run, and with how much memory."""
+    """Check the devices and their memory."""
     import jax
 
     from jaxstyle.cli.devices import backend_problem
@@ -141,7 +143,7 @@ def weights() -> Iterator[Finding]:
 
 
 def _available_memory() -> int | None:
-    """Return the bytes that programs may still take, or None where the system does not say."""
+    """Return the bytes of available memory, or None if the system does not report them."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -56,7 +56,7 @@ def evaluate(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Score IMAGE, made by whatever program: how well it keeps a content and a style.
+    """Score IMAGE, by any program, for its content and style.
 
     --size bounds the style image here (0: as it is), by default at what IMAGE was made with if it
     says so; IMAGE is taken as it is.
@@ -97,8 +97,8 @@ def evaluate(
             compared = {"image": pixels, "content": given[0], "style": given[1][0]}
             for name, one in compared.items():
                 resized = images.resize(one, *pixels.shape[:2])
-                found = measure(resized, *given, recipe=recipe, network=network)
-                rows[name] = found._asdict()
+                numbers = measure(resized, *given, recipe=recipe, network=network)
+                rows[name] = numbers._asdict()
     tell_weights(weights_name)
     for notice in (weights_notice(preset_name, network.name), *notices):
         if notice:
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def _print(report: dict[str, Any], rows: dict[str, dict[str, float]]) -> None:
-    """Print the terms, their parts by layer, and a table of metrics, a column an image."""
+    """Print the terms, their parts by layer, and a table of metrics with a column per image."""
     click.echo(f"loss     {report['loss']:.6g}")
     for name, value in report["terms"].items():
         click.echo(f"{name:8} {value:.6g}")

@@ -58,7 +58,7 @@ class Batch(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What all images of a folder have in common."""
+    """The settings that all images of a folder share."""
 
     options: Options
     recipe: Recipe
@@ -157,7 +157,7 @@ def _jobs(options: Options) -> list[Job]:
 
 
 def _read_shared(setting: Setting) -> None:
-    """Read the images that every run needs; one that is not good ends all of them."""
+    """Read the images that every run needs; an invalid one raises."""
     styles: list[tuple[str, StrPath]] = [("style", style) for style in setting.options.styles]
     for key, file in (*styles, *recipe_files(setting.recipe)):
         pixels = images.load_image(file, argument=argument_of(key), **setting.limits)
@@ -165,7 +165,7 @@ def _read_shared(setting: Setting) -> None:
 
 
 def _batches(jobs: Sequence[Job], setting: Setting, failed: dict[Path, str]) -> list[Batch]:
-    """Return the images in batches of one size; those that are no images go to `failed`.
+    """Return the images in batches of one size; unreadable files are recorded in `failed`.
 
     An image's batch follows from the folder alone, whatever is done already, as on a CPU the last
     bits of its numbers may depend on its place.
@@ -179,16 +179,16 @@ def _batches(jobs: Sequence[Job], setting: Setting, failed: dict[Path, str]) -> 
             _fail(job, error, failed)
             continue
         groups.setdefault(size, []).append(job)
-    found = []
+    batches = []
     for size, members in groups.items():
         places = _places(len(members), size, setting)
         for first in range(0, len(members), places):
-            found.append(Batch(tuple(members[first : first + places]), size, places))
-    return found
+            batches.append(Batch(tuple(members[first : first + places]), size, places))
+    return batches
 
 
 def _places(count: int, size: tuple[int, int], setting: Setting) -> int:
-    """Choose how many of equally large images run at a time: as many as memory holds."""
+    """Return how many images of one size run at a time, as memory allows."""
     most = MAX_BATCH_SIZE.get(jax.default_backend(), MAX_BATCH_SIZE_ELSEWHERE)
     free = memory.free_bytes()
     if free is not None and count > 1:
@@ -240,7 +240,7 @@ def _run_all(
 
 
 def _run(problem: Problem) -> Iterator[Iterate]:
-    """Run a batch to its end."""
+    """Run a batch to the end."""
     with memory_errors():
         for iterate in iterates(problem, first=1):
             yield iterate._replace(carry=None)
@@ -249,15 +249,15 @@ def _run(problem: Problem) -> Iterator[Iterate]:
 def _progress(
     step: int, steps: int, running: int, done: int, total: int, left: float | None
 ) -> Progress:
-    """Return where the folder stands; losses of different images do not compare."""
+    """Return the progress of the folder; losses of different images are not comparable."""
     return Progress(done, total, running, step, steps, None, float("nan"), left)
 
 
 def _read(
     batch: Batch, setting: Setting, failed: dict[Path, str]
 ) -> Iterator[tuple[list[Job], list[Sources]]]:
-    """Read what is missing of a batch; images that are larger than they said run on their own."""
-    found: dict[tuple[int, int], tuple[list[Job], list[Sources]]] = {}
+    """Read the missing images of a batch; images larger than their header said run alone."""
+    by_size: dict[tuple[int, int], tuple[list[Job], list[Sources]]] = {}
     for job in batch.jobs:
         if job.target.exists():
             continue
@@ -271,10 +271,10 @@ def _read(
         except JaxstyleError as error:
             _fail(job, error, failed)
             continue
-        jobs, several = found.setdefault(size, ([], []))
+        jobs, several = by_size.setdefault(size, ([], []))
         jobs.append(job)
         several.append(sources)
-    yield from found.values()
+    yield from by_size.values()
 
 
 @memory_errors()
@@ -308,7 +308,7 @@ def _save(
     setting: Setting,
     failed: dict[Path, str],
 ) -> int:
-    """Write the images of a batch; return how many are there."""
+    """Write the images of a batch and return their number."""
     saved = 0
     # Places without an image come last.
     for job, of, result in zip(jobs, sources, results, strict=False):
@@ -323,12 +323,12 @@ def _save(
             continue
         saved += 1
         if result.diverged:
-            warn(f"{job.file}: the loss went up; {job.target} is the best image seen")
+            warn(f"{job.file}: the loss went up; {job.target} is the best image of the run")
     return saved
 
 
 def _fail(job: Job, error: JaxstyleError, failed: dict[Path, str]) -> None:
-    """Take note of an image that failed, and say why; not of one that is there already."""
+    """Record a failed image and print why, unless its output exists."""
     if not job.target.exists():
         failed[job.file] = as_flags(str(error))
         warn(f"{job.file}: {failed[job.file]}")
@@ -344,7 +344,7 @@ class _Clock:
         self._done = self._run_seconds = self._compile_seconds = 0.0
 
     def tick(self, iterate: Iterate, batch: Batch, steps: int) -> float | None:
-        """Take note of an iterate; return the seconds left, None before the first steps."""
+        """Record an iterate and return the seconds left, None before the first steps."""
         self._seen.add((batch.size, batch.places))
         self._run_seconds += iterate.run_seconds
         self._compile_seconds += iterate.compile_seconds
@@ -356,7 +356,7 @@ class _Clock:
         return running + unseen * self._compile_seconds / len(self._seen)
 
     def finish(self, batch: Batch) -> None:
-        """Take note that a batch is done."""
+        """Record a finished batch."""
         self._done += _work(batch)
         self._left -= _work(batch)
 

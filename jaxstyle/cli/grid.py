@@ -136,7 +136,7 @@ def grid(
 def _executor(
     name: str, options: Sequence[str], *, devices: int | str | None, output: Path
 ) -> "Executor | None":
-    """Return what `--executor` names; None for this process."""
+    """Return the executor of `--executor`; None for this process."""
     from jaxstyle.sweep.executors import executor_option, on_ray, on_slurm
 
     asked = dict(map(executor_option, options))
@@ -152,7 +152,7 @@ def _executor(
 
 
 def _cells(plan: "GridFile", **limits: Any) -> "list[Cell]":
-    """Return the cells of a grid, and say where combinations are the same."""
+    """Return the cells of a grid, and report equal combinations."""
     from jaxstyle import sweep as grids
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.weights import load_network
@@ -179,7 +179,7 @@ def _fill(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run what is missing and write the tables of the folder.
+    """Run the missing cells and write the tables of the folder.
 
     Args:
       run: called with `show` and `kept`.
@@ -208,11 +208,11 @@ def _fill(
                 if page.stopped:
                     raise Enough
 
-        def kept(found: "Mapping[str, Report]") -> None:
-            reports.update(found)
+        def kept(new_reports: "Mapping[str, Report]") -> None:
+            reports.update(new_reports)
             write_table(output, cells, reports)
             if page is not None:
-                page.view.keep(found)
+                page.view.keep(new_reports)
 
         try:
             run(show=shown, kept=kept)

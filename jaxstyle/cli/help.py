@@ -1,4 +1,4 @@
-"""`--help` with the flags that matter, in groups; `--help-all` with all of them."""
+"""`--help` with the common flags in groups, `--help-all` with all flags."""
 
 import click
 

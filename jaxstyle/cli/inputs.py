@@ -18,12 +18,12 @@ _ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
 
 
 def argument_of(key: str) -> str:
-    """Return how messages name the file of a setting."""
+    """Return the name of a setting's file for messages."""
     return _ARGUMENTS.get(key, "--" + key.replace("_", "-"))
 
 
 def tell_weights(weights: str, *, quiet: bool = False) -> None:
-    """Write where `"auto"` means the embedded network, and how to get a better one.
+    """Print that `"auto"` is the embedded network, if it is, and how to get VGG-19.
 
     Once for a cache folder, on standard error: a file there says that it has been written.
     """
@@ -39,7 +39,7 @@ def tell_weights(weights: str, *, quiet: bool = False) -> None:
 
 
 class Sources(NamedTuple):
-    """What a run reads."""
+    """The images of a run."""
 
     inputs: Inputs
     alpha: Array | None

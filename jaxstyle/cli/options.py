@@ -113,7 +113,7 @@ def _count_or_all(given: str | None) -> int | str | None:
 
 
 def bounds_options(command: Command) -> Command:
-    """Decorate a command with what bounds the images that it reads."""
+    """Decorate a command with the flags that limit the images that it reads."""
     first_frame = click.option(
         "--first-frame", is_flag=True, help="Read the first image of an animated file."
     )
@@ -134,7 +134,7 @@ def bounds(max_pixels: int | None, first_frame: bool) -> dict[str, Any]:
 
 
 def check_batch(count: int) -> None:
-    """Raise a `JaxstyleError` for a number of images that no program has."""
+    """Raise a `JaxstyleError` for an invalid number of images."""
     if not 1 <= count <= MAX_IMAGES:
         raise JaxstyleError(
             f"--batch: {count} is out of range; give a whole number from 1 to {MAX_IMAGES}"
@@ -180,7 +180,7 @@ def errors_by_flag() -> Iterator[None]:
 
 
 def as_flags(message: str) -> str:
-    """Return a message with the flag in the place of the recipe's field that it begins with."""
+    """Return a message with its leading field name replaced by the flag."""
     name, colon, rest = message.partition(":")
     fields = {field.name for field in dataclasses.fields(Recipe)}
     if name in {"preset", "start", "devices", *fields}:
@@ -223,7 +223,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
 
 
 def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
-    """Return a line for each flag that was given and that nothing in the recipe uses.
+    """Return a line for each given flag that the recipe does not use.
 
     Args:
       recipe: as it is run.

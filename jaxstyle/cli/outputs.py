@@ -1,4 +1,4 @@
-"""The files that a command writes: images, a batch element each, and the report."""
+"""The files that a command writes: an image for each batch element, and the report."""
 
 import os
 import re
@@ -84,15 +84,15 @@ def _step(file: Path, shots: Set[Path]) -> int | None:
 
     By its name, as there may be more snapshots than could be listed.
     """
-    found = re.fullmatch(r"(.*-step)(\d{4,})(\D*)", file.name)
-    if found is None or file.with_name(f"{found[1]}0000{found[3]}") not in shots:
+    match = re.fullmatch(r"(.*-step)(\d{4,})(\D*)", file.name)
+    if match is None or file.with_name(f"{match[1]}0000{match[3]}") not in shots:
         return None
-    return int(found[2])
+    return int(match[2])
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the results of a run go, and what is written with them."""
+    """The output files of a run and the records inside them."""
 
     paths: Sequence[Path]
     """One a batch element."""
@@ -108,7 +108,7 @@ class Outputs:
 
     @classmethod
     def elements(cls, output: Path, batch: int, **settings: Any) -> "Outputs":
-        """Write a file a batch element (`element_paths`)."""
+        """Build the outputs of a run, one file for each batch element (`element_paths`)."""
         return cls(element_paths(output, batch), **settings)
 
     def save(
@@ -143,7 +143,7 @@ class Outputs:
 
     @property
     def _about(self) -> dict[str, Any]:
-        """What all images have in common of their records."""
+        """Return the part of the records that all images share."""
         return {
             "network": self.network, "weights": self.weights, "inputs": self.inputs,
             "asked": self.asked,

@@ -1,4 +1,4 @@
-"""`jaxstyle plan`: what a run needs in memory, and the largest that fits."""
+"""`jaxstyle plan`: the memory of a run, and the largest size that fits."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,7 @@ def plan(
     with errors_by_flag():
         with Console(stderr=True).status("compiling …"):
             accelerator = ACCELERATORS[target] if target else None
-            found = memory.plan(
+            result = memory.plan(
                 height, width, recipe=recipe, network=network, batch=batch,
                 free=accelerator and accelerator.memory, accelerator=accelerator,
             )  # fmt: skip
@@ -111,23 +111,23 @@ def plan(
                 )
     tell_weights(weights_name)
     if as_json:
-        report = {**found._asdict(), "fits": found.fits}
+        report = {**result._asdict(), "fits": result.fits}
         if cost is not None:
             report |= {"target": target, "step": cost._asdict()}
         click.echo(to_json(report), nl=False)
         return 0
     click.echo(f"image  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
-    pairs = f" ({found.history_size} pairs of L-BFGS)" if found.history_size else ""
-    click.echo(f"needed   {memory.gigabytes(found.needed)}{pairs}")
+    pairs = f" ({result.history_size} pairs of L-BFGS)" if result.history_size else ""
+    click.echo(f"needed   {memory.gigabytes(result.needed)}{pairs}")
     if cost is not None:
         _print_cost(cost, target)
-    if found.free is not None:
-        _print_free(found, recipe)
+    if result.free is not None:
+        _print_free(result, recipe)
     return 0
 
 
 def _print_cost(cost: "StepCost", target: str | None) -> None:
-    """Print what a step takes on an accelerator."""
+    """Print the cost of a step on an accelerator."""
     from jaxstyle.engine.memory import gigabytes
 
     click.echo(f"step     {cost.flops / 1e9:.3g} GFLOP, {gigabytes(cost.bytes)} moved")
@@ -137,15 +137,15 @@ def _print_cost(cost: "StepCost", target: str | None) -> None:
     )
 
 
-def _print_free(found: "Plan", recipe: Recipe) -> None:
+def _print_free(result: "Plan", recipe: Recipe) -> None:
     """Print the memory that is free, the largest size that fits, and what to do if none does."""
     from jaxstyle.engine.memory import advice, gigabytes
 
-    assert found.free is not None
-    click.echo(f"free     {gigabytes(found.free)}")
-    largest = "none" if found.largest is None else f"--size {found.largest}"
-    if found.largest and found.history_size and recipe.history_size is None:
+    assert result.free is not None
+    click.echo(f"free     {gigabytes(result.free)}")
+    largest = "none" if result.largest is None else f"--size {result.largest}"
+    if result.largest and result.history_size and recipe.history_size is None:
         largest += f" ({MIN_HISTORY_SIZE} pairs)"
     click.echo(f"largest  {largest}")
-    if not found.fits:
-        click.echo(f"It does not fit: {advice(found, recipe)}.")
+    if not result.fits:
+        click.echo(f"It does not fit: {advice(result, recipe)}.")

@@ -1,4 +1,4 @@
-"""`--from` and `--resume`: settings and files of an earlier run, and whether they are the same."""
+"""`--from` and `--resume`: settings and files of an earlier run, checked against today's."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from jaxstyle.provenance.record import Record, read_record
 
 
 class Repeated(NamedTuple):
-    """An earlier output, to be made again."""
+    """An earlier output that is to be repeated."""
 
     file: Path
     record: Record
@@ -57,7 +57,7 @@ class Repeated(NamedTuple):
         )
 
     def released(self, changed: Iterable[str]) -> "Repeated":
-        """Return it with the defaults open again that some changes decide (`DECIDES`)."""
+        """Return the recipe without the defaults that depend on changed settings (`DECIDES`)."""
         changes = set(changed)
         if "asked" not in self.record.everything:
             decided = {name for key in changes for name in DECIDES.get(key, ())} - changes
@@ -66,7 +66,7 @@ class Repeated(NamedTuple):
         return self._replace(recipe=recipe, asked=asked)
 
     def notice(self) -> str | None:
-        """Return a line about settings that stay as they were; None where none may be meant to."""
+        """Return a notice of kept settings that the user may have meant to change, or None."""
         if not self.fixed:
             return None
         flags = ", ".join("--" + name.replace("_", "-") for name in self.fixed)
@@ -76,7 +76,7 @@ class Repeated(NamedTuple):
         )
 
     def check(self, network: Network, inputs: Mapping[str, Any]) -> None:
-        """Raise a `JaxstyleError` if a file of the record has other contents today.
+        """Raise a `JaxstyleError` if a file of the record has changed.
 
         Files that were given in the place of the record's are not compared.
         """
@@ -99,7 +99,7 @@ class Repeated(NamedTuple):
 def find_earlier(
     *, preset_name: str | None, earlier: Path | None, resume: Path | None, weights_name: str
 ) -> tuple[Repeated | None, Checkpoint | None]:
-    """Read what `--from` or `--resume` names, if either is given.
+    """Read the file of `--from` or `--resume`, if either is given.
 
     Returns:
       Settings and files to take over, and the checkpoint to go on from.

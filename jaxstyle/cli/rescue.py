@@ -1,4 +1,4 @@
-"""Checkpoints of a run, and another place for an image that cannot be written to its own."""
+"""Checkpoints of a run, and a fallback for images that cannot be written."""
 
 import tempfile
 import time
@@ -18,7 +18,7 @@ SECONDS_BETWEEN = 30.0
 def checkpoints(
     save: Callable[[RunState], None], *, interval: int | None
 ) -> Callable[[Sequence[Iterate], bool], None]:
-    """Return a function to call with the iterates so far, that saves when it is time to.
+    """Return a function of the iterates so far that saves checkpoints at intervals.
 
     Its second argument asks for a checkpoint now, as at the end. A checkpoint that cannot be
     written is said so once, and the run goes on: the earlier one is still there.
@@ -61,7 +61,7 @@ def write_there(write: Callable[[Path], None], path: Path) -> None:
 
 
 def rescue(write: Callable[[Path], None], path: Path) -> None:
-    """Call `write(path)`; where that fails, write to the folder for temporary files instead.
+    """Call `write(path)`; if it fails, write to the folder for temporary files instead.
 
     Raises:
       JaxstyleError: of the first try; it names where the image is now.

@@ -53,7 +53,7 @@ LARGE_WEIGHT = 1e10
 
 
 class Prepared(NamedTuple):
-    """A run that can begin."""
+    """The inputs of a run, ready to start."""
 
     network: Network
     sources: Sources
@@ -69,7 +69,7 @@ class Prepared(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A run that has come to its end, or was stopped."""
+    """The outcome of a run that finished or was stopped."""
 
     results: list[Result]
     step: int
@@ -126,7 +126,7 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
 
 
 def _check_files(options: Options, request: Request) -> None:
-    """Raise a `JaxstyleError` for files that cannot be written, and for a port that is taken."""
+    """Raise a `JaxstyleError` for unwritable files or a port that is in use."""
     last, every = request.recipe.total_steps, options.save_every
     read: list[tuple[str, Any]] = [
         ("CONTENT", request.content), *(("STYLE", style) for style in request.styles),
@@ -180,7 +180,7 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
 
 
 def _read(options: Options, request: Request) -> Sources:
-    """Read the images; an error says which record names a file that no argument does."""
+    """Read the images; an error names the record that a missing file comes from."""
     try:
         return read_sources(
             request.content, request.styles, request.recipe,
@@ -201,7 +201,7 @@ def _read(options: Options, request: Request) -> Sources:
 def _build(
     options: Options, request: Request, network: Network, sources: Sources
 ) -> tuple[Problem, bool]:
-    """Build the problem, and say whether it has fewer pairs of L-BFGS than usual."""
+    """Build the problem; return whether its L-BFGS history was reduced for memory."""
     devices = sharing_devices(options.devices, request.batch)
     recipe = resolve_scales(
         request.recipe,
@@ -233,34 +233,34 @@ def _build(
 def _notices(
     options: Options, request: Request, prepared: Prepared, flags: dict[str, Any]
 ) -> list[str]:
-    """Return lines about settings that do less, or other things, than they seem to."""
+    """Return notices of settings with surprising effects."""
     problem, sources = prepared.problem, prepared.sources
     recipe: Recipe = problem.recipe
     sizes = [(style.shape[0], style.shape[1]) for style in sources.styles]
-    found = [
+    notices = [
         *unused_notices(recipe, flags),
         small_style_notice(sizes, recipe, prepared.network, shortest=min(problem.size)),
         not_enlarged_notice(sources.content.shape, flags["size"], recipe),
         request.repeated.notice() if request.repeated is not None else None,
     ]
     if request.repeated is None:
-        found.insert(0, weights_notice(options.preset_name, prepared.network.name))
+        notices.insert(0, weights_notice(options.preset_name, prepared.network.name))
     if request.batch > 1 and recipe.init != "noise" and not recipe.noise_blend:
-        found.append(
+        notices.append(
             f"all {request.batch} images start alike, as --init {recipe.init} has no noise; "
             "use --init noise or --noise-blend for different ones"
         )
     if prepared.fewer_pairs:
-        found.append(
+        notices.append(
             f"L-BFGS keeps {recipe.history_size} pairs, as many as memory has room for; "
             f"--history-size {recipe.history_size} repeats this, --tile leaves room for more"
         )
     if request.until is not None:
-        found.append(
+        notices.append(
             f"{options.earlier} is of step {request.until} of {recipe.total_steps}, and so is what "
             f"repeats it; give --steps {recipe.steps} for all of them"
         )
-    return [line for line in found if line]
+    return [line for line in notices if line]
 
 
 def _open_page(options: Options, prepared: Prepared, course: Course, outputs: Outputs) -> Any:
@@ -278,7 +278,7 @@ def _open_page(options: Options, prepared: Prepared, course: Course, outputs: Ou
 
 
 def _chunk_size(options: Options, problem: Problem) -> int:
-    """Return steps of a chunk such that chunks end on every snapshot and checkpoint."""
+    """Return a chunk size such that chunks end at every snapshot and checkpoint."""
     usual = default_chunk_size(problem.start)
     common = math.gcd(options.save_every or 0, options.checkpoint_every or 0)
     return next(n for n in range(min(usual, common or usual), 0, -1) if common % n == 0)
@@ -351,7 +351,7 @@ def _save_snapshot(
 
 
 def _warn_of_divergence(result: Result, path: str) -> None:
-    """Say that a run diverged, whether its best image is any better, and what to try."""
+    """Warn that a run diverged, and say what to try."""
     recipe = result.recipe
     verdict = "better" if result.loss < result.initial_loss else "no better"
     how = "exploded" if result.steps < recipe.total_steps else "went up"
@@ -359,19 +359,19 @@ def _warn_of_divergence(result: Result, path: str) -> None:
     if recipe.learning_rate is not None:
         way = f"a lower --learning-rate than {recipe.learning_rate:g} or {way}"
     warn(
-        f"the loss {how}; {path} is the best image seen, {verdict} than the "
+        f"the loss {how}; {path} is the best image of the run, {verdict} than the "
         f"start (loss {result.loss:.4g}, at the start {result.initial_loss:.4g}); choose {way}"
     )
 
 
 def stood_still(result: Result) -> bool:
-    """Return whether the optimizer found no step in the whole of the last scale."""
+    """Return whether the loss did not change in the last scale."""
     losses = result.history.loss[-result.recipe.steps :]
     return bool(len(losses) > 1 and losses[0] > 0 and np.all(losses == losses[0]))
 
 
 def _standstill(recipe: Recipe) -> str:
-    """Return the line that says so, and why it may be."""
+    """Return the warning for a loss that did not change, with a likely cause."""
     weights = (recipe.content_weight, recipe.style_weight, recipe.tv_weight)
     largest = max(weight or 0 for weight in weights)
     why = "the optimizer found no step that lowers it"

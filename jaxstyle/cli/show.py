@@ -1,4 +1,4 @@
-"""`jaxstyle show`: how an image was made, from the record that it carries."""
+"""`jaxstyle show`: how an image was made, from the record inside it."""
 
 import contextlib
 import dataclasses
@@ -61,7 +61,7 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
 
 
 def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
-    """List the settings that are not what the default recipe has for these images and weights.
+    """Return the settings that differ from the default recipe for these images and weights.
 
     Where the weights are not on this machine, what depends on them is listed too.
     """
@@ -135,7 +135,7 @@ def _as_word(name: str, value: Any) -> str:
 
 
 def _shape(image: Any) -> tuple[int, int] | None:
-    """Return height and width of an image of a record; None if it does not say them."""
+    """Return the height and width of an image of a record, or None if they are missing."""
     match image:
         case {"size": [int(width), int(height)]} if width > 0 and height > 0:
             return height, width

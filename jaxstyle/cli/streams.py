@@ -1,4 +1,4 @@
-"""Standard streams that cannot be written: what is said there is lost, the work is not."""
+"""Standard streams that cannot be written: messages are dropped, the run continues."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Forgiving:
-    """A stream that drops what cannot be written to it, and all that follows.
+    """A stream that drops all output after a failed write.
 
     Args:
       stream: what is written to.
@@ -28,7 +28,7 @@ class Forgiving:
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream, or drop what it cannot write."""
+        """Flush the stream; on failure drop its output."""
         with self._given_up():
             self._stream.flush()
 
@@ -55,7 +55,7 @@ class Forgiving:
 
 @contextlib.contextmanager
 def forgiving_stderr(*, as_json: bool = False) -> Iterator[None]:
-    """Make standard error drop what it cannot write.
+    """Replace standard error by a stream that drops what cannot be written.
 
     Where a standard stream is closed from the start (`2>&-`), the null device takes its number:
     otherwise the next file that is opened would, and get what is meant for the stream.
@@ -77,7 +77,7 @@ def forgiving_stderr(*, as_json: bool = False) -> Iterator[None]:
 
 
 def tell(message: str, kind: str = "notice") -> None:
-    """Write a line on standard error: as text, or under --log-json as JSON.
+    """Print a line to standard error: as text, or as JSON under --log-json.
 
     Args:
       message: what to say.
@@ -101,7 +101,7 @@ def _line(message: str, kind: str) -> str:
 
 
 def _to_nothing(descriptor: int) -> None:
-    """Make a descriptor write to the null device, and read nothing."""
+    """Redirect a descriptor to the null device."""
     sink = os.open(os.devnull, os.O_RDWR)
     if sink != descriptor:
         os.dup2(sink, descriptor)

@@ -1,4 +1,4 @@
-"""`jaxstyle stylize`: images in files to an image in a file."""
+"""`jaxstyle stylize`: stylize the image in a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Options(NamedTuple):
-    """The arguments of the command that are no settings of the recipe, as they were given."""
+    """The arguments of the command that are not settings of the recipe."""
 
     content: Path | None
     styles: tuple[Path, ...]
@@ -52,7 +52,7 @@ class Options(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is to be made, with what an earlier output or a checkpoint says where no flag does."""
+    """The run to do: flags, completed by an earlier output or a checkpoint."""
 
     content: Path
     styles: tuple[Path, ...]
@@ -174,7 +174,7 @@ def _stylize_folder(options: Options, *, flags: dict[str, Any]) -> int:
 
 
 def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
-    """Build the request from the arguments and from what `--from` or `--resume` names.
+    """Build the request from the arguments and the file of `--from` or `--resume`.
 
     Args:
       options: as given.
@@ -218,7 +218,7 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
 
 
 def _changes(options: Options, flags: dict[str, Any]) -> Iterator[str]:
-    """List the settings and inputs that are given beside an earlier output (`DECIDES`)."""
+    """Return the settings and inputs given in addition to an earlier output (`DECIDES`)."""
     if options.weights_name != "auto":
         yield "weights"
     if options.content is not None:

@@ -1,4 +1,4 @@
-"""A clock on the terminal while nothing else is there to show: JAX loads, images are read."""
+"""A clock on the terminal while JAX loads and images are read."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import click
 
 
 class Waiting:
-    """Shows a text and a clock from its making to `stop`, and then removes both.
+    """A text with a clock on the terminal, shown until `stop`.
 
     Nothing is shown where standard error is no terminal that can redraw a line. The clock also
     stops when the command ends, before its error is written.

@@ -18,7 +18,7 @@ def weights() -> None:
 
 @weights.command("list")
 def list_() -> int:
-    """Show every network that is known, and where it is."""
+    """List all known networks and where they are."""
     from jaxstyle.weights import cache_folder, describe
 
     width = min(shutil.get_terminal_size().columns, 100)
@@ -69,7 +69,7 @@ def fetch(name: str, quiet: bool) -> int:
 @weights.command()
 @click.argument("name", required=False)
 def verify(name: str | None) -> int:
-    """Check network NAME, or every network that is here, against its digest."""
+    """Check network NAME, or every installed network, against its digest."""
     from jaxstyle.cli.devices import use_cpu
     from jaxstyle.weights import verify as verify_networks
 
@@ -82,7 +82,7 @@ def verify(name: str | None) -> int:
 @weights.command()
 @click.argument("name")
 def path(name: str) -> int:
-    """Print where network NAME lies."""
+    """Print the path of network NAME."""
     from jaxstyle.weights import path as path_of
 
     click.echo(path_of(name))

@@ -23,7 +23,7 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
       >>> split_content_losses("features,laplacian:300")
       {'features': None, 'laplacian': 300.0}
     """
-    found: dict[str, float | None] = {}
+    weights: dict[str, float | None] = {}
     for part in text.split(","):
         name, colon, given = (piece.strip() for piece in part.partition(":"))
         if name not in CONTENT_LOSSES:
@@ -32,7 +32,7 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
                 f"{', '.join(CONTENT_LOSSES)}, several comma-separated, each perhaps with a weight "
                 "(features,laplacian:300)"
             )
-        if name in found:
+        if name in weights:
             raise JaxstyleError(f"{argument}: {shortened(text)} names {name!r} twice; name it once")
         try:
             weight = float(given) if colon else None
@@ -43,8 +43,8 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
                 f"{argument}: the weight {given!r} in {shortened(text)} is out of range; give a "
                 "finite number of at least 0"
             )
-        found[name] = weight
-    return found
+        weights[name] = weight
+    return weights
 
 
 def content_losses(name: str, value: Any) -> str:

@@ -67,7 +67,7 @@ def check_layers(network: "Network", layers: Sequence[str], *, argument: str = "
 
 
 def smallest_side(layers: Sequence[str]) -> int:
-    """Return the pixels of the shorter side at which every layer still has a position."""
+    """Return the least shorter side, in pixels, at which every layer has a position."""
     deepest = max(int(split_layer(layer)[0][4]) for layer in layers)
     return 2 ** (deepest - 1)
 

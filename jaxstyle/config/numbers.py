@@ -1,4 +1,4 @@
-"""The numbers of a recipe that compiled programs take as arguments, apart from what shapes them."""
+"""The traced numbers of a recipe: arguments of the compiled programs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Numbers(NamedTuple):
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Numbers":
-        """Return the numbers of a recipe; None stays where it was not resolved."""
+        """Return the numbers of a recipe; unresolved settings stay None."""
         numbers: dict[str, Any] = {name: getattr(recipe, name) for name in cls._fields}
         for name in _LAYERS:
             numbers[name] = dict(numbers[name] or ())
@@ -64,7 +64,7 @@ def _stacked(*numbers: float) -> np.ndarray:
 
 
 def static_part(recipe: Recipe) -> Recipe:
-    """Return the recipe with the settings at their defaults that no program is compiled for.
+    """Return the recipe with all traced settings at their defaults: the static part.
 
     Recipes with the same static part share their compiled programs: they differ in `Numbers` and
     in what prepares the images.

@@ -189,8 +189,8 @@ NNST = Recipe(
     style_weight=4.0,
     turn_style=True,
     content_loss="self-similarity:1",
-    content_weight=1.0,
-    tv_weight=0.0,
+    content_weight=2.0,
+    tv_weight=1e-4,
     init="recolored",
     scale_side=64,
     pyramid=1,
@@ -204,10 +204,13 @@ twice the one before. From the content in the style's colors (mean and covarianc
 color step here; there is none at the end.
 
 The nearest are found anew in each step, where the paper keeps those of a query, blended of content
-and result, for a scale and does so at the end only, layer by layer. The self-similarity is not in
-the paper, whose query holds the content; without it nothing here would. L-BFGS on pixels with
-`preconditioner` stands in for first-order steps on a Laplacian pyramid. The paper's network is
-VGG-16; the embedded ones have a fifth to a third of its channels in a hypercolumn.
+and result, for a scale and does so at the end only, layer by layer. At most 4096 vectors of the
+style are compared, evenly spaced. The self-similarity is not in the paper, whose query holds the
+content; without it nothing here would. Its weight was chosen at 512 pixels: with 1 houses dissolve
+into suns, with 6 the photograph is hardly painted. L-BFGS on pixels with `preconditioner` stands in
+for first-order steps on a Laplacian pyramid; the total variation, against colored grain, is not in
+the paper either. The paper's network is VGG-16; the embedded ones have a fifth to a third of its
+channels in a hypercolumn.
 """
 STROTSS = Recipe(
     style_loss="remd",
@@ -217,7 +220,7 @@ STROTSS = Recipe(
     content_layers=_STROTSS_LAYERS,
     content_weight=2.0,
     scale_content=2.0,
-    tv_weight=0.0,
+    tv_weight=2e-5,
     init="recolored",
     scale_side=64,
     pyramid=1,
@@ -230,14 +233,13 @@ each smaller one, 16 at 64 pixels where the longest side is 512 (equation 1, who
 + alpha + 1 / alpha does not move the minimum; its l_p / alpha is l_p / 2 at the largest size alone,
 and so it is here at all). Hypercolumns of nine layers.
 
-At 384 pixels with the network `medium`, on one pair, strokes and houses were as wanted; a flat sky
-had a lattice of dots, about as far apart as the positions of the content that are compared.
-
-The paper draws 1024 positions anew in each step, where here all cells of the image count in the
-style and 1024 fixed positions in the content; it starts from the content's detail on the style's
-mean color, here from the content in the style's colors; and it descends by RMSprop on a Laplacian
-pyramid, 250 steps a scale at 2e-3, which `optimizer="rmsprop"` has without the pyramid. Its network
-is VGG-16 with relu5_3, which the embedded ones lack: relu5_1 stands in for it.
+The paper draws 1024 positions of each image anew in each step, where here the objective is one
+function: all cells of the image count, against 1024 evenly spaced ones of the style, and against
+the means of 256 regions in the content. The paper starts from the content's detail on the style's
+mean color, here from the content in the style's colors. It descends by RMSprop on a Laplacian
+pyramid, 250 steps a scale at 2e-3, which `optimizer="rmsprop"` has without the pyramid. The weak
+total variation, against colored grain, is not in the paper. Its network is VGG-16 with relu5_3,
+which the embedded ones lack: relu5_1 stands in for it.
 """
 presets: Mapping[str, Recipe] = {
     "default": Recipe(),

@@ -35,19 +35,19 @@ def number(*, low: float = 0.0, above: float | None = None, high: float = LARGES
 
     def check(name: str, value: Any) -> float:
         try:
-            found = float(value)
+            result = float(value)
         except OverflowError:
-            found = math.inf
+            result = math.inf
         except (TypeError, ValueError):
             raise JaxstyleError(f"{name}: {shortened(value)} is not a number; give one") from None
         # Written so that NaN is outside.
-        if not ((low <= found if above is None else above < found) and found <= high):
+        if not ((low <= result if above is None else above < result) and result <= high):
             bound = f"at least {low:g}" if above is None else f"above {above:g}"
             raise JaxstyleError(
                 f"{name}: {shortened(value)} is out of range; give a finite number {bound} and "
                 f"at most {high:g}"
             )
-        return found
+        return result
 
     return check
 
@@ -58,15 +58,15 @@ def integer(*, low: int = 0, high: int = LARGEST_INTEGER) -> Check:
     def check(name: str, value: Any) -> int:
         try:
             # Python takes True for an integer.
-            found = None if isinstance(value, bool | np.bool_) else operator.index(value)
+            result = None if isinstance(value, bool | np.bool_) else operator.index(value)
         except TypeError:
-            found = None
-        if found is None or not low <= found <= high:
+            result = None
+        if result is None or not low <= result <= high:
             raise JaxstyleError(
                 f"{name}: {shortened(value)} is out of range; give a whole number from {low} to "
                 f"{high}"
             )
-        return found
+        return result
 
     return check
 
@@ -100,8 +100,8 @@ def file_name(name: str, value: Any) -> str:
 
 def mask_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
     """Return a list of pairs of mask files as tuples."""
-    found = value if isinstance(value, list | tuple) else [value]
-    for pair in found:
+    pairs = value if isinstance(value, list | tuple) else [value]
+    for pair in pairs:
         if not (
             isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_file_name, pair))
         ):
@@ -109,7 +109,7 @@ def mask_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
                 f"{name}: {value!r} is not a list of pairs of files; give the region of the output "
                 f"and that of the style image, {WHOLE!r} for the whole"
             )
-    return tuple((str(region), str(of_style)) for region, of_style in found)
+    return tuple((str(region), str(of_style)) for region, of_style in pairs)
 
 
 def blend_weights(name: str, value: Any) -> tuple[float, ...]:
@@ -120,17 +120,17 @@ def blend_weights(name: str, value: Any) -> tuple[float, ...]:
       (3.0, 1.0)
     """
     try:
-        found = tuple(map(float, value.split(",") if isinstance(value, str) else value))
+        weights = tuple(map(float, value.split(",") if isinstance(value, str) else value))
     except (TypeError, ValueError, OverflowError):
         raise JaxstyleError(
             f"{name}: {shortened(value)} has something that is no number; write e.g. 3,1"
         ) from None
-    if not all(weight >= 0 for weight in found) or not 0 < sum(found) <= LARGEST:
+    if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) <= LARGEST:
         raise JaxstyleError(
             f"{name}: {shortened(value)} is out of range; give finite numbers, none negative, not "
             "all 0"
         )
-    return found
+    return weights
 
 
 def _is_file_name(value: Any) -> bool:

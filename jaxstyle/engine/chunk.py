@@ -80,7 +80,7 @@ Losses = tuple[jax.Array, Terms]
 
 
 class Program(NamedTuple):
-    """What a program is compiled for, beside the shapes of its arguments; hashable."""
+    """The static arguments of a run's programs; hashable."""
 
     recipe: Recipe
     """Static part of the recipe."""
@@ -173,7 +173,7 @@ def values(
 
 
 def _kept(carry: Carry, rows: SpatialSharding | None) -> Carry:
-    """Return the carry with the sharding of its image, which zeros would not have."""
+    """Return the carry with the sharding of its image."""
     return rows.constrain(carry, carry.best.position.shape[1]) if rows else carry
 
 
@@ -331,8 +331,8 @@ def run_chunk(
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
             image = bounds.image(point.position)
             mean = carry.mean and carry.mean.add(image, numbers.average)
-            found = info.value, info.aux
-            losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, found)
+            evaluated = info.value, info.aux
+            losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, evaluated)
             return _compact(_kept(Carry(state, best, carry.spent, mean), rows)), losses
 
         one = carry.best.loss, carry.best.terms
@@ -438,7 +438,7 @@ def _platform(device: jax.Device | None) -> str | None:
 def compile_scale(
     arguments: Arguments, program: Program, before: Problem, scale: Problem, *, max_steps: int
 ) -> None:
-    """Compile what a larger scale runs, so that it begins at once.
+    """Compile the programs of a larger scale in advance.
 
     JAX finds the programs again by the shapes of their arguments. May run in a thread beside the
     smaller scale. Does not compile for several devices.

@@ -1,4 +1,4 @@
-"""Return to the system the memory that compiling leaves behind."""
+"""Return memory that the compiler has freed to the system."""
 
 import ctypes
 from functools import cache

@@ -1,4 +1,4 @@
-"""The optimization loop: from an initial image to a stylized one, in compiled chunks of steps.
+"""The optimization loop, in compiled chunks of steps.
 
 `iterates` is a generator that runs the optimizer on the device and yields an image and its
 numbers between chunks, one scale after another. Progress bars, snapshots, early stopping and files
@@ -195,7 +195,7 @@ class _Scales:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def compile(self, level: int) -> None:
-        """Compile a scale in the thread, unless that has begun."""
+        """Compile a scale in the thread, unless it was started before."""
         if level not in self._compiled and self._problem.layout is None:
             self._compiled[level] = self._thread.submit(self._compile, level)
 
@@ -208,7 +208,7 @@ class _Scales:
         return scale
 
     def get(self, level: int) -> _Scale:
-        """Return a scale, once it is compiled if that has begun."""
+        """Return a scale; wait for its compilation if it was started."""
         if level in self._compiled:
             return self._compiled[level].result()
         return _Scale.of(self._problem.scales[level], self._chunk_size)
@@ -372,7 +372,7 @@ def _iterate(
 
 
 def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
-    """Return an iterate in which diverged batch elements stay as they were before it."""
+    """Return an iterate whose diverged batch elements keep their earlier state."""
 
     def kept(old: Any, new: Any) -> Any:
         elements = np.reshape(gone, np.shape(gone) + (1,) * (np.ndim(new) - np.ndim(gone)))

@@ -131,7 +131,7 @@ def plan(
 
 
 def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int) -> Recipe:
-    """Return the recipe with what is left open for an image of a size filled in.
+    """Return the recipe resolved for an image size.
 
     One number of resolutions for all sizes, or the bytes would not lie on a line.
     """
@@ -148,7 +148,7 @@ def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int)
 
 
 def _chooses_history_size(recipe: Recipe) -> bool:
-    """Return whether the history size is to be chosen by memory."""
+    """Return whether the history size depends on the free memory."""
     return recipe.history_size is None and recipe.optimizer in LBFGS_OPTIMIZERS
 
 
@@ -208,10 +208,10 @@ def fit(
         needed -= (usual - pairs) * _PAIR * pixels
     if needed > USABLE * free:
         # Only the message needs the largest size, for which further programs are compiled.
-        found = plan(
+        result = plan(
             height, width, recipe=recipe, network=network, batch=batch, styles=styles
         )._replace(needed=needed)
-        raise JaxstyleError(f"size: {advice(found, recipe)}")
+        raise JaxstyleError(f"size: {advice(result, recipe)}")
     return _with_pairs(recipe, network, pairs)
 
 
@@ -380,8 +380,8 @@ def _style_bytes(height: int, width: int, *, recipe: Recipe, network: Network) -
     """Return the bytes of the program that computes a style image's statistics."""
     shrunk = min(1.0, math.sqrt(_COMPILED / (height * width)))
     size = max(1, int(height * shrunk)), max(1, int(width * shrunk))
-    found = _bytes_of(lower_style_statistics(network, size, recipe))
-    return found * height * width / math.prod(size)
+    needed = _bytes_of(lower_style_statistics(network, size, recipe))
+    return needed * height * width / math.prod(size)
 
 
 def program_bytes(
@@ -397,10 +397,10 @@ def program_bytes(
     needed = _bytes_of(lower(problem, chunk_size=chunk_size, direct=accelerator is not None))
     if accelerator is None or accelerator.channel_multiple == 1:
         return needed
-    return needed + _padding(problem, needed, accelerator.channel_multiple)
+    return needed + padding(problem, needed, accelerator.channel_multiple)
 
 
-def _padding(problem: Problem, needed: int, multiple: int) -> int:
+def padding(problem: Problem, needed: int, multiple: int) -> int:
     """Return the bytes that padding the channels of feature maps to a multiple adds to a program.
 
     All feature maps are kept for the gradient; what else the program needs, but for the
@@ -425,12 +425,12 @@ def _bytes_of(lowered: jax.stages.Lowered) -> int:
     # Its machine code is not run, and the buffers are the same without optimizing it.
     on_cpu = jax.devices()[0].platform == "cpu"
     quickly: Any = {"xla_backend_optimization_level": 0} if on_cpu else None
-    found: Any = lowered.compile(compiler_options=quickly).memory_analysis()
+    usage: Any = lowered.compile(compiler_options=quickly).memory_analysis()
     return int(
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
+        usage.argument_size_in_bytes
+        + usage.output_size_in_bytes
+        - usage.alias_size_in_bytes
+        + usage.temp_size_in_bytes
     )
 
 

@@ -86,8 +86,8 @@ def finish(problem: Problem, iterates: Sequence[Iterate]) -> list[Result]:
     scale = problem.scales[level]
     arguments, program = common_arguments(scale)
     image = scale.layout.place(last.image) if scale.layout else last.image
-    found = gather(values(*arguments, image, program=program))
-    losses, terms, layers = jax.device_get(found)
+    parts = gather(values(*arguments, image, program=program))
+    losses, terms, layers = jax.device_get(parts)
     images = np.asarray(last.image)
 
     def element(tree: Any, k: int) -> Any:

@@ -21,7 +21,7 @@ pass, its gradient written and read, and the map read again for the gradient of 
 
 
 class StepCost(NamedTuple):
-    """What one step takes, one evaluation of the objective with its gradient."""
+    """The cost of one step: one evaluation of the objective and its gradient."""
 
     flops: float
     """Floating-point operations of all images of the batch."""
@@ -32,7 +32,7 @@ class StepCost(NamedTuple):
 
 
 def step_cost(problem: Problem, accelerator: Accelerator) -> StepCost:
-    """Compute what a step of a problem takes on an accelerator.
+    """Compute the cost of a step on an accelerator.
 
     The operations are counted by XLA in the program before it is compiled; the bytes are those of
     the feature maps (`MAP_PASSES`) and of the L-BFGS history, which a step reads twice.

@@ -87,7 +87,7 @@ def _layout_advice(shape: tuple[int, ...]) -> str:
 
 
 def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe) -> str | None:
-    """Return the line to show when a content image is smaller than the size asked for.
+    """Return the notice for a content image smaller than the requested size.
 
     Args:
       shape: of the content image, height first.
@@ -196,9 +196,9 @@ def style_images(
     styles: ImageLike | Sequence[ImageLike], recipe: Recipe, *, level: int = 0
 ) -> list[jax.Array]:
     """Return one or several style images as a list, resized to their `style_size`."""
-    found = as_images(styles)
-    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in found]
-    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(found, sizes, strict=True)]
+    loaded = as_images(styles)
+    sizes = [style_size(p.shape[0], p.shape[1], recipe, level=level) for p in loaded]
+    return [jnp.asarray(images.resize(p, *s)) for p, s in zip(loaded, sizes, strict=True)]
 
 
 def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:

@@ -169,18 +169,18 @@ def _style_level(
       level: how often the images are halved.
       rows: as in `compute_targets`.
     """
-    found = []
+    of_styles = []
     for number, style in enumerate(styles):
         if STYLE_LOSSES[recipe.style_loss].is_joint and layers:
             statistics = _joint_statistics(
                 network, style, dict(recipe.style_layers or ()), style_loss=recipe.style_loss,
                 pooling=recipe.pooling, level=level, margin=recipe.margin,
             )  # fmt: skip
-            found.append({JOINT: statistics})
+            of_styles.append({JOINT: statistics})
             continue
         of_style = rows.with_height(style.shape[0]) if rows else None
         region = _on_devices(_style_region(masks, number, style.shape, recipe, level), of_style)
-        found.append(
+        of_styles.append(
             _style_statistics(
                 network, of_style.place(style) if of_style else style, layers, region,
                 style_loss=recipe.style_loss, gram_normalization=recipe.gram_normalization,
@@ -191,11 +191,14 @@ def _style_level(
     loss = STYLE_LOSSES[recipe.style_loss]
     if masks.regions:
         regions = _on_devices(_regions(masks, shape, layers, recipe, level), rows)
-        targets = {layer: tuple(loss.target(of[layer]) for of in found) for layer in layers}
+        targets = {layer: tuple(loss.target(of[layer]) for of in of_styles) for layer in layers}
         return StyleTargets(targets, regions)
     shares = [weight / sum(blend) for weight in blend]
     return StyleTargets(
-        {layer: loss.target(loss.blend([of[layer] for of in found], shares)) for layer in found[0]}
+        {
+            layer: loss.target(loss.blend([of[layer] for of in of_styles], shares))
+            for layer in of_styles[0]
+        }
     )
 
 
@@ -233,13 +236,13 @@ def _regions(
     masks: Masks, shape: tuple[int, ...], layers: tuple[str, ...], recipe: Recipe, level: int
 ) -> dict[str, np.ndarray]:
     """Return the regions' masks at the layers, `[h, w, r]`, each with a mean of 1."""
-    found = []
+    of_regions = []
     for number, mask in enumerate(_region_masks(masks, shape), start=1):
         argument = f"mask: region {number}"
         mask = mirrored(halve_mask(mask, level), recipe.margin)
         levels = downsample_mask(mask, layers, pooling=recipe.pooling, argument=argument)
-        found.append(normalize_weights(levels))
-    return {layer: np.concatenate([of[layer] for of in found], -1) for layer in layers}
+        of_regions.append(normalize_weights(levels))
+    return {layer: np.concatenate([of[layer] for of in of_regions], -1) for layer in layers}
 
 
 def _region_weights(masks: Masks, shape: tuple[int, ...], blend: Sequence[float]) -> jax.Array:
@@ -341,7 +344,7 @@ def _style_statistics(
     x = mirrored(x, margin)
     statistic = partial(layer_statistics, STYLE_LOSSES[style_loss], frozenset(layers))
     maps = {layer: Maps(None, None, weights) for layer, weights in region.items()}
-    found = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)
+    averages = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)
     shape = (height or x.shape[0], *x.shape[1:])
     return {
         layer: jax.tree.map(
@@ -351,7 +354,7 @@ def _style_statistics(
             # A style has one region.
             of_layer.style[0],
         )
-        for layer, of_layer in found.items()
+        for layer, of_layer in averages.items()
     }
 
 

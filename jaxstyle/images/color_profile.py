@@ -1,4 +1,4 @@
-"""Color profiles: everything in memory and in what is written is sRGB."""
+"""Color profiles: images in memory and in written files are sRGB."""
 
 import io
 

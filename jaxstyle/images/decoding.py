@@ -62,7 +62,7 @@ def _gamma(image: Image.Image) -> float | None:
 
 
 def _encoded(rgb: Array, gamma: float) -> Array:
-    """Return values that are light to the power of `gamma` as sRGB (IEC 61966-2-1)."""
+    """Convert values encoded as light to the power of `gamma` to sRGB (IEC 61966-2-1)."""
     light = rgb ** np.float32(1 / gamma)
     curve = 1.055 * np.power(light, 1 / 2.4, dtype=np.float32) - 0.055
     return np.where(light <= 0.0031308, 12.92 * light, curve).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Pixels of 16 bits a channel, of which Pillow decodes eight: it is asked for the other eight too.
+"""16-bit channels, which Pillow decodes to 8 bits: both bytes are read.
 
 Pillow's decoders hand every sample to an unpacker, chosen by a name in the image's tiles, that
 keeps the high byte of its two. Named for the other byte order, the unpacker keeps the low byte.
@@ -56,6 +56,6 @@ def _raw_mode(tile: ImageFile._Tile) -> re.Match[str] | None:
 
 
 def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile:
-    found = _raw_mode(tile)
-    assert found is not None
-    return _renamed(tile, f"{found[1]};16{_OTHER[found[2]]}")
+    mode = _raw_mode(tile)
+    assert mode is not None
+    return _renamed(tile, f"{mode[1]};16{_OTHER[mode[2]]}")

@@ -1,4 +1,4 @@
-"""Style images that the project paints itself: brush strokes along a swirling sky over hills.
+"""Procedural style images: brush strokes along a swirling sky over hills.
 
 So that the demo, the notebooks, the studio and the tests need nobody else's image. Every
 stroke is a bundle of thin, tapered bristles drawn at twice the size; the same
@@ -21,7 +21,7 @@ LIGHT = (-0.6, -0.8)  # towards the light, in x and y
 
 
 class Palette(NamedTuple):
-    """Pigments of a scene; a stroke takes one of two neighbors by chance."""
+    """Colors of a scene; a stroke takes one of two neighboring colors at random."""
 
     sky: list[str]
     """From far out to the heart of a light."""
@@ -59,7 +59,7 @@ BRUSHES = [(0.075, 0.30, 2.2), (0.036, 0.20, 1.9), (0.019, 0.13, 1.5), (0.010, 0
 
 
 class Scene(NamedTuple):
-    """Where the lights, the waves of the wind and the ridges of the hills are."""
+    """Positions of the lights, the flow field and the hills."""
 
     lights: Floats  # [n, 4]: x, y, radius, turning sense
     waves: Floats  # [m, 4]: wave numbers in x and y, phase, strength

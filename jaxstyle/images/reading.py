@@ -108,13 +108,13 @@ def load_with_alpha(
                 stream.seek(0)
                 return _open(stream, named)
 
-            found = tiff.read(stream, image.size) if image.format == "TIFF" else None
-            if found is None:
+            samples = tiff.read(stream, image.size) if image.format == "TIFF" else None
+            if samples is None:
                 rgb, alpha = decode(open_again(), open_again)
-            elif found[0].dtype == np.uint16:
-                rgb, alpha = decode_samples(*found)
+            elif samples[0].dtype == np.uint16:
+                rgb, alpha = decode_samples(*samples)
             else:
-                rgb, alpha = decode(tiff.as_image(*found), open_again)
+                rgb, alpha = decode(tiff.as_image(*samples), open_again)
     except (JaxstyleError, MemoryError):
         raise
     except Unsupported as error:
@@ -197,7 +197,7 @@ def _over_white(rgb: Array, alpha: Array | None) -> tuple[Array, Array | None]:
 
 
 def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | None:
-    """Read what `save_image` wrote under a keyword of its `text`; None if there is no such thing.
+    """Read a text of `save_image` by its keyword; None if there is none.
 
     Only the head of a PNG file is read, no pixel is decoded.
 
@@ -241,7 +241,7 @@ def _without_text(file: io.BufferedReader) -> BinaryIO:
 
 
 def _identify(stream: BinaryIO) -> Image.Image | None:
-    """Read the header by the first of the formats that takes it.
+    """Read the header with the first format that accepts it.
 
     As `Image.open` does, but without its bound on the number of pixels: that is the whole process's
     (`Image.MAX_IMAGE_PIXELS`), and `_check_header` has its own.

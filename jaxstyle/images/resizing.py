@@ -1,4 +1,4 @@
-"""Sizes of images: what a longest side makes of them, and resampling to it."""
+"""Image sizes from a longest side, and resampling."""
 
 import numpy as np
 from PIL import Image

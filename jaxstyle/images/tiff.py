@@ -146,5 +146,5 @@ def _straight(samples: np.ndarray) -> np.ndarray:
 
 
 def _tag(page: Any, code: int) -> Any:
-    found = page.tags.get(code)
-    return None if found is None else found.value
+    tag = page.tags.get(code)
+    return None if tag is None else tag.value

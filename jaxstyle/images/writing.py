@@ -139,14 +139,15 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
     try:
         return WRITE_FORMATS[ending.lower()]
     except KeyError:
-        found = f"the ending {ending!r}, which is not written" if ending else "no ending"
+        problem = f"the ending {ending!r}, which is not written" if ending else "no ending"
+        choices = ", ".join(WRITE_FORMATS)
         raise JaxstyleError(
-            f"{argument} {files.shown(path)} has {found}; choose one of {', '.join(WRITE_FORMATS)}"
+            f"{argument} {files.shown(path)} has {problem}; choose one of {choices}"
         ) from None
 
 
 def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
-    """Return the colors that, laid over white with `alpha`, are those of `image`.
+    """Return the colors whose composite over white with `alpha` is `image`.
 
     What is painted lies over white, as what was read does (`load_with_alpha`); with the same alpha
     over it once more, edges would be too light.
@@ -156,8 +157,8 @@ def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
       alpha: [h, w] in [0, 1]; where it is 0 the color is of no account, and stays.
     """
     rgb, share = np.asarray(image, np.float32), np.asarray(alpha, np.float32)[..., None]
-    found = (rgb - (1 - share)) / np.maximum(share, 1e-6)
-    return np.where(share > 0, np.clip(found, 0, 1), rgb)
+    colors = (rgb - (1 - share)) / np.maximum(share, 1e-6)
+    return np.where(share > 0, np.clip(colors, 0, 1), rgb)
 
 
 def check_bit_depth(bit_depth: int, format: str, *, argument: str = "bit_depth") -> None:

@@ -59,11 +59,11 @@ def balance_recipe(
     if not targets.content:
         # There is nothing to balance the style with, as in textures.
         return recipe
-    found = _scales(
+    values = _scales(
         network, targets._replace(coarse=()), Numbers.of(recipe), content,
         recipe=static_part(recipe), rows=rows,
     )  # fmt: skip
-    initial, scale = map(float, jax.device_get(found))
+    initial, scale = map(float, jax.device_get(values))
     if not (initial > 0 and scale > 0):
         # Images of one color may have no features, or no style that differs.
         return recipe

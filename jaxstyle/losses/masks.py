@@ -92,7 +92,7 @@ def downsample_mask(
       JaxstyleError: its weights at a layer sum to less than `MIN_POSITIONS`.
     """
     # In NumPy, as masks are checked by value and may not be traced.
-    found, level = {}, {1: np.asarray(mask)[..., None]}
+    at_layers, level = {}, {1: np.asarray(mask)[..., None]}
     for layer in layers:
         block = int(split_layer(layer)[0][4])
         for deeper in range(max(level) + 1, block + 1):
@@ -103,15 +103,15 @@ def downsample_mask(
             rows, columns = (side // 2 for side in above.shape[:2])
             cells = above[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2, 1)
             level[deeper] = cells.mean((1, 3))
-        found[layer] = level[block]
-        if (left := float(found[layer].sum())) < MIN_POSITIONS:
-            height, width = found[layer].shape[:2]
+        at_layers[layer] = level[block]
+        if (left := float(at_layers[layer].sum())) < MIN_POSITIONS:
+            height, width = at_layers[layer].shape[:2]
             raise JaxstyleError(
                 f"{argument}: the mask shrinks to nothing at {layer}, where it covers {left:.2g} "
                 f"of {width}x{height} positions; use a larger region or image, or shallower "
                 "layers"
             )
-    return found
+    return at_layers
 
 
 def normalize_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

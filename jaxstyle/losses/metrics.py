@@ -86,8 +86,8 @@ def compute_metrics(
     textures = [
         _cosine(gram_matrix(mine[l]), sum(gram_matrix(f[l]) for f in theirs)) for l in blocks
     ]
-    found = [_local_patterns(mine[l], [f[l] for f in theirs]) for l in local]
-    nearest, variety = (sum(values) / len(values) for values in zip(*found, strict=True))
+    patterns = [_local_patterns(mine[l], [f[l] for f in theirs]) for l in local]
+    nearest, variety = (sum(values) / len(values) for values in zip(*patterns, strict=True))
     parts = (float(colors), float(sum(textures) / len(textures)), float(nearest), float(variety))
     fidelity = [_cosine(mine[l], original[l]) for l in content_layers]
     return Metrics(

@@ -35,8 +35,8 @@ def most_similar(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
         index = jnp.argmax(mine, 1)
         score = jnp.take_along_axis(mine, index[:, None], 1)[:, 0]
         better = score > best[0]
-        found = jnp.where(better, score, best[0]), jnp.where(better, first + index, best[1])
-        return found, jnp.argmax(scores, 0)
+        best_so_far = jnp.where(better, score, best[0]), jnp.where(better, first + index, best[1])
+        return best_so_far, jnp.argmax(scores, 0)
 
     start = jnp.full(len(a), -jnp.inf), jnp.zeros(len(a), int)
     (_, of_a), of_b = lax.scan(compare, start, (jnp.arange(blocks) * BLOCK, filled))

@@ -308,15 +308,15 @@ def make_objective(
         varied = padded if recipe.variation == "mean-squared" else x
         height = rows.height if rows else None
         shape = (height or padded.shape[0], *padded.shape[1:])
-        found = compared(padded, finest, content=targets)
-        content = _content_term(recipe, numbers, targets, found, shape, image)
-        styles = [style_term(finest.style, found, shape, image)]
+        layer_means = compared(padded, finest, content=targets)
+        content = _content_term(recipe, numbers, targets, layer_means, shape, image)
+        styles = [style_term(finest.style, layer_means, shape, image)]
         coarse, small = x, image
         for level in targets.coarse:
             coarse, small = halve(coarse), halve(small)
             padded = mirrored(coarse, recipe.margin)
-            found = compared(padded, level)
-            styles.append(style_term(level.style, found, padded.shape, small))
+            layer_means = compared(padded, level)
+            styles.append(style_term(level.style, layer_means, padded.shape, small))
         terms = Terms(
             content=numbers.content_weight * content,
             style=numbers.style_weight * _mean_over_pyramid(styles),
@@ -363,19 +363,19 @@ def _compare_layers(
     maps = {
         layer: Maps(features.get(layer), masks.get(layer), regions.get(layer)) for layer in layers
     }
-    found: dict[str, _Means] = means(
+    layer_means: dict[str, _Means] = means(
         network, x, layers, statistic, maps,
         pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
         remat=recipe.remat,
     )  # fmt: skip
-    return found
+    return layer_means
 
 
 def _content_term(
     recipe: Recipe,
     numbers: Numbers,
     targets: Targets,
-    found: dict[str, _Means],
+    layer_means: dict[str, _Means],
     shape: tuple[int, ...],
     image: jax.Array,
 ) -> jax.Array:
@@ -385,13 +385,13 @@ def _content_term(
       recipe: resolved.
       numbers: weights of the layers.
       targets: features and structure of the content.
-      found: of the image, by layer.
+      layer_means: of the image, by layer.
       shape: of the network's input, without the padding of a sharding.
       image: RGB `[h, w, 3]`.
     """
 
     def of_layer(layer: str) -> Any:
-        difference: Any = found[layer].content
+        difference: Any = layer_means[layer].content
         if recipe.content_reduction == "mean":
             return difference
         positions = math.prod(map_size(layer, *shape[:2], pooling=recipe.pooling))
@@ -401,7 +401,7 @@ def _content_term(
     parts: Any = (numbers.content_layers[layer] * of_layer(layer) for layer in targets.content)
     total = weights.get("features", 0.0) * sum(parts, jnp.zeros((), jnp.float32))
     if targets.structure:
-        maps: Any = {layer: found[layer].features for layer in content_layer_names(recipe)}
+        maps: Any = {layer: layer_means[layer].features for layer in content_layer_names(recipe)}
         mine = describe_structure(recipe.content_loss, maps, numbers.content_layers, image)
         for name, target in targets.structure.items():
             total += weights[name] * STRUCTURE_LOSSES[name].distance(mine[name], target)
@@ -413,7 +413,7 @@ def _style_term(
     numbers: Numbers,
     region_weights: jax.Array | None,
     targets: dict[str, Any],
-    found: dict[str, _Means],
+    layer_means: dict[str, _Means],
     shape: tuple[int, ...],
     image: jax.Array,
 ) -> jax.Array:
@@ -424,14 +424,14 @@ def _style_term(
       numbers: weights of the layers.
       region_weights: factors of the regions, `[r]`.
       targets: statistics of the style at this resolution.
-      found: of the image, by layer.
+      layer_means: of the image, by layer.
       shape: of the network's input, without the padding of a sharding.
       image: RGB `[h, w, 3]`, at this resolution.
     """
     style_loss = STYLE_LOSSES[recipe.style_loss]
     weights = {layer: numbers.style_layers[layer] for layer in recipe.style_names}
     if style_loss.is_joint and weights:
-        maps: Any = {layer: found[layer].features for layer in weights}
+        maps: Any = {layer: layer_means[layer].features for layer in weights}
         return style_loss.distance(style_loss.statistics(maps, weights, image), targets[JOINT])
 
     def of_region(layer: str, statistics: Any, target: Any) -> jax.Array:
@@ -445,8 +445,8 @@ def _style_term(
 
     def of_layer(layer: str) -> jax.Array:
         if region_weights is None:
-            return of_region(layer, found[layer].style[0], targets[layer])
-        several = zip(found[layer].style, targets[layer], strict=True)
+            return of_region(layer, layer_means[layer].style[0], targets[layer])
+        several = zip(layer_means[layer].style, targets[layer], strict=True)
         return jnp.sum(region_weights * jnp.stack([of_region(layer, *pair) for pair in several]))
 
     parts: Any = (weight * of_layer(layer) for layer, weight in weights.items())

@@ -98,7 +98,7 @@ def log_line(progress: Progress, things: str = "cells") -> dict[str, Any]:
 
 
 def describe(progress: Progress) -> str:
-    """Put the state of a grid in a line."""
+    """Return the state of a grid as a line of text."""
     text = f"{progress.running} running, step {progress.step}/{progress.steps}"
     if progress.best is not None:
         named = ", ".join(f"{axis}={value}" for axis, value in progress.best.labels().items())

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP that are neither lost nor noisy."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP."""
 
 import _thread
 import signal
@@ -25,7 +25,7 @@ AGAIN = 0.05
 
 @contextmanager
 def no_interrupt_lost() -> Iterator[None]:
-    """Let a Ctrl-C come again in the block where Python has dropped it.
+    """Raise a Ctrl-C again if Python dropped it in a callback within the block.
 
     Python cannot raise inside callbacks of the garbage collector (JAX has one, called often while
     it loads and compiles) and of weak references: it prints the exception and goes on.

@@ -1,4 +1,4 @@
-"""The state of a run for those who watch it: images so far, curves, speed and time left."""
+"""The state of a run for pages and notebooks: images, curves, speed and time left."""
 
 import threading
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Runs watched in a notebook: images and curves updated in place, kept when stopped.
+"""Runs in a notebook, with images and curves updated in place.
 
 Outside a notebook the same functions print lines, so a cell's code runs anywhere.
 """
@@ -120,8 +120,8 @@ def watch_grid(
         draw(reports, "")
         with interrupts() as check_interrupt:
 
-            def keep(found: Mapping[str, sweep.Report]) -> None:
-                reports.update(found)
+            def keep(new_reports: Mapping[str, sweep.Report]) -> None:
+                reports.update(new_reports)
                 draw(reports, "")
 
             try:
@@ -154,7 +154,7 @@ def show(images: ArrayLike | Sequence[ArrayLike], *, labels: Sequence[str] | Non
 
 
 def describe_devices() -> None:
-    """Print where programs will run, and with which JAX."""
+    """Print the devices and the JAX version."""
     for device in jax.devices():
         memory = (device.memory_stats() or {}).get("bytes_limit")
         size = f", {memory / 1e9:.1f} GB" if memory else ""
@@ -172,7 +172,7 @@ def in_notebook() -> bool:
 
 
 class _Place:
-    """One place on the page that is drawn over and over."""
+    """An output of a cell that is replaced at each update."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -187,7 +187,7 @@ class _Place:
 
 
 class _Canvas:
-    """A run's place on the page; lines where there is no page."""
+    """The output of a run in a notebook; printed lines outside of one."""
 
     def __init__(self) -> None:
         self._place = _Place()

@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it will still take."""
+"""Speed of a run and time left."""
 
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Course(NamedTuple):
 
 
 class Pace:
-    """Speed of a run, from its iterates; compiling is not counted in it.
+    """Speed of a run, from its iterates, without compilation.
 
     Args:
       course: of the run; or its number of steps, where the image has one size.

@@ -114,7 +114,7 @@ def on_a_terminal() -> bool:
 
 
 def describe(iterate: Iterate, pace: Pace, *, room: int | None = None) -> str:
-    """Put an iterate's numbers in a line; of a batch, those of its best batch element.
+    """Return an iterate's numbers as a line of text; of a batch, those of its best element.
 
     Args:
       iterate: the last one.

@@ -41,10 +41,10 @@ def select_devices(devices: Devices) -> list[jax.Device]:
     if devices is None:
         return [jax.local_devices()[0]]
     if not isinstance(devices, int | str):
-        found = list(devices)
-        if not found or len(set(found)) < len(found):
-            raise JaxstyleError(f"devices: {found} is not a list of different devices")
-        return found
+        chosen = list(devices)
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise JaxstyleError(f"devices: {chosen} is not a list of different devices")
+        return chosen
     present = jax.devices()
     if devices == "all":
         return list(present)
@@ -71,8 +71,10 @@ def sharing_devices(devices: Devices, elements: int) -> list[jax.Device]:
       JaxstyleError: as for `select_devices`; whether batch elements divide evenly is checked by
         `BatchSharding.over`.
     """
-    found = select_devices(devices)
-    return found[: _divisor(elements, len(found))] if devices == "all" and elements > 1 else found
+    chosen = select_devices(devices)
+    return (
+        chosen[: _divisor(elements, len(chosen))] if devices == "all" and elements > 1 else chosen
+    )
 
 
 def _divisor(elements: int, devices: int) -> int:

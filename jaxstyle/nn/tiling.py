@@ -215,12 +215,12 @@ class _Axis:
 
     def starts(self) -> list[tuple[int, int, int]]:
         """Return the numbers of `_Tile` along this axis."""
-        found = []
+        starts = []
         for counted in range(0, self.padded, self.core):
             core = min(counted, self.padded - self.core)
             window = min(max(core - self.margin, 0), self.padded - self.window)
-            found.append((counted, core, window))
-        return found
+            starts.append((counted, core, window))
+        return starts
 
 
 @dataclass(frozen=True)

@@ -62,15 +62,15 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, window: Window | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        found: dict[str, jax.Array] = {}
+        acts: dict[str, jax.Array] = {}
         for name in self.convolutions:
             if window is not None:
                 x = _bordered(x, window, 2 ** (int(name[4]) - 1), self._mode(name))
             x = self._convolve(x, name)
-            found[name] = x
+            acts[name] = x
             x = nn.relu(x)
-            found[name.replace("conv", "relu")] = x
-        kept = {layer: found[layer] for layer in found if layer in self.layers}
+            acts[name.replace("conv", "relu")] = x
+        kept = {layer: acts[layer] for layer in acts if layer in self.layers}
         return POOLINGS[self.pooling](x) if self.pooling else x, kept
 
     def _mode(self, name: str) -> str:
@@ -242,7 +242,7 @@ def map_layers(
             layer: take(layer, act.astype(jnp.float32), others) for layer, act in acts.items()
         }
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for number, names in groupby(needed, key=lambda name: name[4]):
         block = Block(
             tuple(names),
@@ -254,8 +254,8 @@ def map_layers(
         )
         of_block = partial(apply, block)
         x, taken = (_computed_again(of_block) if remat else of_block)(given, x)
-        found |= taken
-    return {layer: found[layer] for layer in layers}
+        values |= taken
+    return {layer: values[layer] for layer in layers}
 
 
 def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:

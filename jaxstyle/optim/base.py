@@ -118,11 +118,11 @@ def value_of(objective: Objective, position: jax.Array) -> tuple[jax.Array, Any]
     Raises:
       JaxstyleError: a value that is no scalar of real floats.
     """
-    found = objective(position)
-    value, aux = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    result = objective(position)
+    value, aux = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if not hasattr(value, "dtype") and not isinstance(value, int | float):
         raise JaxstyleError(
-            f"objective: it returns {type(found).__name__}; let it return (value, aux), or the "
+            f"objective: it returns {type(result).__name__}; let it return (value, aux), or the "
             "value alone"
         )
     if np.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):

@@ -64,7 +64,7 @@ class LbfgsState(NamedTuple):
     move: jax.Array
     """Largest change of a coordinate that the next trial along a gradient makes."""
     recent: jax.Array
-    """Values of the last points accepted, newest first, `[window]`."""
+    """Values of the last points accepted, newest first, `[nonmonotone_window]`."""
     scaled_grad: jax.Array
     """The preconditioner's product with the point's gradient over `unit`."""
     unit: jax.Array
@@ -77,38 +77,39 @@ def lbfgs(
     *,
     history_size: int = 20,
     preconditioner: Callable[[jax.Array], jax.Array] | None = None,
-    window: int = 5,
+    nonmonotone_window: int = 5,
     first_move: float = 0.05,
     sufficient_decrease: float = 1e-4,
     curvature: float = 0.9,
-    max_shrinks: int = 10,
+    max_backtracks: int = 10,
     flat: bool = True,
 ) -> Optimizer:
     """Build the flat L-BFGS: each step is exactly one evaluation of value and gradient.
 
-    A trial is accepted when it is finite and decreases the largest of the last `window`
+    A trial is accepted when it is finite and decreases the largest of the last `nonmonotone_window`
     accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
     the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
     trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
     further, unless it has just given the first pair. A pair with yᵀs too small for a positive
     definite update is not stored; where that leaves no pair at all (the start lies on a ridge, as
     noise does), gradient steps double until one is. A point that is not finite is never accepted.
-    After `max_shrinks` refusals the pairs are forgotten and the search restarts along the gradient.
+    After `max_backtracks` refusals the pairs are forgotten and the search restarts along the
+    gradient.
 
     The value may rise for a few steps, so the last point need not be the best: who wants the best
-    keeps it, as `jaxstyle.iterates` does, or sets `window=1`.
+    keeps it, as `jaxstyle.iterates` does, or sets `nonmonotone_window=1`.
 
     Args:
       history_size: m, pairs kept; memory is 2·m positions.
       preconditioner: a linear, symmetric and positive definite map M of positions, the shape of the
         initial inverse Hessian, whose scale yᵀs / yᵀMy is taken from the newest pair; identity
         if not given. Equal to running without it in coordinates z with x = M^(1/2) z.
-      window: accepted values that a trial is compared with; 1 for a monotone descent.
+      nonmonotone_window: accepted values that a trial is compared with; 1 for a monotone descent.
       first_move: largest change of any coordinate in the very first trial (and after a
         restart), in units of the position: nothing is known of the curvature yet.
       sufficient_decrease: c₁, between 0 and 1.
       curvature: c₂, between c₁ and 1.
-      max_shrinks: refusals in a row before the restart.
+      max_backtracks: refusals in a row before the restart.
       flat: whether the pairs are kept flattened, for CPUs (`CurvatureHistory`).
 
     Returns:
@@ -129,15 +130,16 @@ def lbfgs(
       True
     """
     if (
-        min(history_size, window, max_shrinks) < 1
+        min(history_size, nonmonotone_window, max_backtracks) < 1
         or not first_move > 0
         or not 0 < sufficient_decrease < curvature < 1
     ):
         raise JaxstyleError(
-            f"lbfgs(history_size={history_size}, window={window}, first_move={first_move}, "
-            f"sufficient_decrease={sufficient_decrease}, curvature={curvature}, "
-            f"max_shrinks={max_shrinks}): needs history_size, window and max_shrinks of at least "
-            "1, first_move above 0 and 0 < sufficient_decrease < curvature < 1"
+            f"lbfgs(history_size={history_size}, nonmonotone_window={nonmonotone_window}, "
+            f"first_move={first_move}, sufficient_decrease={sufficient_decrease}, "
+            f"curvature={curvature}, max_backtracks={max_backtracks}): needs history_size, "
+            "nonmonotone_window and max_backtracks of at least 1, first_move above 0 and "
+            "0 < sufficient_decrease < curvature < 1"
         )
     # A copy: state buffers that are one cannot be donated.
     scaled = preconditioner or jnp.copy
@@ -156,7 +158,7 @@ def lbfgs(
             shrinks=jnp.zeros((), jnp.int32),
             pairs=empty_history(history_size, position, flat=flat),
             move=jnp.asarray(first_move, position.dtype),
-            recent=jnp.full(window, point.value),
+            recent=jnp.full(nonmonotone_window, point.value),
             scaled_grad=scaled_grad,
             unit=unit,
         )
@@ -189,7 +191,7 @@ def lbfgs(
 
         # 3. Forget the pairs if the search is stuck.
         shrinks = jnp.where(accepted, 0, state.shrinks + 1)
-        restart = shrinks >= max_shrinks
+        restart = shrinks >= max_backtracks
         shrinks = jnp.where(restart, 0, shrinks)
         pairs = forget(pairs, restart)
         recent = jnp.where(restart | first, point.value, recent)

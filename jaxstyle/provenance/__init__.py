@@ -1,1 +1,1 @@
-"""What is written about a run: reports, records inside images, checkpoints."""
+"""Reports, records inside images, and checkpoints of a run."""

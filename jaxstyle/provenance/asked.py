@@ -1,4 +1,4 @@
-"""What was asked for, beside what it came to: defaults that other settings decide."""
+"""The settings as the user gave them, before defaults were resolved."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -27,7 +27,7 @@ DECIDES: Mapping[str, Collection[str]] = {
 
 
 def asked_settings(asked: Recipe, resolved: Recipe) -> dict[str, Any]:
-    """Return the settings that resolving changed, as they were asked for, as JSON has them.
+    """Return the given values of the settings that resolving changed, for JSON.
 
     Example:
       >>> asked_settings(Recipe(), Recipe(style_weight=100.0))
@@ -40,7 +40,7 @@ def asked_settings(asked: Recipe, resolved: Recipe) -> dict[str, Any]:
 def release(
     recipe: Recipe, asked: Mapping[str, Any], changed: Collection[str]
 ) -> tuple[Recipe, dict[str, Any]]:
-    """Return a resolved recipe with the settings open again that a change decides.
+    """Return a resolved recipe with the settings unset that depend on changed ones.
 
     Args:
       recipe: resolved.

@@ -34,7 +34,7 @@ _CODES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "b
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file says of itself; its arrays are read by `load_state`."""
+    """The metadata of a checkpoint; `load_state` reads its arrays."""
 
     path: Path
     record: Record
@@ -95,7 +95,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
-    """Read what a checkpoint says of itself. Nothing in it is trusted.
+    """Read the metadata of a checkpoint. Nothing in it is trusted.
 
     Raises:
       JaxstyleError: missing, not a checkpoint, or damaged; names `argument`.
@@ -112,8 +112,8 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
         )
     try:
         record = parse_record(text)
-        found = record.everything
-        elements, seconds, digest = found["lanes"], found["seconds"], found["digest"]
+        metadata = record.everything
+        elements, seconds, digest = metadata["lanes"], metadata["seconds"], metadata["digest"]
         if type(elements) is not int or not 1 <= elements < 2**31 or not isinstance(digest, str):
             raise ValueError(f"batch elements are {elements!r}, digest {digest!r}")
         if record.steps > record.recipe.total_steps:
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
 
 
 def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> RunState:
-    """Read the arrays, once their names, types and shapes are known to be those of `problem`.
+    """Read the arrays after checking their names, types and shapes against `problem`.
 
     Raises:
       JaxstyleError: they are not, or the file is damaged.

@@ -15,7 +15,7 @@ from jaxstyle.provenance.report import image_report
 
 
 class InputImage(NamedTuple):
-    """An image that was read, with what the report says of it."""
+    """An image with its entry in the report."""
 
     pixels: Array
     report: dict[str, Any]
@@ -77,16 +77,16 @@ class Inputs(NamedTuple):
 
     def report(self) -> dict[str, Any]:
         """Return the files' paths, digests and sizes, as `report.record` takes them."""
-        found: dict[str, Any] = {
+        entries: dict[str, Any] = {
             "content": self.content.report,
             "styles": [style.report for style in self.styles],
             "init": _report(self.init),
         }
         if self.content_mask:
-            found["content_mask"] = self.content_mask.report
+            entries["content_mask"] = self.content_mask.report
         if self.masks:
-            found["masks"] = [[_report(image) for image in pair] for pair in self.masks]
-        return found
+            entries["masks"] = [[_report(image) for image in pair] for pair in self.masks]
+        return entries
 
 
 def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -99,7 +99,7 @@ def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def named(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """List the images of an `Inputs.report`, each with the words that tell it from the others."""
+    """Return the images of an `Inputs.report`, each with a name."""
     yield "content", report["content"]
     for number, style in enumerate(report["styles"], start=1):
         yield f"style {number}", style

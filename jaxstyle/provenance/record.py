@@ -1,4 +1,4 @@
-"""The record that every PNG carries of how it was made: written into it, read back, checked."""
+"""The record of a run inside a PNG: writing, reading and checking."""
 
 import json
 import math
@@ -83,7 +83,7 @@ def read_record(path: Path, *, argument: str = "image") -> Record:
 
 
 def size_made_at(path: Path) -> int | None:
-    """Return the size that an image was made at, if it carries a record."""
+    """Return the size that an image was made at, if it has a record."""
     try:
         return read_record(path).recipe.size
     except JaxstyleError:
@@ -91,7 +91,7 @@ def size_made_at(path: Path) -> int | None:
 
 
 def parse_record(text: str) -> Record:
-    """Read a record that anyone may have written.
+    """Read an untrusted record.
 
     Raises:
       JaxstyleError: a setting of its recipe does not exist or is out of range.
@@ -103,22 +103,22 @@ def parse_record(text: str) -> Record:
     return _checked(json.loads(text))
 
 
-def _checked(found: Any) -> Record:
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+def _checked(values: Any) -> Record:
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise ValueError(f"not of schema {SCHEMA}")
-    inputs, weights, steps = found["images"], found["weights"], found["steps"]
+    inputs, weights, steps = values["images"], values["weights"], values["steps"]
     if type(steps) is not int or not 0 <= steps < 2**31:
         raise ValueError(f"steps are {steps!r}")
-    terms = found.get("terms", {})
-    for loss in (found["loss"], *terms.values()):
+    terms = values.get("terms", {})
+    for loss in (values["loss"], *terms.values()):
         number = isinstance(loss, int | float) and not isinstance(loss, bool)
         if loss is not None and not (number and math.isfinite(loss)):
             raise ValueError(f"loss is {loss!r}")
     files = {name: file and _input(file) for name, file in named(inputs)}
-    recipe = Recipe.from_dict(found["recipe"])
-    asked = found.get("asked", {})
+    recipe = Recipe.from_dict(values["recipe"])
+    asked = values.get("asked", {})
     # As defaults of today, and as far as they are settings at all.
-    Recipe.from_dict(found["recipe"] | asked)
+    Recipe.from_dict(values["recipe"] | asked)
     known = {file.path for file in files.values() if file}
     for setting, name in recipe_files(recipe):
         if Path(name) not in known:
@@ -135,17 +135,17 @@ def _checked(found: Any) -> Record:
         weights=_string(weights["given"]),
         weights_name=_string(weights.get("name", weights["given"])),
         weights_sha256=_string(weights["sha256"]),
-        environment={_string(k): _string(v) for k, v in found["environment"].items()},
-        everything=found,
+        environment={_string(k): _string(v) for k, v in values["environment"].items()},
+        everything=values,
     )
 
 
-def _input(found: Any) -> InputFile:
-    return InputFile(Path(_file_name(found["path"])), _string(found["sha256"]))
+def _input(values: Any) -> InputFile:
+    return InputFile(Path(_file_name(values["path"])), _string(values["sha256"]))
 
 
 def _file_name(value: Any) -> str:
-    """Take any name that a file can have, also one that is not UTF-8 or holds a line break."""
+    """Return a file name, which may be invalid UTF-8 or contain line breaks."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{value!r} is not the name of a file")
     return value

@@ -1,4 +1,4 @@
-"""The report of a run: settings, numbers and what they came from, as JSON."""
+"""The report of a run: settings, numbers and inputs, as JSON."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def record(
     inputs: Mapping[str, Any],
     asked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Describe how an image came about: what an image file carries with it.
+    """Return the record of an image: settings, inputs, weights and versions.
 
     The same run gives the same record, so nothing in it is of the clock.
 
@@ -86,7 +86,7 @@ def run_report(
 
 
 def batch_report(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put the reports of a batch's batch elements together."""
+    """Return the report of a batch."""
     return {"schema": SCHEMA, "runs": list(runs)}
 
 

@@ -1,4 +1,4 @@
-"""The folder of a studio: images that were given to it, finished images, runs that wait."""
+"""The folder of a studio: its photographs and styles, finished images and queue."""
 
 import json
 import re
@@ -79,12 +79,12 @@ class Folder:
     # Images that were given.
 
     def given(self, kind: str) -> list[GivenImage]:
-        """Return the images of a kind, in the order in which they came."""
-        found = []
+        """Return the images of a kind in the order of their upload."""
+        images = []
         for file in (self.path / kind).iterdir():
             if named := _NUMBERED.fullmatch(file.name):
-                found.append(GivenImage(int(named[1]), named[2], file))
-        return sorted(found)
+                images.append(GivenImage(int(named[1]), named[2], file))
+        return sorted(images)
 
     def find(self, kind: str, number: int) -> GivenImage:
         """Return one of the images of a kind.
@@ -98,7 +98,7 @@ class Folder:
         raise LookupError(f"{kind} {number}")
 
     def add(self, kind: str, name: str, data: bytes) -> GivenImage:
-        """Keep an image that can be read; the same bytes again are the same image.
+        """Store a readable image; the same bytes are stored once.
 
         Raises:
           JaxstyleError: it cannot be read; nothing is kept.
@@ -130,7 +130,7 @@ class Folder:
         self.find(kind, number).file.unlink(missing_ok=True)
 
     def paint_styles(self) -> None:
-        """Paint the styles that come with a studio, in a folder that has none."""
+        """Create the painted styles of a new studio."""
         if self.given("styles"):
             return
         for palette, seed in PAINTED:
@@ -148,12 +148,12 @@ class Folder:
         return self._results / f"{number:04}.svg"
 
     def keep(self, number: int, about: Mapping[str, Any], curves: str) -> None:
-        """Write what is known of an image that has been written."""
+        """Write the description of a finished image."""
         write_atomically(self.curves(number), curves.encode(), argument="curves")
         write_atomically(self._about(number), json.dumps(about).encode(), argument="results")
 
     def results(self) -> dict[int, dict[str, Any]]:
-        """Return what is known of each finished image, by its number."""
+        """Return the description of each finished image, by its number."""
         return dict(self._read_results())
 
     def remove(self, number: int) -> None:
@@ -167,20 +167,20 @@ class Folder:
     def _read_results(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for file in sorted(self._results.glob("*.json")):
             if file.stem.isdecimal() and self.image(number := int(file.stem)).is_file():
-                found = _read_json(file)
-                if isinstance(found, dict):
-                    yield number, found
+                description = _read_json(file)
+                if isinstance(description, dict):
+                    yield number, description
 
     # Runs that wait.
 
     def keep_queue(self, waiting: Sequence[Mapping[str, Any]]) -> None:
-        """Write the runs that wait or are under way."""
+        """Write the queued and the current runs."""
         write_atomically(self.path / "queue.json", json.dumps(waiting).encode(), argument="queue")
 
     def queue(self) -> list[Any]:
-        """Return what `keep_queue` wrote last."""
-        found = _read_json(self.path / "queue.json")
-        return found if isinstance(found, list) else []
+        """Return the queue that `keep_queue` wrote last."""
+        queue = _read_json(self.path / "queue.json")
+        return queue if isinstance(queue, list) else []
 
 
 def _read_json(file: Path) -> Any:

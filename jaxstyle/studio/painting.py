@@ -1,4 +1,4 @@
-"""One run of the studio, from settings to kept images."""
+"""One run of the studio, from settings to stored images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from jaxstyle.studio.settings import Settings
 
 
 class Watcher(NamedTuple):
-    """Who is told how a run goes."""
+    """The observer of a run."""
 
     begin: Callable[[Live, images.Array], None]
     """Takes the numbers to be, and the content image at the size of the result."""
@@ -74,7 +74,7 @@ def run(
             if stopped := watcher.stopping():
                 break
         results = finish(problem, collected)
-    found = {}
+    descriptions = {}
     curves = live.curves(width=640, height=200)
     for element, result in enumerate(results):
         number = first + element
@@ -87,7 +87,7 @@ def run(
         )  # fmt: skip
         _save(folder.image(number), result, alpha, as_text(made))
         height, width = result.image.shape[:2]
-        found[number] = {
+        descriptions[number] = {
             "settings": settings.of_image(element).as_dict(),
             "run": first,
             "photo": folder.find("photos", settings.photo).name,
@@ -101,8 +101,8 @@ def run(
             "seconds": result.compile_seconds + result.run_seconds,
             "made": datetime.now().isoformat(timespec="seconds"),
         }
-        folder.keep(number, found[number], curves)
-    return found
+        folder.keep(number, descriptions[number], curves)
+    return descriptions
 
 
 def _read(settings: Settings, folder: Folder) -> tuple[Inputs, images.Array | None]:
@@ -152,7 +152,7 @@ def _asked(settings: Settings, result: Result) -> Recipe:
 
 
 def _labels(settings: Settings) -> list[str]:
-    """Return a word for each image that tells it from the others."""
+    """Return a label for each image."""
     if len(set(settings.starts)) == len(settings.starts) > 1:
         return [f"from {start}" for start in settings.starts]
     seeds = range(settings.seed, settings.seed + len(settings.starts))

@@ -1,4 +1,4 @@
-"""Runs one at a time, in a thread beside the page."""
+"""The queue of the studio: one run at a time, in a thread."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ from jaxstyle.studio.settings import Settings
 
 
 class Entry(NamedTuple):
-    """A run that waits, is under way or has failed."""
+    """A queued, running or failed run."""
 
     number: int
     """Of its first image."""
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class Running(NamedTuple):
-    """What can be seen of the run under way."""
+    """The visible state of the current run."""
 
     live: Live
     content: bytes
@@ -36,7 +36,7 @@ class Running(NamedTuple):
 
 
 class RunQueue:
-    """The runs of a studio. What waited when it was ended waits again.
+    """The queue of a studio; it survives a restart.
 
     Args:
       folder: of its images.
@@ -56,15 +56,15 @@ class RunQueue:
         self._results = folder.results()
         self._entries: dict[int, Entry] = {}
         self._next = max(self._results, default=0) + 1
-        for found in folder.queue():
+        for entry in folder.queue():
             try:
-                self._enter(Settings.from_dict(found))
+                self._enter(Settings.from_dict(entry))
             except JaxstyleError:
                 continue  # Of another version of the program.
         self._thread = threading.Thread(target=self._work, name="studio runs", daemon=True)
 
     def start(self) -> None:
-        """Start to run what waits, and paint the styles of a new folder.
+        """Start the queue, and create the styles of a new folder.
 
         Raises:
           JaxstyleError: another studio has the folder.
@@ -74,7 +74,7 @@ class RunQueue:
         self._thread.start()
 
     def end(self) -> None:
-        """Keep the image so far of the run under way, and return when that is done."""
+        """Stop the current run and return when its image is stored."""
         with self._changed:
             self._ending = True
             self.stop.set()
@@ -90,7 +90,7 @@ class RunQueue:
             return list(self._entries.values())
 
     def results(self) -> dict[int, dict[str, Any]]:
-        """Return what is known of each finished image, by its number."""
+        """Return the description of each finished image, by its number."""
         with self._changed:
             return dict(self._results)
 
@@ -115,7 +115,7 @@ class RunQueue:
         return number
 
     def remove(self, number: int) -> None:
-        """Remove a finished image, or a run that waits or has failed.
+        """Remove a finished image, or a queued or failed run.
 
         Raises:
           JaxstyleError: the run is under way.
@@ -134,7 +134,7 @@ class RunQueue:
             self.note_change()
 
     def note_change(self) -> None:
-        """Take note that something is to be drawn anew."""
+        """Record that the page must be redrawn."""
         with self._changed:
             self.version += 1
             self._changed.notify_all()
@@ -175,9 +175,10 @@ class RunQueue:
         def begin(live: Live, content: images.Array) -> None:
             self.running = Running(live, images.encode_image(content, "JPEG"), content.shape[:2])
 
-        found, error = {}, ""
+        new_images: dict[int, Any] = {}
+        error = ""
         try:
-            found = run(
+            new_images = run(
                 entry.settings, self.folder, network=self.network, weights=self._weights,
                 first=entry.number, watcher=Watcher(begin, self.stop.is_set),
             )  # fmt: skip
@@ -191,7 +192,7 @@ class RunQueue:
             error = f"{type(problem).__name__}: {problem}"
         with self._changed:
             self.running = None
-            self._results |= found
+            self._results |= new_images
             if error:
                 self._entries[entry.number] = entry._replace(status="failed", error=error)
             else:

@@ -1,4 +1,4 @@
-"""What the page asks for with a run, checked."""
+"""The settings of a run from the page, checked."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -67,7 +67,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, given: Any) -> "Settings":
-        """Build settings from what a page or a file has sent.
+        """Build settings from untrusted JSON values.
 
         Raises:
           JaxstyleError: something else than settings, or a value out of range.

@@ -283,7 +283,7 @@ function drawResult(about) {
   at("about-words").replaceChildren(
     make("b", { textContent: `${about.photo} in the style of ${about.styles.join(", ")}` }), make("br"),
     `image ${number} · ${about.width}×${about.height} · ${words(about.settings, true)} · ${end} · loss ${short(about.loss)}`
-      + (about.diverged ? " · the loss went up: this is the best image seen" : ""));
+      + (about.diverged ? " · the loss went up: this is the best image of the run" : ""));
 }
 
 function drawStage() {

@@ -1,4 +1,4 @@
-"""What the studio's page is told, and what it may ask for."""
+"""The studio's page: its state and its requests."""
 
 import json
 from collections.abc import Mapping
@@ -39,17 +39,17 @@ class StudioView(View):
         self._thumbnails: dict[tuple[str, int], bytes] = {}
 
     def numbers(self, since: int) -> dict[str, Any]:
-        """Return the numbers of the run under way, and all else if it has changed.
+        """Return the numbers of the current run, and the rest of the state if it has changed.
 
         Args:
           since: the `version` that the page has.
         """
         # Before what it counts.
         version = self.queue.version
-        found: dict[str, Any] = {"version": version, "running": self._running()}
+        state: dict[str, Any] = {"version": version, "running": self._running()}
         if version != since or not version:
-            found |= self._everything()
-        return found
+            state |= self._everything()
+        return state
 
     def _everything(self) -> dict[str, Any]:
         queue = self.queue
@@ -95,8 +95,8 @@ class StudioView(View):
             case "content", None if running:
                 return Answer(running.content, "image/jpeg")
             case "live", int(element) if running:
-                found = running.live.image(element, longest_side=LONGEST_SHOWN)
-                return Answer(found, "image/jpeg")
+                data = running.live.image(element, longest_side=LONGEST_SHOWN)
+                return Answer(data, "image/jpeg")
             case "live-small", int(element) if running:
                 return Answer(running.live.image(element, longest_side=THUMBNAIL), "image/jpeg")
             case "live-curves", None if running:
@@ -119,7 +119,7 @@ class StudioView(View):
         raise LookupError(name)
 
     def post(self, name: str, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
-        """Do what the page asks for: `upload` an image, `forget` one, `run`, `remove` a run."""
+        """Handle a request: `upload` or `forget` an image, `run`, or `remove` a run."""
         if name == "upload":
             kind = query.get("kind", "")
             if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""Grids: every combination of some settings, run as batch elements, kept in a folder, summed up.
+"""Grids: every combination of some settings, run in batches and stored in a folder.
 
 `read` a grid file, make `cells` of it, and `run` them into a folder; run again, it goes on
 where it stopped. `read_results` gives the finished cells of a folder.

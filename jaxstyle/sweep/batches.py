@@ -1,4 +1,4 @@
-"""Cells to batch elements: which may share a program, how many at a time, and in which places.
+"""Batches of the cells of a grid: which cells share a program, and how many run at a time.
 
 On a CPU the last bits of a gradient may depend on the place that a batch element has in its batch
 (threads divide the rows of all batch elements), but not on what its neighbors hold. So a cell's
@@ -57,7 +57,7 @@ class Batch(NamedTuple):
 
     @property
     def work(self) -> float:
-        """Values of the image times steps times batch elements; the running time goes by it."""
+        """Image values times steps times batch elements: proportional to the running time."""
         return self.work_until(self.group.cells[0].recipe.total_steps)
 
     def work_until(self, step: int) -> float:
@@ -94,7 +94,7 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
 
 
 def check(groups: Sequence[Group], *, here: bool = True) -> None:
-    """Raise what running a single cell would raise: too small an image, too little memory.
+    """Raise the errors that running a cell would raise: too small an image, too little memory.
 
     Only shapes are computed.
 
@@ -132,7 +132,7 @@ def check(groups: Sequence[Group], *, here: bool = True) -> None:
 
 
 def check_memory(cell: Cell, *, elements: int = 1) -> None:
-    """Raise a `JaxstyleError` if this machine's memory lacks room for a batch of cells like one.
+    """Raise a `JaxstyleError` if a batch of such cells does not fit into memory.
 
     Args:
       cell: any of the batch.
@@ -149,17 +149,17 @@ def check_memory(cell: Cell, *, elements: int = 1) -> None:
 def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
     """Return the batches that have a cell to run, with equally many places, one for each cell."""
     wanted = {cell.key for cell in todo}
-    found = []
+    result = []
     for first in range(0, len(group.cells), elements):
         part = group.cells[first : first + elements]
         places = [cell if cell.key in wanted else None for cell in part]
         if any(places):
-            found.append(Batch(group, (*places, *[None] * (elements - len(part)))))
-    return found
+            result.append(Batch(group, (*places, *[None] * (elements - len(part)))))
+    return result
 
 
 def elements_elsewhere(group: Group) -> int:
-    """Choose how many batch elements of a group run at a time where the machine is not known.
+    """Return the batch size of a group for a machine that is not known.
 
     Few, which have room in most memories and keep several workers busy.
     """
@@ -203,7 +203,7 @@ def _even(cells: int, most: int) -> int:
 def problem_of_places(
     places: Sequence[Cell | None], own_targets: bool, devices: Sequence[jax.Device]
 ) -> Problem:
-    """Prepare a batch for devices; a place without a cell runs a copy of one that has."""
+    """Prepare a batch for devices; empty positions run a copy of another cell."""
     shared: dict[Any, Sequence[Targets]] = {}
     stand_in = next(cell for cell in places if cell)
     problems = {cell.key: problem_of(cell, shared) for cell in places if cell}
@@ -212,7 +212,7 @@ def problem_of_places(
 
 
 def problem_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:
-    """Prepare one cell; targets are taken from `shared`, or computed and put there."""
+    """Prepare one cell; targets are cached in `shared`."""
     known = _of_targets(cell)
     problem = prepare(
         cell.inputs.content.pixels,

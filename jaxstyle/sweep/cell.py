@@ -1,4 +1,4 @@
-"""From a grid file to cells: recipes resolved, images and weights loaded, each cell a key."""
+"""The cells of a grid file, with resolved recipes, images, weights and keys."""
 
 import dataclasses
 import functools
@@ -30,12 +30,12 @@ OPTIMIZATION_SETTINGS = frozenset(
         "adam_b2", "history_size", "preconditioner", "bounds", "tile", "remat", "precision",
     }
 )  # fmt: skip
-"""Settings of a recipe that say how an image is found and not what it is asked to be."""
+"""Settings of a recipe that name images, apart from what these contain."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One combination: everything its image depends on."""
+    """One combination of settings, with everything that its image depends on."""
 
     settings: Settings
     """As in the grid file, base and axes."""
@@ -106,7 +106,7 @@ def cells(
     max_pixels: int = images.MAX_PIXELS,
     first_frame: bool = False,
 ) -> list[Cell]:
-    """Load what the grid needs and resolve every combination; nothing is written.
+    """Load the inputs of a grid and resolve every combination; nothing is written.
 
     Paths in the file are looked for in its folder, then in the current one.
 
@@ -150,7 +150,7 @@ def cells(
         return networks[text]
 
     fields = {name: float in (hint, *typing.get_args(hint)) for name, hint in HINTS.items()}
-    found: dict[str, Cell] = {}
+    by_key: dict[str, Cell] = {}
     for settings in grid.combinations():
         given = {name: value for name, value in settings.items() if name in fields}
         # 1000 and 1000.0 are one number and must give one key.
@@ -178,8 +178,8 @@ def cells(
             network=weights,
             inputs=inputs,
         )
-        found.setdefault(cell.key, cell)
-    return list(found.values())
+        by_key.setdefault(cell.key, cell)
+    return list(by_key.values())
 
 
 def _located(text: str, folder: Path) -> Path:

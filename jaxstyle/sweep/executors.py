@@ -32,21 +32,21 @@ BETWEEN_LOOKS = 1.0
 
 
 class Step(NamedTuple):
-    """A batch has come to an iterate."""
+    """An iterate of a batch."""
 
     batch: Batch
     iterate: Iterate
 
 
 class Waiting(NamedTuple):
-    """Nothing new from where the batches run."""
+    """No news from the executor."""
 
     running: tuple[Batch, ...]
     """Those not finished; some may be queued."""
 
 
 class Finished(NamedTuple):
-    """A batch is done."""
+    """A finished batch."""
 
     batch: Batch
     results: list[Result]
@@ -217,7 +217,7 @@ Outcome = list[Result] | JaxstyleError
 def outcome_of(
     network: Network | Path, places: tuple[Cell | None, ...], own_targets: bool
 ) -> Outcome:
-    """Run the cells of a batch on the first device of whatever process this is.
+    """Run the cells of a batch on the first device of this process.
 
     Args:
       network: or a file of it.

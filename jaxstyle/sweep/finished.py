@@ -49,7 +49,7 @@ class FinishedCell:
 
     @property
     def lowest(self) -> float:
-        """Lowest loss that the optimizer saw; infinite if none is finite.
+        """The lowest loss of the run; infinite if none is finite.
 
         Without bounds it may lie well below `loss`, whose image is clipped to [0, 1].
         """

@@ -37,7 +37,7 @@ Settings = dict[str, Any]
 
 
 class GridFile(NamedTuple):
-    """A grid file, read and checked as far as that goes without its images and weights."""
+    """A grid file, checked without reading its images and weights."""
 
     path: Path
     base: Settings
@@ -135,7 +135,7 @@ def _check_key(where: str, key: str) -> None:
 
 
 def _check(where: str, key: str, value: Any) -> None:
-    """Check a value on its own."""
+    """Check a single value."""
     _check_key(where, key)
     if key == "style":
         good = _is_text(value) or (

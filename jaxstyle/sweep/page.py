@@ -1,4 +1,4 @@
-"""One HTML page of a grid: a card a cell, to be sorted by loss and filtered by setting.
+"""The HTML page of a grid, which sorts cells by loss and filters them by setting.
 
 The page needs nothing beside it: images are embedded (reduced, with a link to the whole
 one), loss curves are inline SVG, and the script is a few lines of its own.
@@ -27,7 +27,7 @@ def page(
     reports: Mapping[str, Report],
     thumbnails: Mapping[str, np.ndarray],
 ) -> str:
-    """Put the finished cells on a page; everything by the cell's key."""
+    """Return the page of the finished cells."""
     axes = {
         axis: list(dict.fromkeys(cell.labels()[axis] for cell in cells)) for axis in cells[0].axes
     }

@@ -1,4 +1,4 @@
-"""The loop over batches: each is run, kept, and reported while it goes."""
+"""The loop over the batches of a grid: each is run, stored and reported."""
 
 import contextlib
 import time
@@ -133,7 +133,7 @@ def _saved(done: Finished, store: Store) -> dict[str, Report]:
 
 
 def _as_before(group: Group, reports: Mapping[str, Report]) -> int | None:
-    """Return the batch size of the group's finished cells, so that all cells keep their places."""
+    """Return the batch size of the group's finished cells, so that cells keep their positions."""
     for cell in group.cells:
         ran = reports[cell.key]["cell"] if cell.key in reports else {}
         if ran.get("of") == len(group.cells):

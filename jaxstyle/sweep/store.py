@@ -1,4 +1,4 @@
-"""The folder of a grid: an image and a report for each finished cell, whole or not there."""
+"""The folder of a grid: an image and a report for each finished cell."""
 
 import collections
 import contextlib
@@ -22,7 +22,7 @@ Report = dict[str, Any]
 
 
 class Store:
-    """Finished cells in `folder/cells`, found again by what they were made from.
+    """Finished cells in `folder/cells`, identified by their settings and inputs.
 
     The report is written after the image and holds the image's digest and its own, so a cell
     with a good report is done: its settings, images and weights are those asked for, and
@@ -34,7 +34,7 @@ class Store:
         self.cells = folder / "cells"
 
     def open(self) -> contextlib.AbstractContextManager[FileLock]:
-        """Make the folder and keep other processes out of it until the context ends.
+        """Create the folder and lock it against other processes until the context ends.
 
         Raises:
           JaxstyleError: it cannot be made or written, or another process has it.

@@ -1,4 +1,4 @@
-"""What a grid comes to: a table, a sheet of images and a page, all from the cells' reports."""
+"""The summary of a grid: a table, a contact sheet and a page, from the cells' reports."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ MAX_IN_A_ROW = 8
 
 
 def write_table(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Report]) -> None:
-    """Write `results.csv`: a row a finished cell, in the grid's order."""
+    """Write `results.csv`, a row for each finished cell in the grid's order."""
     rows = [row(cell, reports[cell.key]) for cell in cells if cell.key in reports]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["image"], lineterminator="\n")
@@ -32,7 +32,7 @@ def write_table(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Repor
 
 
 def row(cell: Cell, report: Report) -> dict[str, Any]:
-    """Return a cell's settings and numbers as a row; without a value the entry is empty.
+    """Return a cell's settings and numbers as a row; missing values are empty.
 
     `loss_content`, `loss_style` and `loss_tv` are the weighted terms; losses compare only between
     rows of one `objective`. `seconds` is the cell's share of the running time of the batch of

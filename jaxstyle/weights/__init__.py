@@ -1,4 +1,4 @@
-"""Weights: reading what others publish, keeping it in one checked format, finding it by name."""
+"""Network weights: published files, one checked format, and networks by name."""
 
 from jaxstyle.weights.conversion import convert as convert
 from jaxstyle.weights.formats.layouts import caffe_to_flax as caffe_to_flax

@@ -154,5 +154,5 @@ def _choose_convention(
 
 def _describe(path: Path) -> str:
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{path.name} (sha256 {found})".encode("utf-8", "replace").decode()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{path.name} (sha256 {sha256})".encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Fetches one file from its addresses, whole and checked, or not at all."""
+"""Download of a file from one of its addresses, checked against its digest."""
 
 import importlib
 import ipaddress
@@ -65,7 +65,7 @@ def check_url(url: str) -> None:
 
 
 class _Failure(Exception):
-    """Why one address did not give the file."""
+    """The reason why an address failed."""
 
 
 def _download(url: str, source: Source, target: Path, progress: Progress | None) -> None:
@@ -118,9 +118,9 @@ def _download(url: str, source: Source, target: Path, progress: Progress | None)
     if source.size is not None and writer.received < source.size:
         raise _Failure(f"truncated: {writer.received} of {source.size} bytes")
     assert source.digest is not None
-    found = file_digest(target, source.digest)
-    if not agrees(source.digest, found):
-        raise _Failure(f"wrong digest: expected {source.digest}, got {found}")
+    actual = file_digest(target, source.digest)
+    if not agrees(source.digest, actual):
+        raise _Failure(f"wrong digest: expected {source.digest}, got {actual}")
 
 
 class _BoundedWriter:

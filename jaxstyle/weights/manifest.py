@@ -97,23 +97,23 @@ def file_digest(path: Path, like: str) -> str:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def agrees(pinned: str, found: str) -> bool:
+def agrees(pinned: str, actual: str) -> bool:
     """Return whether a manifest's digest is that of a file."""
     if pinned.startswith("sha256-prefix:"):
-        return found.startswith(pinned.replace("-prefix", ""))
-    return found == pinned
+        return actual.startswith(pinned.replace("-prefix", ""))
+    return actual == pinned
 
 
 def identify(path: Path) -> Source | None:
     """Find the source that a file on disk is a copy of, by size and digest."""
     size = path.stat().st_size
-    found: dict[bool, str] = {}  # files have half a gigabyte: each algorithm runs once at most
+    digests: dict[bool, str] = {}  # files have half a gigabyte: each algorithm runs once at most
     for source in read_manifest().sources.values():
         if source.digest and source.size in (None, size):
             is_md5 = source.digest.startswith("md5:")
-            if is_md5 not in found:
-                found[is_md5] = file_digest(path, source.digest)
-            if agrees(source.digest, found[is_md5]):
+            if is_md5 not in digests:
+                digests[is_md5] = file_digest(path, source.digest)
+            if agrees(source.digest, digests[is_md5]):
                 return source
     return None
 

@@ -1,4 +1,4 @@
-"""Weights by name: which there are, where they lie, how to get and to load them."""
+"""Weights by name: listing, downloading, verifying and loading."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ def cache_folder() -> Path:
 
 
 def describe() -> tuple[Row, ...]:
-    """Return for every name what it is and whether it is on this machine."""
+    """Return a description of every name, and whether it is on this machine."""
     manifest = read_manifest()
     rows = []
     for entry in manifest.embedded.values():
@@ -184,7 +184,7 @@ def load_network(name_or_path: str | os.PathLike = "auto") -> Network:
 
 
 def auto_notice() -> str | None:
-    """Return the line to show when `"auto"` means the embedded network, else None."""
+    """Return the notice that `"auto"` is the embedded network, or None if it is not."""
     if _automatic() != _FALLBACK:
         return None
     entry = read_manifest().embedded.get(_FALLBACK)

@@ -1,4 +1,4 @@
-"""Checks of weights, whatever file they come from."""
+"""Checks of weights from any file."""
 
 from collections.abc import Collection, Mapping
 
@@ -12,7 +12,7 @@ Arrays = dict[str, dict[str, np.ndarray]]
 
 
 def unfit(message: str) -> JaxstyleError:
-    """Make the error for a file whose content is not that of a network."""
+    """Return the error for a file that does not contain a network."""
     return JaxstyleError(f"{message}; take a complete, unchanged file of such a network")
 
 

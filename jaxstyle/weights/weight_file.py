@@ -1,4 +1,4 @@
-"""The one format that networks are kept in: a `.safetensors` that says how to use it.
+"""The file format of networks: `.safetensors` with topology, preprocessing and digest.
 
 The arrays are called `conv1_1.kernel` (HWIO) and `conv1_1.bias`; they are float32, float16 or
 bfloat16 in the file, and float32 in use. The metadata, all strings, are `format`, `network`,

@@ -7,8 +7,8 @@ import pytest
 
 from jaxstyle import Recipe
 from jaxstyle.config.accelerators import ACCELERATORS
-from jaxstyle.engine.memory import needed_bytes, problem_of_shapes
-from jaxstyle.engine.roofline import step_cost
+from jaxstyle.engine.memory import needed_bytes, padding, problem_of_shapes, program_bytes
+from jaxstyle.engine.roofline import map_bytes, step_cost
 from jaxstyle.losses.resolve import resolve_recipe
 
 SIDES = 64, 96
@@ -61,6 +61,21 @@ def test_a_target_needs_no_kernels_of_cpus(make_network, recipe):
     )
     # At least the kernels of two layers, which are 4 times as large.
     assert here - there > 2 * 4 * 4 * 9 * 64**2
+
+
+def test_a_tpu_pads_channels(make_network, recipe):
+    """Narrow maps take the memory of 128 channels; maps as wide as that take no more."""
+    narrow, wide = (
+        problem_of_shapes(
+            *SIDES, recipe=recipe, network=make_network(blocks=5, widths=(width,) * 5)
+        )
+        for width in (16, 128)
+    )
+    gpu, tpu = (program_bytes(narrow, accelerator=ACCELERATORS[n]) for n in ("h100", "tpu-v5e"))
+    maps = map_bytes(narrow.network, recipe, *SIDES)
+    # The maps and their gradients at least become 8 times as large.
+    assert 7 * maps < tpu - gpu < 7 * gpu
+    assert padding(wide, 10**9, 128) == 0
 
 
 def test_the_command(run):

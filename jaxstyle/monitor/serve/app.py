@@ -85,16 +85,16 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
         if name in own and number is None:
             package, file = own[name]
             data = files(package).joinpath(file).read_bytes()
-            found = Answer(data, _TYPES[file.rpartition(".")[2]])
+            answer = Answer(data, _TYPES[file.rpartition(".")[2]])
         else:
-            found = view.answer(name, number)
-        return Response(found.content, media_type=found.kind, headers=headers)
+            answer = view.answer(name, number)
+        return Response(answer.content, media_type=answer.kind, headers=headers)
 
     def state(request: "Request") -> Response:
         since = request.query_params.get("since", "0")
         page = request.query_params.get("page", "")[:40]
-        found = view.state_for(page, int(since) if since.isdecimal() and len(since) < 10 else 0)
-        return JSONResponse(found, headers=headers)
+        state = view.state_for(page, int(since) if since.isdecimal() and len(since) < 10 else 0)
+        return JSONResponse(state, headers=headers)
 
     def stop(request: "Request") -> Response:
         view.stop.set()
@@ -119,12 +119,12 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
             return JSONResponse({"error": told}, 413, headers=headers)
         name, query = request.path_params["name"], dict(request.query_params)
         try:
-            found = await run_in_threadpool(view.post, name, query, b"".join(parts))
+            result = await run_in_threadpool(view.post, name, query, b"".join(parts))
         except JaxstyleError as error:
             return JSONResponse({"error": str(error)}, 400, headers=headers)
         except LookupError:
             return Response("not found", 404, headers=headers)
-        return JSONResponse(found, headers=headers)
+        return JSONResponse(result, headers=headers)
 
     routes = [
         Route("/{token}/", guarded(read)),

@@ -52,7 +52,7 @@ class GridView(View):
         self.keep(reports)
 
     def tick(self, progress: Progress) -> None:
-        """Take note of the chunk of steps that a batch has done."""
+        """Record a chunk of steps of a batch."""
         iterate = progress.iterate
         with self._lock:
             self._seconds_left = progress.seconds_left
@@ -69,7 +69,7 @@ class GridView(View):
                     )
 
     def keep(self, reports: Mapping[str, Report]) -> None:
-        """Take note of the cells that are finished."""
+        """Record the finished cells."""
         with self._lock:
             for key, report in reports.items():
                 if (index := self._index.get(key)) is not None:
@@ -98,13 +98,13 @@ class GridView(View):
         """Return `cells` (what varies, JSON), `picture/CELL` (reduced) or `whole/CELL` (PNG)."""
         match name, number:
             case "cells", None:
-                found = {
+                description = {
                     "title": self._folder.resolve().name,
                     "axes": list(self._cells[0].axes),
                     "labels": [list(cell.labels().values()) for cell in self._cells],
                     "objectives": [cell.objective for cell in self._cells],
                 }
-                return Answer(json.dumps(found), "application/json")
+                return Answer(json.dumps(description), "application/json")
             case "picture", int(cell):
                 return Answer(images.encode_image(self._image(cell), "JPEG"), "image/jpeg")
             case "whole", int(cell):

@@ -1,4 +1,4 @@
-"""The server of a live page: a thread beside the run, gone when the run is."""
+"""The server of a live page, in a thread that ends with the run."""
 
 import secrets
 import socket

@@ -1,4 +1,4 @@
-"""What a page shows: the part that the pages of a run and of a grid have in common."""
+"""The common part of the pages of a run and of a grid."""
 
 import math
 import threading
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What is sent to the browser."""
+    """A response to the browser."""
 
     content: bytes | str
     kind: str
@@ -17,7 +17,7 @@ class Answer(NamedTuple):
 
 
 class View(ABC):
-    """What the program and its page tell each other, from two threads."""
+    """The state that the program and its page share, from two threads."""
 
     PACKAGE: ClassVar[str] = "jaxstyle.monitor.serve"
     """Where the files are."""
@@ -41,12 +41,12 @@ class View(ABC):
         self.last_asked = time.monotonic()
 
     def state_for(self, page: str, since: int) -> dict[str, Any]:
-        """Return the state for a page, and take note that it has it."""
+        """Return the state for a page, and record that the page has it."""
         self._pages[page] = time.monotonic()
-        found = self.state(since)
-        if found["message"]:
+        state = self.state(since)
+        if state["message"]:
             self._answered.add(page)
-        return found
+        return state
 
     def has_unanswered_pages(self, seconds: float) -> bool:
         """Return whether a page that asked within the last seconds lacks the message."""

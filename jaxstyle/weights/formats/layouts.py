@@ -41,18 +41,18 @@ def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
     Raises:
       JaxstyleError: the Ns fit no topology, as with the variants that normalize batches.
     """
-    found = {match: array for key, array in state.items() if (match := _FEATURES.fullmatch(key))}
+    matched = {match: array for key, array in state.items() if (match := _FEATURES.fullmatch(key))}
     if any(key.endswith(".running_mean") for key in state):
         raise unfit(
             "it has batch normalization (vgg16_bn, vgg19_bn), which is not supported; "
             "use the plain vgg16 or vgg19"
         )
     tables = {name: _positions(name) for name in ([network] if network else TOPOLOGIES)}
-    numbers = {int(match[1]) for match in found}
+    numbers = {int(match[1]) for match in matched}
     for table in tables.values():
         if numbers <= set(table):
             params: Arrays = {}
-            for match, array in found.items():
+            for match, array in matched.items():
                 _put(params, table[int(match[1])], match[2], array)
             return params
     odd = min(n for n in numbers if not all(n in table for table in tables.values()))

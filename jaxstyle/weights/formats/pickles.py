@@ -1,4 +1,4 @@
-"""Reads the pickle inside a PyTorch file as data: a stack machine that can build, not call.
+"""A reader of the pickle inside a PyTorch file that builds data and calls nothing.
 
 Python's own unpickler calls what the file names. A subclass with its own `find_class` would not,
 but still reserves memory for any place in the memo that the file asks for (64 GB in ten bytes) and
@@ -193,15 +193,15 @@ def _fill(target: dict, pairs: Any) -> dict:
 
 
 def _find(module: str, name: str) -> _Global:
-    found = _Global(module, name)
+    reference = _Global(module, name)
     is_storage = module in ("torch", "torch.cuda") and name in _DTYPES
-    if not (is_storage or tuple(found) in _CALLS):
+    if not (is_storage or tuple(reference) in _CALLS):
         shown = f"{module}.{name}".encode("unicode_escape").decode()[:100]
         raise JaxstyleError(
             f"it names {shown}, which is not part of a tensor, so it was refused and "
             "nothing was executed; save the plain state dict: torch.save(model.state_dict(), FILE)"
         )
-    return found
+    return reference
 
 
 def _build(function: _Global, arguments: tuple[Any, ...]) -> Any:

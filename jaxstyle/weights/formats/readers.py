@@ -1,4 +1,4 @@
-"""Reads the arrays of the files that weights are published in, told apart by their content.
+"""Readers of published weight files; the format is detected from the content.
 
 Nothing here executes what a file holds, and what a file claims about sizes is compared
 with the bytes that are there before memory is asked for.
@@ -50,7 +50,7 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
     Raises:
       JaxstyleError: the file is missing, damaged or of none of these formats.
     """
-    found = find_format(path)
+    format = find_format(path)
     read: dict[str, Callable[[Path], dict[str, Any]]] = {
         "pth": _read_state,
         "npz": _read_npz,
@@ -58,7 +58,7 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
         "mat": _read_mat,
         "safetensors": _read_safetensors,
     }
-    return found, read[found](path)
+    return format, read[format](path)
 
 
 def find_format(path: Path) -> str:
