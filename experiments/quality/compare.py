@@ -5,8 +5,8 @@
 
 OUT is the folder that `protocol.py` wrote. Prints a Markdown table, means over the pairs that every
 method has: the protocol's measures, then the numbers of `jaxstyle evaluate --metrics`, which are
-printed for the photographs and the paintings themselves too. Writes a sheet with a row for each of
-the first K pairs: photograph, painting, and a result of each method.
+printed for the photographs and the paintings themselves too. Writes a sheet with the results of the
+first K pairs.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 import judge
 import numpy as np
 from pairs import PAIRS, load
+from PIL import Image as Pillow
 
 import jaxstyle
 from jaxstyle import images
@@ -26,6 +27,8 @@ from jaxstyle.images.sheets import contact_sheet
 Pair = tuple[str, str]
 Image = np.ndarray
 MEASURES = ("patch", "worst", "content", "grain_chroma", "fringe", "unpainted")
+SHOWN = 380
+"""Longer side of the images on the sheet, in pixels."""
 METRICS = ("content_fidelity", "global_effects", "local_patterns", "cfsd", "ssim")
 
 
@@ -92,15 +95,14 @@ def main() -> None:
     for name in arguments.recipes:
         found = [rows[name, pair] | metrics(result(name, pair), pair) for pair in pairs]
         print("| " + " | ".join([name, *means(found, (*MEASURES, *METRICS))]) + " |", flush=True)
-    shown, labels = [], []
-    for pair in pairs[: arguments.rows]:
-        shown += [original(pair, 0), original(pair, 1)]
-        labels += ["photograph", "painting"]
-        for name in arguments.recipes:
-            shown.append(result(name, pair))
-            labels.append(name)
-    sheet = contact_sheet(shown, columns=(2 + len(arguments.recipes)) // 2, labels=labels)
-    images.save_image(arguments.sheet, sheet)
+    shown = pairs[: arguments.rows]
+    sheet = contact_sheet(
+        [images.fit(result(name, pair), SHOWN) for pair in shown for name in arguments.recipes],
+        columns=-(-len(arguments.recipes) // 2),
+        labels=[name for _ in shown for name in arguments.recipes],
+    )
+    data = (np.clip(sheet, 0, 1) * 255).round().astype(np.uint8)
+    Pillow.fromarray(data).save(arguments.sheet, quality=82, optimize=True)
 
 
 if __name__ == "__main__":
