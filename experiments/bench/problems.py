@@ -4,8 +4,9 @@
     python experiments/bench/problems.py [--precision float32] [--only lbfgs SciPy optax optimistix]
 
 The problems are those of `PROBLEMS` in sif2jax, from its own starts; a third of them are of Moré,
-Garbow & Hillstrom, Testing Unconstrained Optimization Software, 1981. They were chosen by their size, 2 to
-11 variables, before any was run. Every optimizer keeps 20 pairs and never stops by itself.
+Garbow & Hillstrom, Testing Unconstrained Optimization Software, 1981. They were chosen by their
+size, 2 to 11 variables, before any was run. Every optimizer keeps 20 pairs and never stops by
+itself.
 
 A problem is solved by the first evaluation at which f <= f_L + 1e-5 (f_0 - f_L), f_L the lowest
 value that any of the optimizers has within 1000 evaluations (Moré & Wild, Benchmarking
