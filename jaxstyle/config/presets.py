@@ -107,9 +107,9 @@ conv4_2, but a ReLU in place follows. From the content image; its L-BFGS searche
 points, for which ours stands in.
 """
 CROWSON = Recipe(
-    scales=5,
     pyramid=1,
     margin=0,
+    scale_side=128,
     scale_ratio=2**0.5,
     scale_detail=False,
     bounds="none",
@@ -133,7 +133,7 @@ CROWSON = Recipe(
 the Wasserstein distance of normal distributions with roots by 12 Newton-Schulz iterations (149-180,
 see `losses.wasserstein.iterated_wasserstein_distance`), TV that of `nine_point_variation` on the
 image; conv1_1 padded by the image's edge (39). From the content image, Adam at 0.02 with b2 = 0.99,
-five sizes up to `size`, each √2 times the one before: 128 to 512 pixels by default. The result is
+sizes from 128 pixels on up to `size`, each √2 times the one before: five up to 512. The result is
 the moving average of the iterates. Differences: the program runs 1000 steps at the first size, and
 clamps every iterate to [0, 1], where here only the result is.
 """

@@ -30,6 +30,13 @@ def test_the_first_of_the_sizes_has_64_pixels(name):
         assert resolve_scales(recipe, (600, 800, 3), [(600, 800, 3)]).scales == count
 
 
+@pytest.mark.parametrize(("size", "count"), [(100, 1), (128, 1), (300, 3), (512, 5), (1024, 7)])
+def test_the_sizes_of_crowson(size, count):
+    """`gen_scales` of the program: size / 2^(i / 2), rounded, while it is at least 128."""
+    recipe = dataclasses.replace(presets["crowson"], size=size, upscale=True)
+    assert resolve_scales(recipe, (600, 800, 3), [(600, 800, 3)]).scales == count
+
+
 def test_the_objective_of_strotss_has_the_papers_weights(make_network, make_image):
     """alpha · l_C + l_m + l_r + l_p / alpha with alpha = 2 at the largest scale."""
     network, recipe = make_network(), resolve_recipe(presets["strotss"], make_network())
