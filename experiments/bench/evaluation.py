@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import torch
+from classical import CLASSICAL
 from torch_objective import TorchObjective, to_tensor
 
 import jaxstyle
@@ -66,7 +67,7 @@ def main() -> None:
     print("| network | jaxstyle (s) | PyTorch (s) | ratio | first call less running (s) |")
     print("|---|---|---|---|---|")
     for network in (random_vgg19(), jaxstyle.load_network("compact")):
-        recipe = jaxstyle.Recipe(size=0)
+        recipe = jaxstyle.Recipe(size=0, **CLASSICAL)
         problem = jaxstyle.prepare(content, style, recipe=recipe, network=network)
         program = dataclasses.replace(problem.recipe, init="content")
         rival = TorchObjective(network, content, style, problem.recipe)

@@ -28,6 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from classical import CLASSICAL
 
 from jaxstyle.losses.resolve import resolve_recipe
 
@@ -48,7 +49,9 @@ def ours(given: Path, evaluations: int) -> dict[str, float]:
         Preprocessing(**vars(network.convention)),
         normalized=network.normalized,
     )
-    recipe = jaxstyle.Recipe(size=0, steps=evaluations - 1, bounds="none", history_size=20)
+    recipe = jaxstyle.Recipe(
+        size=0, steps=evaluations - 1, bounds="none", history_size=20, **CLASSICAL
+    )
     start = time.perf_counter()
     problem = jaxstyle.prepare(content, style, recipe=recipe, network=network)
     jax.block_until_ready(problem.targets)
@@ -69,14 +72,14 @@ def ours(given: Path, evaluations: int) -> dict[str, float]:
 def theirs(given: Path, evaluations: int, *, device: str, compiled: bool) -> dict[str, float]:
     """Run PyTorch's in this process."""
     import torch
-    from torch_objective import TorchObjective, img
+    from torch_objective import TorchObjective, to_tensor
 
     content, style, network = _read(given)
     recipe = network.recipe
     torch.set_num_threads(os.cpu_count() or 1)
     start = time.perf_counter()
     objective = TorchObjective(network, content, style, recipe, device=device)
-    image = img(content, device=device).contiguous().requires_grad_()
+    image = to_tensor(content, device=device).contiguous().requires_grad_()
     called = torch.compile(objective) if compiled else objective
     optimizer = torch.optim.LBFGS(
         [image], max_iter=evaluations, max_eval=evaluations, tolerance_grad=0,
@@ -122,10 +125,10 @@ def _give(size: str, name: str, file: str) -> None:
     width, height = _sides(size)
     content, style = jax.random.uniform(jax.random.key(0), (2, height, width, 3))
     network = random_vgg19() if name == "full" else jaxstyle.load_network(name)
-    recipe = resolve_recipe(jaxstyle.Recipe(size=0), network)
+    recipe = resolve_recipe(jaxstyle.Recipe(size=0, **CLASSICAL), network)
     settings = {
         "topology": network.topology,
-        "normalised": network.normalized,
+        "normalized": network.normalized,
         "layers": network.layers,
         "convention": dataclasses.asdict(network.convention),
         "recipe": recipe.as_dict(),

@@ -1,4 +1,4 @@
-"""The default objective in PyTorch, for benchmarks: the rival and the independent reference.
+"""The classical objective in PyTorch, for benchmarks: the rival and the independent reference.
 
 Imports nothing of JAX, so that a process that needs PyTorch alone has it alone.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TorchObjective:
-    """`picture [1, 3, h, w] in [0, 1] -> loss` with zero padding and max pooling, channels last."""
+    """`image [1, 3, h, w] in [0, 1] -> loss` with zero padding and max pooling, channels last."""
 
     def __init__(
         self, network: "Network", content: Any, style: Any, recipe: "Recipe", *, device: str = "cpu"
