@@ -1,7 +1,7 @@
-"""The compiled programs of a run: its start, a chunk of steps, values of images.
+"""The compiled programs of a run: the initial state, a chunk of steps, values of the objective.
 
-Weights, targets and the numbers of the recipe are arguments of these programs: as constants they
-would take the compiler minutes to fold. This module also maps programs over batch elements and
+Weights, targets and the numbers of the recipe are arguments of these programs: as constants, the
+compiler would spend minutes folding them. This module also maps programs over batch elements and
 shards them over devices.
 """
 
@@ -35,18 +35,18 @@ from jaxstyle.nn.sharding import BatchSharding, Layout, SpatialSharding
 from jaxstyle.nn.tiling import window_size
 from jaxstyle.nn.vgg import add_winograd_kernels
 from jaxstyle.optim.base import blank
-from jaxstyle.optim.registry import carried, is_flat, make_optimizer
+from jaxstyle.optim.registry import carry_over, is_flat, make_optimizer
 
 
 class Best(NamedTuple):
-    """The point of least loss so far."""
+    """The point with the lowest loss so far."""
 
     position: jax.Array
     """Variables of the optimizer (`pixel_range`), `[h, w, 3]`."""
     loss: jax.Array
     """Scalar."""
     terms: Terms
-    """Its terms."""
+    """Terms of the loss."""
 
 
 class Mean(NamedTuple):
@@ -87,17 +87,17 @@ class Program(NamedTuple):
     batched: bool = False
     """Whether the arguments have a batch axis, first."""
     own_targets: bool = False
-    """Whether the targets have it too."""
+    """Whether the targets have a batch axis."""
     own_numbers: bool = False
-    """Whether the numbers have it too."""
+    """Whether the numbers have a batch axis."""
     layout: Layout | None = None
     """Sharding of the batch, or of the image's rows."""
     platform: str = "cpu"
-    """Of the devices."""
+    """Platform of the devices, as JAX names it."""
 
     @property
     def rows(self) -> SpatialSharding | None:
-        """Sharding of the image's rows, if they are."""
+        """Sharding of the image's rows; None if they are not sharded."""
         return self.layout if isinstance(self.layout, SpatialSharding) else None
 
     def map_elements(self, function: Any) -> Any:
@@ -115,11 +115,11 @@ Arguments = tuple[Network, Targets, Numbers]
 
 
 def common_arguments(problem: Problem, *, platform: str | None = None) -> tuple[Arguments, Program]:
-    """Return the programs' common arguments, and what they are compiled for.
+    """Return the arguments that all programs of a scale share, and their static arguments.
 
     Args:
-      problem: of one scale.
-      platform: of the devices; the default backend if not given.
+      problem: the problem of one scale.
+      platform: platform of the devices; the default backend if not given.
     """
     platform = platform or jax.default_backend()
     network = problem.recipe.configure_network(problem.network)
@@ -150,7 +150,7 @@ def _objective(network: Network, targets: Targets, numbers: Numbers, program: Pr
 def values(
     network: Network, targets: Targets, numbers: Numbers, image: jax.Array, *, program: Program
 ) -> tuple[jax.Array, Terms, LayerLosses]:
-    """Compute the objective of an image `[h, w, 3]`, or of a batch of them, in all its parts."""
+    """Compute loss, terms and losses by layer of an image `[h, w, 3]`, or of a batch of images."""
 
     def value(
         network: Network, targets: Targets, numbers: Numbers, image: jax.Array
@@ -172,29 +172,28 @@ def values(
     return program.map_elements(value)(network, targets, numbers, image)
 
 
-def _kept(carry: Carry, rows: SpatialSharding | None) -> Carry:
-    """Return the carry with the sharding of its image."""
+def _constrained(carry: Carry, rows: SpatialSharding | None) -> Carry:
+    """Return the carry constrained to the sharding of the image's rows."""
     return rows.constrain(carry, carry.best.position.shape[1]) if rows else carry
 
 
 def _compact(carry: Carry) -> Carry:
     """Return the carry with its images' rows and columns innermost in the memory of a TPU.
 
-    As they come in. Left to itself the compiler puts the three channels innermost for the loop, and
-    pads them to 128.
+    Otherwise the compiler puts the three channels innermost in the loop and pads them to 128.
     """
 
-    def constrained(leaf: jax.Array) -> jax.Array:
+    def with_layout(leaf: jax.Array) -> jax.Array:
         if leaf.shape[-3:] != carry.best.position.shape:
             return leaf
         *others, rows, columns, channels = range(leaf.ndim)
         order = memory_layout.Layout((*others, channels, rows, columns))
         return memory_layout.with_layout_constraint(leaf, order)
 
-    def all_constrained(carry: Carry) -> Carry:
-        return jax.tree.map(constrained, carry)
+    def on_tpu(carry: Carry) -> Carry:
+        return jax.tree.map(with_layout, carry)
 
-    return lax.platform_dependent(carry, tpu=all_constrained, default=lambda carry: carry)
+    return lax.platform_dependent(carry, tpu=on_tpu, default=lambda carry: carry)
 
 
 @partial(jax.jit, static_argnames=("shape", "program"))
@@ -207,17 +206,17 @@ def init_carry(
     shape: tuple[int, ...],
     program: Program,
 ) -> Carry:
-    """Build the state of a run at the initial image of `shape`, or at a batch of them.
+    """Build the state of a run at an initial image of `shape`, or at a batch of images.
 
-    A start of another size is resized. If `is_flat(recipe)` nothing is evaluated here but in the
-    first step of `run_chunk`.
+    An initial image of another size is resized. If `is_flat(recipe)`, the objective is evaluated in
+    the first step of `run_chunk` instead of here.
     """
     recipe = program.recipe
 
     def init(network: Network, targets: Targets, numbers: Numbers, start: jax.Array) -> Carry:
         if start.shape != shape:
             start = jax.image.resize(start, shape, "lanczos3")
-        # A copy, as the carry is donated and the caller keeps the start.
+        # A copy, as the carry is donated and the caller keeps `start`.
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
         optimizer = make_optimizer(
             recipe, numbers=numbers, rows=program.rows, platform=program.platform
@@ -228,7 +227,7 @@ def init_carry(
             )
         else:
             state = optimizer.init(_objective(network, targets, numbers, program), position)
-        # Strong types, as after a step: optax's line search would else be compiled a second time.
+        # Strong types, as after a step; otherwise optax's line search would be compiled twice.
         state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
         point, mean = state.point, None
         if numbers.average is not None:
@@ -238,7 +237,7 @@ def init_carry(
         best = Best(point.position, point.value, point.aux)
         return Carry(state, best, jnp.zeros((), jnp.int32), mean)
 
-    return _kept(program.map_elements(init)(network, targets, numbers, start), program.rows)
+    return _constrained(program.map_elements(init)(network, targets, numbers, start), program.rows)
 
 
 @partial(jax.jit, static_argnames=("detailed", "shape"))
@@ -257,11 +256,11 @@ def next_scale_start(
     optimizer would have to recover from deep features.
 
     Args:
-      image: result of the smaller scale, `[h, w, 3]`, or a batch of them.
+      image: result of the smaller scale, `[h, w, 3]`, or a batch of results.
       before: initial images of the smaller scale.
-      start: initial images of this one.
+      start: initial images of the larger scale.
       detailed: a flag for each image.
-      shape: of the result.
+      shape: shape of the result.
     """
 
     def resized(x: jax.Array) -> jax.Array:
@@ -273,21 +272,21 @@ def next_scale_start(
 
 @partial(jax.jit, static_argnames=("program",), donate_argnums=(1,))
 def transfer_state(before: Carry, fresh: Carry, spent: jax.Array, *, program: Program) -> Carry:
-    """Return the state of a larger scale with the optimizer's memory of the smaller one.
+    """Return the state of a larger scale with the optimizer's history of the smaller one.
 
     Args:
       before: state at the end of the smaller scale.
-      fresh: state at the start of the larger one; its memory becomes that of the result.
-      spent: evaluations up to the end of the smaller one.
-      program: of the larger scale.
+      fresh: state at the start of the larger scale; donated.
+      spent: evaluations up to the end of the smaller scale.
+      program: static arguments of the larger scale.
     """
 
-    def given(_: None, __: None, ___: None, of: tuple[Carry, Carry, jax.Array]) -> Carry:
-        before, fresh, spent = of
-        state = carried(before.state, fresh.state, program.recipe)
+    def transfer(_: None, __: None, ___: None, states: tuple[Carry, Carry, jax.Array]) -> Carry:
+        before, fresh, spent = states
+        state = carry_over(before.state, fresh.state, program.recipe)
         return fresh._replace(state=state, spent=spent)
 
-    return program.map_elements(given)(None, None, None, (before, fresh, spent))
+    return program.map_elements(transfer)(None, None, None, (before, fresh, spent))
 
 
 @partial(jax.jit, static_argnames=("program", "max_steps"), donate_argnums=(3,))
@@ -303,7 +302,7 @@ def run_chunk(
 ) -> tuple[Carry, jax.Array, Terms]:
     """Run a chunk of `num_steps` steps, at most `max_steps`.
 
-    The number of steps is traced, so that a last, shorter chunk does not recompile.
+    The number of steps is traced, so that a shorter last chunk does not recompile.
 
     Returns:
       The state after the chunk, and the loss and terms of each step in the first `num_steps` of
@@ -320,8 +319,8 @@ def run_chunk(
             program.recipe, numbers=numbers, rows=rows, platform=program.platform
         )
 
-        def step(index: jax.Array, so_far: tuple[Carry, Losses]) -> tuple[Carry, Losses]:
-            carry, losses = so_far
+        def step(index: jax.Array, loop: tuple[Carry, Losses]) -> tuple[Carry, Losses]:
+            carry, losses = loop
             carry = _compact(carry)
             state, info = optimizer.step(objective, carry.state)
             point, best = state.point, carry.best
@@ -332,11 +331,11 @@ def run_chunk(
             image = bounds.image(point.position)
             mean = carry.mean and carry.mean.add(image, numbers.average)
             evaluated = info.value, info.aux
-            losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, evaluated)
-            return _compact(_kept(Carry(state, best, carry.spent, mean), rows)), losses
+            losses = jax.tree.map(lambda past, new: past.at[index].set(new), losses, evaluated)
+            return _compact(_constrained(Carry(state, best, carry.spent, mean), rows)), losses
 
-        one = carry.best.loss, carry.best.terms
-        empty = jax.tree.map(lambda number: jnp.zeros(max_steps, number.dtype), one)
+        initial = carry.best.loss, carry.best.terms
+        empty = jax.tree.map(lambda number: jnp.zeros(max_steps, number.dtype), initial)
         after, losses = lax.fori_loop(0, num_steps, step, (carry, empty))
         if after.mean is None:
             return after, losses
@@ -364,10 +363,10 @@ def start_run(
     """Build the state of a run at an image and evaluate it, in the program of `run_chunk`."""
     carry = init_carry(*arguments, start, shape=shape, program=program)
     if is_flat(program.recipe):
-        made: tuple[Carry, jax.Array, Terms] = run_chunk(
+        evaluated: tuple[Carry, jax.Array, Terms] = run_chunk(
             *arguments, carry, 1, program=program, max_steps=max_steps
         )
-        return made
+        return evaluated
     best = carry.best
     return carry, best.loss[..., None], jax.tree.map(lambda term: term[..., None], best.terms)
 
@@ -377,8 +376,8 @@ def clipped_image(position: jax.Array, chroma: jax.Array | None, *, bounds: str)
     """Return the image of the optimizer's variables, clipped to [0, 1].
 
     Args:
-      position: variables of the optimizer, `[h, w, 3]`, or a batch of them.
-      chroma: the image whose chroma it takes, if any.
+      position: variables of the optimizer, `[h, w, 3]`, with a batch axis or without.
+      chroma: image whose chroma the result takes, if any.
       bounds: key of `BOUNDS`.
     """
     image = BOUNDS[bounds].image(position)
@@ -402,11 +401,12 @@ def lower(
     """Return the lowered program of a chunk of the last scale of a problem.
 
     Args:
-      problem: leaves may be `jax.ShapeDtypeStruct`s.
+      problem: arrays or `jax.ShapeDtypeStruct`s.
       chunk_size: largest number of steps of a chunk.
-      device: that it is for, perhaps of a topology that is only described; the default one, or
-        those of the problem's layout, if not given.
-      direct: leave out the kernels that only CPUs have, for the memory of a GPU.
+      device: device to compile for, which may be absent (`jax.experimental.topologies`); the
+        default device, or those of the problem's layout, if not given.
+      direct: whether to leave out the Winograd kernels that only CPUs have, to compute the memory
+        of other devices on a CPU.
     """
     platform = _platform(device)
     arguments, program = common_arguments(problem, platform=platform)
@@ -415,16 +415,16 @@ def lower(
     form = carry_shapes(problem, platform=platform)
     if problem.layout is not None:
         form = problem.layout.with_shardings(form, problem.size[1])
-    given: Any = (*arguments, form, chunk_size)
+    inputs: Any = (*arguments, form, chunk_size)
     if device is not None:
         place = SingleDeviceSharding(device)
-        given = jax.tree.map(
+        inputs = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 jnp.shape(leaf), jnp.result_type(leaf), sharding=place
             ),
-            given,
+            inputs,
         )
-    traced = run_chunk.trace(*given, program=program, max_steps=chunk_size)
+    traced = run_chunk.trace(*inputs, program=program, max_steps=chunk_size)
     return traced.lower(lowering_platforms=(platform,) if platform else None)
 
 
@@ -438,17 +438,17 @@ def _platform(device: jax.Device | None) -> str | None:
 def compile_scale(
     arguments: Arguments, program: Program, before: Problem, scale: Problem, *, max_steps: int
 ) -> None:
-    """Compile the programs of a larger scale in advance.
+    """Compile the programs of a larger scale in advance, for one device.
 
-    JAX finds the programs again by the shapes of their arguments. May run in a thread beside the
-    smaller scale. Does not compile for several devices.
+    JAX's cache then returns them for arguments of the same shapes. May be called in a thread while
+    the smaller scale runs.
 
     Args:
-      arguments: of the larger scale (`common_arguments`).
-      program: likewise.
-      before: the smaller scale.
-      scale: the larger scale.
-      max_steps: of a chunk.
+      arguments: arguments of the larger scale (`common_arguments`).
+      program: static arguments of the larger scale.
+      before: problem of the smaller scale.
+      scale: problem of the larger scale.
+      max_steps: largest number of steps of a chunk.
     """
     small, large = (
         jax.ShapeDtypeStruct(problem.start.shape, problem.start.dtype)

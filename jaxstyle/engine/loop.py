@@ -1,8 +1,8 @@
 """The optimization loop, in compiled chunks of steps.
 
-`iterates` is a generator that runs the optimizer on the device and yields an image and its
-numbers between chunks, one scale after another. Progress bars, snapshots, early stopping and files
-are left to the loop of the caller.
+`iterates` is a generator that runs the optimizer on the device, one scale after another, and yields
+the image and its losses between chunks. Progress bars, snapshots, early stopping and files are left
+to the caller's loop.
 """
 
 import time
@@ -36,10 +36,10 @@ from jaxstyle.nn.sharding import SpatialSharding, gather
 
 
 class History(NamedTuple):
-    """The objective after each step, arrays `[steps + 1]` (batch element first in a batch)."""
+    """The objective after each step, arrays `[steps + 1]` or, in a batch, `[k, steps + 1]`."""
 
     step: np.ndarray
-    """Steps made; 0 is the initial image."""
+    """Number of steps, `[steps + 1]`; 0 is the initial image."""
     loss: np.ndarray
     """The sum of the terms."""
     content: np.ndarray
@@ -54,10 +54,10 @@ class Iterate(NamedTuple):
     """State of a run between chunks. In a batch every array has the batch axis first."""
 
     step: int
-    """Steps made, of all scales."""
+    """Number of steps so far, over all scales."""
     image: jax.Array | np.ndarray
     """The best image so far, RGB `[h, w, 3]`, clipped to [0, 1]; the average so far if
-    `Recipe.average` is set. On the host where several devices share one image."""
+    `Recipe.average` is set. On the host if several devices share one image."""
     loss: np.ndarray
     """Loss of the best image so far, before clipping."""
     terms: Terms
@@ -67,26 +67,26 @@ class Iterate(NamedTuple):
     history: History
     """History of the steps since the last iterate."""
     compile_seconds: float
-    """Time of tracing and compiling since the last iterate."""
+    """Seconds of tracing and compiling since the last iterate."""
     run_seconds: float
-    """Time of running since the last iterate."""
+    """Seconds of running since the last iterate."""
     carry: Any = None
-    """State on the device; valid until the generator goes on (`run_state` copies it)."""
+    """State on the device; valid until the generator is resumed (`run_state` copies it)."""
 
 
 class RunState(NamedTuple):
     """State of a run between two chunks, on the host, from which it can be resumed."""
 
     step: int
-    """Steps made, of all scales."""
+    """Number of steps so far, over all scales."""
     carry: Any
-    """State of the optimizer and best point; shapes and types are those of `carry_shapes`."""
+    """State of the optimizer and best point, with the shapes and types of `carry_shapes`."""
     history: History
     """History from step 0."""
     compile_seconds: float
-    """Time of tracing and compiling so far."""
+    """Seconds of tracing and compiling so far."""
     run_seconds: float
-    """Time of running so far."""
+    """Seconds of running so far."""
 
 
 def iterates(
@@ -97,21 +97,22 @@ def iterates(
     state: RunState | None = None,
     until: int | None = None,
 ) -> Iterator[Iterate]:
-    """Run the optimizer, yielding the initial image and then one iterate a chunk.
+    """Run the optimizer and yield the initial image, then one iterate per chunk of steps.
 
-    The caller may stop at any iterate; each holds the best image so far. Only numbers leave the
-    device. The last scale ends early when every batch element has diverged.
+    The caller may stop at any iterate, as each has the best image so far. Images stay on the
+    device; only losses are copied to the host. The last scale ends early when every batch element
+    has diverged.
 
-    Several scales run one after another, smallest first, and `step` counts through all of them:
-    images grow, and each loss is of the objective of its own scale.
+    Several scales run one after another, smallest first, and `step` counts the steps of all scales.
+    Each loss is that of the objective of its own scale, whose images have another size.
 
     Args:
       problem: from `prepare`.
-      chunk_size: steps a chunk; fewer in the last if it does not divide the recipe's steps. Chosen
-        from the image's size if not given.
-      first: steps of the first chunk, for an early first image; compiles no further program.
-      state: state of an earlier run of this problem (`run_state`), which is resumed exactly; the
-        first iterate is then that of `state`, with its whole history.
+      chunk_size: steps per chunk; the last chunk may have fewer. Chosen by the image's size if not
+        given.
+      first: steps of the first chunk, for an early first image; does not recompile.
+      state: state of an earlier run of this problem (`run_state`) to resume exactly; the first
+        iterate is then that of `state`, with its whole history.
       until: step to stop after; the last step of all scales if not given. Schedules of the
         learning rate still refer to the recipe's steps.
 
@@ -120,7 +121,7 @@ def iterates(
       and at the end of each scale.
 
     Raises:
-      JaxstyleError: `chunk_size` or `first` below 1.
+      JaxstyleError: `chunk_size` or `first` is below 1.
     """
     for name, value in (("chunk_size", chunk_size), ("first", first)):
         if value is not None and value < 1:
@@ -147,26 +148,27 @@ class _Scale(NamedTuple):
     arguments: Arguments
     program: Program
     chunk_size: int
-    """Steps a chunk."""
+    """Steps per chunk."""
     max_steps: int
-    """Longest chunk of the compiled program: one program for all that are no longer than usual."""
+    """Largest number of steps of the compiled program, at least the default, so that all smaller
+    chunk sizes share one program."""
 
     @classmethod
     def of(cls, problem: Problem, chunk_size: int | None) -> "_Scale":
-        """Build the arguments of a scale; the chunk size is chosen if it is None."""
-        usual = default_chunk_size(problem.start)
-        chunk_size = chunk_size or usual
-        return cls(problem, *common_arguments(problem), chunk_size, max(chunk_size, usual))
+        """Build the arguments of a scale, with the default chunk size if it is None."""
+        default = default_chunk_size(problem.start)
+        chunk_size = chunk_size or default
+        return cls(problem, *common_arguments(problem), chunk_size, max(chunk_size, default))
 
     def start(self, image: jax.Array) -> tuple[Carry, jax.Array, Terms]:
-        """Return the state of the run at an image, and its loss and terms."""
+        """Return the state of a run at an image, and its loss and terms."""
         return start_run(
             self.arguments, image,
             shape=self.problem.start.shape[-3:], program=self.program, max_steps=self.max_steps,
         )  # fmt: skip
 
     def run(self, carry: Carry, num_steps: int) -> tuple[Carry, jax.Array, Terms]:
-        """Return the state after a chunk of steps, and their losses and terms."""
+        """Return the state after a chunk of steps, and the loss and terms of each step."""
         chunk: tuple[Carry, jax.Array, Terms] = run_chunk(
             *self.arguments, carry, num_steps, program=self.program, max_steps=self.max_steps
         )
@@ -174,11 +176,11 @@ class _Scale(NamedTuple):
 
 
 class _Scales:
-    """The scales of a run, each compiled in a thread while the one before it runs.
+    """The scales of a run, each compiled in a thread while the smaller one runs.
 
     Args:
-      problem: of all scales.
-      chunk_size: steps a chunk; see `iterates`.
+      problem: the problem with all its scales.
+      chunk_size: steps per chunk, as in `iterates`.
     """
 
     def __init__(self, problem: Problem, chunk_size: int | None):
@@ -191,11 +193,11 @@ class _Scales:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Who stops early does not wait for what will not run.
+        # After an early stop, do not wait for programs that will not run.
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def compile(self, level: int) -> None:
-        """Compile a scale in the thread, unless it was started before."""
+        """Compile a scale in the thread, unless that has been started."""
         if level not in self._compiled and self._problem.layout is None:
             self._compiled[level] = self._thread.submit(self._compile, level)
 
@@ -208,7 +210,7 @@ class _Scales:
         return scale
 
     def get(self, level: int) -> _Scale:
-        """Return a scale; wait for its compilation if it was started."""
+        """Return a scale; wait for its compilation if that has been started."""
         if level in self._compiled:
             return self._compiled[level].result()
         return _Scale.of(self._problem.scales[level], self._chunk_size)
@@ -222,7 +224,7 @@ def scale_at(problem: Problem, step: int) -> int:
 def reference_step(problem: Problem, level: int) -> int:
     """Return the step whose loss is the reference for divergence at a scale.
 
-    The initial image of a larger scale has no step of its own, so its first step is taken.
+    The loss of a larger scale's initial image is not recorded, so its first step is the reference.
     """
     return level * problem.recipe.steps + min(level, 1)
 
@@ -240,10 +242,10 @@ def _run_scale(
     """Run one scale and yield its iterates.
 
     Args:
-      scale: with the arguments of its programs.
-      problem: of all scales.
+      scale: the scale, with the arguments of its programs.
+      problem: the problem with all its scales.
       level: index of the scale.
-      latest: last iterate of the scale before; None for the first scale of this call.
+      latest: last iterate of the smaller scale; None for the first scale of this call.
       state: state of an earlier run at this scale, if any.
       first: as in `iterates`.
       until: as in `iterates`.
@@ -252,7 +254,7 @@ def _run_scale(
     if latest is None:
         latest = _start(scale, clock) if state is None else _resume(scale, state, clock)
         yield latest
-        # Leaves out the time that the caller takes.
+        # Leave out the caller's time.
         clock.lap()
     else:
         latest = _enlarge(scale, problem.scales[level - 1], latest)
@@ -260,23 +262,23 @@ def _run_scale(
     is_last = level == len(problem.coarse_levels)
     bound = divergence_bound(scale.problem.recipe.optimizer)
     losses = latest.history.loss[..., latest.history.step >= reference_step(problem, level)]
-    gone = np.zeros(scale.problem.start.shape[:-3], bool)
+    has_diverged = np.zeros(scale.problem.start.shape[:-3], bool)
     initial = None
     while True:
         if losses.shape[-1]:
             initial = losses[..., 0] if initial is None else initial
-            gone = gone | diverged(initial, losses, bound=bound)
-        if latest.step >= end or (is_last and gone.all()):
+            has_diverged = has_diverged | diverged(initial, losses, bound=bound)
+        if latest.step >= end or (is_last and has_diverged.all()):
             return
         before, latest = latest, _advance(scale, latest, end, first, clock)
-        if gone.any():
-            latest = _without(gone, before, latest)
+        if has_diverged.any():
+            latest = _freeze_diverged(has_diverged, before, latest)
         losses = latest.history.loss
         yield latest
         clock.lap()
 
 
-# A call returns when its program is compiled and queued; time spent waiting is running time.
+# A call returns when its program is compiled and queued; waiting for its results is running time.
 
 
 def _start(scale: _Scale, clock: "_Clock") -> Iterate:
@@ -286,14 +288,14 @@ def _start(scale: _Scale, clock: "_Clock") -> Iterate:
 
 
 def _resume(scale: _Scale, state: RunState, clock: "_Clock") -> Iterate:
-    """Return the iterate of an earlier run's state, with its whole history and time."""
+    """Return the iterate of an earlier run's state, with its whole history and times."""
     carry = _on_device(state, scale.problem)
     iterate = _iterate(scale.problem, carry, state.step, state.history, clock)
     return iterate._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
 
 
 def _enlarge(scale: _Scale, smaller: Problem, latest: Iterate) -> Iterate:
-    """Return the last iterate of the smaller scale with the state of a run at this one."""
+    """Return the last iterate of the smaller scale with the initial state of this scale."""
     layout = scale.problem.layout
     assert not isinstance(layout, SpatialSharding), "refused by prepare"
     start = scale.problem.start
@@ -310,13 +312,13 @@ def _advance(
     scale: _Scale, latest: Iterate, end: int, first: int | None, clock: "_Clock"
 ) -> Iterate:
     """Return the iterate after the next chunk, which ends at step `end` at the latest."""
-    done, chunk_size = latest.step, scale.chunk_size
+    step, chunk_size = latest.step, scale.chunk_size
     # Chunks end on multiples of `chunk_size`, also when resumed in between.
-    num_steps = min(chunk_size - done % chunk_size, end - done)
-    if done == 0 and first:
+    num_steps = min(chunk_size - step % chunk_size, end - step)
+    if step == 0 and first:
         num_steps = min(num_steps, first)
     carry, losses, terms = scale.run(latest.carry, num_steps)
-    return _iterate(scale.problem, carry, done + num_steps, (num_steps, losses, terms), clock)
+    return _iterate(scale.problem, carry, step + num_steps, (num_steps, losses, terms), clock)
 
 
 class _Clock:
@@ -332,7 +334,7 @@ class _Clock:
 
 
 def _on_device(state: RunState, scale: Problem) -> Carry:
-    """Return a copy of a state on the devices: the carry is donated, the state stays valid."""
+    """Return a copy of a state's carry on the devices; donating it leaves the state valid."""
     if scale.layout is None:
         return jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
     return scale.layout.place_state(jax.tree.map(np.array, state.carry), scale.size[1])
@@ -345,9 +347,14 @@ def _iterate(
     past: History | tuple[int, jax.Array, Terms],
     clock: _Clock,
 ) -> Iterate:
-    """Build an iterate from a carry, which the next chunk will invalidate by donation.
+    """Build an iterate from a carry, which the next chunk invalidates by donation.
 
-    `past` is the history since the last iterate, or the number of steps and their numbers.
+    Args:
+      scale: problem of the scale.
+      carry: state on the device.
+      step: number of steps so far.
+      past: history since the last iterate, or its number of steps, losses and terms.
+      clock: measures the times of compiling and running.
     """
     compile_seconds = clock.lap()
     if compile_seconds > 0.1:
@@ -371,26 +378,27 @@ def _iterate(
     )  # fmt: skip
 
 
-def _without(gone: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
-    """Return an iterate whose diverged batch elements keep their earlier state."""
+def _freeze_diverged(has_diverged: np.ndarray, before: Iterate, latest: Iterate) -> Iterate:
+    """Return an iterate whose diverged batch elements have the image and losses of `before`."""
 
-    def kept(old: Any, new: Any) -> Any:
-        elements = np.reshape(gone, np.shape(gone) + (1,) * (np.ndim(new) - np.ndim(gone)))
+    def select(old: Any, new: Any) -> Any:
+        axes = (1,) * (np.ndim(new) - np.ndim(has_diverged))
+        elements = np.reshape(has_diverged, np.shape(has_diverged) + axes)
         return (jnp if isinstance(new, jax.Array) else np).where(elements, old, new)
 
     return latest._replace(
-        image=kept(before.image, latest.image),
-        loss=kept(before.loss, latest.loss),
-        terms=Terms(*map(kept, before.terms, latest.terms)),
-        evaluations=kept(before.evaluations, latest.evaluations),
+        image=select(before.image, latest.image),
+        loss=select(before.loss, latest.loss),
+        terms=Terms(*map(select, before.terms, latest.terms)),
+        evaluations=select(before.evaluations, latest.evaluations),
     )
 
 
 def run_state(collected: Sequence[Iterate]) -> RunState:
-    """Return the state of a run on the host, to resume from.
+    """Return a run's state on the host, from which it can be resumed.
 
     Args:
-      collected: the iterates so far, in order; the last one still with its `carry`.
+      collected: the iterates so far, in order; the last one with its `carry`.
     """
     joined = [
         np.concatenate(parts, -1) for parts in zip(*(i.history for i in collected), strict=True)
@@ -405,14 +413,14 @@ def run_state(collected: Sequence[Iterate]) -> RunState:
 
 
 def default_chunk_size(start: ArrayLike, *, platform: str | None = None) -> int:
-    """Return the steps of a chunk: fewer for large images, whose steps take longer.
+    """Return the steps per chunk: fewer for large images, whose steps take longer.
 
-    At most five on a CPU. Elsewhere at most fifty, for about a third of a second: 2^24 pixels are
-    26 TFLOP of VGG-19, and 80 TFLOP/s is what a fast device is assumed to reach.
+    At most five on a CPU. On other devices at most fifty, for about a third of a second: 2^24
+    pixels are 26 TFLOP of VGG-19, and a fast device is assumed to reach 80 TFLOP/s.
 
     Args:
-      start: the initial image, or a batch of them.
-      platform: of the device; the default backend if not given.
+      start: the initial image `[h, w, 3]`, or a batch `[k, h, w, 3]`; only its shape is used.
+      platform: platform of the device; the default backend if not given.
     """
     pixels = int(np.prod(np.shape(start)[:-1]))
     on_cpu = (platform or jax.default_backend()) == "cpu"

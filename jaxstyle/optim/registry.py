@@ -64,14 +64,14 @@ def make_optimizer(
     return _SEARCHES[recipe.optimizer](history_size=history_size)
 
 
-def carried(old: Any, new: Any, recipe: Recipe) -> Any:
-    """Return a fresh state with the pairs or moments of a state on an image of another size.
+def carry_over(old: Any, new: Any, recipe: Recipe) -> Any:
+    """Return an initial state with the L-BFGS pairs or moments of a state at another image size.
 
     Args:
       old: state after some steps.
-      new: state from `init`; returned as it is for `lbfgs-fixed` and the libraries' L-BFGS, of
-        which nothing is transferred.
-      recipe: resolved; of both.
+      new: state from `init`; returned unchanged for `lbfgs-fixed` and the L-BFGS of libraries,
+        whose state is not transferred.
+      recipe: resolved settings of both.
     """
     if isinstance(old, LbfgsState) and recipe.optimizer == "lbfgs":
         return carry_history(old, new, preconditioner=preconditioner(recipe.preconditioner))
