@@ -6,87 +6,23 @@ to the caller's loop.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from jaxstyle.engine import heap
-from jaxstyle.engine.chunk import (
-    Arguments,
-    Carry,
-    Program,
-    clipped_image,
-    common_arguments,
-    compile_scale,
-    next_scale_start,
-    run_chunk,
-    start_run,
-    transfer_state,
-)
+from jaxstyle.engine.chunk import clipped_image, next_scale_start, transfer_state
 from jaxstyle.engine.divergence import diverged, divergence_bound
+from jaxstyle.engine.iterate import History, Iterate, RunState
 from jaxstyle.engine.problem import Problem
+from jaxstyle.engine.program import Carry
+from jaxstyle.engine.scales import Scale, Scales, reference_step, scale_at
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.objective import Terms
 from jaxstyle.nn.sharding import SpatialSharding, gather
-
-
-class History(NamedTuple):
-    """The objective after each step, arrays `[steps + 1]` or, in a batch, `[k, steps + 1]`."""
-
-    step: np.ndarray
-    """Number of steps, `[steps + 1]`; 0 is the initial image."""
-    loss: np.ndarray
-    """The sum of the terms."""
-    content: np.ndarray
-    """The weighted content term, as in `Terms`."""
-    style: np.ndarray
-    """The weighted style term."""
-    tv: np.ndarray
-    """The weighted total variation."""
-
-
-class Iterate(NamedTuple):
-    """State of a run between chunks. In a batch every array has the batch axis first."""
-
-    step: int
-    """Number of steps so far, over all scales."""
-    image: jax.Array | np.ndarray
-    """The best image so far, RGB `[h, w, 3]`, clipped to [0, 1]; the average so far if
-    `Recipe.average` is set. On the host if several devices share one image."""
-    loss: np.ndarray
-    """Loss of the best image so far, before clipping."""
-    terms: Terms
-    """Terms of that loss."""
-    evaluations: np.ndarray
-    """Evaluations of the objective and its gradient so far."""
-    history: History
-    """History of the steps since the last iterate."""
-    compile_seconds: float
-    """Seconds of tracing and compiling since the last iterate."""
-    run_seconds: float
-    """Seconds of running since the last iterate."""
-    carry: Any = None
-    """State on the device; valid until the generator is resumed (`run_state` copies it)."""
-
-
-class RunState(NamedTuple):
-    """State of a run between two chunks, on the host, from which it can be resumed."""
-
-    step: int
-    """Number of steps so far, over all scales."""
-    carry: Any
-    """State of the optimizer and best point, with the shapes and types of `carry_shapes`."""
-    history: History
-    """History from step 0."""
-    compile_seconds: float
-    """Seconds of tracing and compiling so far."""
-    run_seconds: float
-    """Seconds of running so far."""
 
 
 def iterates(
@@ -130,7 +66,7 @@ def iterates(
     lowest = scale_at(problem, state.step) if state else 0
     last = max(lowest, scale_at(problem, until))
     latest = None
-    with _Scales(problem, chunk_size) as scales:
+    with Scales(problem, chunk_size) as scales:
         for level in range(lowest, last + 1):
             for iterate in _run_scale(
                 scales.get(level), problem, level, latest, state=state, first=first, until=until
@@ -141,96 +77,8 @@ def iterates(
             latest, state = iterate, None
 
 
-class _Scale(NamedTuple):
-    """One scale of a run, with the arguments of its programs."""
-
-    problem: Problem
-    arguments: Arguments
-    program: Program
-    chunk_size: int
-    """Steps per chunk."""
-    max_steps: int
-    """Largest number of steps of the compiled program, at least the default, so that all smaller
-    chunk sizes share one program."""
-
-    @classmethod
-    def of(cls, problem: Problem, chunk_size: int | None) -> "_Scale":
-        """Build the arguments of a scale, with the default chunk size if it is None."""
-        default = default_chunk_size(problem.start)
-        chunk_size = chunk_size or default
-        return cls(problem, *common_arguments(problem), chunk_size, max(chunk_size, default))
-
-    def start(self, image: jax.Array) -> tuple[Carry, jax.Array, Terms]:
-        """Return the state of a run at an image, and its loss and terms."""
-        return start_run(
-            self.arguments, image,
-            shape=self.problem.start.shape[-3:], program=self.program, max_steps=self.max_steps,
-        )  # fmt: skip
-
-    def run(self, carry: Carry, num_steps: int) -> tuple[Carry, jax.Array, Terms]:
-        """Return the state after a chunk of steps, and the loss and terms of each step."""
-        chunk: tuple[Carry, jax.Array, Terms] = run_chunk(
-            *self.arguments, carry, num_steps, program=self.program, max_steps=self.max_steps
-        )
-        return chunk
-
-
-class _Scales:
-    """The scales of a run, each compiled in a thread while the smaller one runs.
-
-    Args:
-      problem: the problem with all its scales.
-      chunk_size: steps per chunk, as in `iterates`.
-    """
-
-    def __init__(self, problem: Problem, chunk_size: int | None):
-        self._problem = problem
-        self._chunk_size = chunk_size
-        self._thread = ThreadPoolExecutor(1, "compile")
-        self._compiled: dict[int, Future[_Scale]] = {}
-
-    def __enter__(self) -> "_Scales":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # After an early stop, do not wait for programs that will not run.
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def compile(self, level: int) -> None:
-        """Compile a scale in the thread, unless that has been started."""
-        if level not in self._compiled and self._problem.layout is None:
-            self._compiled[level] = self._thread.submit(self._compile, level)
-
-    def _compile(self, level: int) -> _Scale:
-        scale = _Scale.of(self._problem.scales[level], self._chunk_size)
-        compile_scale(
-            scale.arguments, scale.program, self._problem.scales[level - 1], scale.problem,
-            max_steps=scale.max_steps,
-        )  # fmt: skip
-        return scale
-
-    def get(self, level: int) -> _Scale:
-        """Return a scale; wait for its compilation if that has been started."""
-        if level in self._compiled:
-            return self._compiled[level].result()
-        return _Scale.of(self._problem.scales[level], self._chunk_size)
-
-
-def scale_at(problem: Problem, step: int) -> int:
-    """Return the index in `Problem.scales` of the scale of a step."""
-    return min(max(0, -(-step // problem.recipe.steps) - 1), len(problem.coarse_levels))
-
-
-def reference_step(problem: Problem, level: int) -> int:
-    """Return the step whose loss is the reference for divergence at a scale.
-
-    The loss of a larger scale's initial image is not recorded, so its first step is the reference.
-    """
-    return level * problem.recipe.steps + min(level, 1)
-
-
 def _run_scale(
-    scale: _Scale,
+    scale: Scale,
     problem: Problem,
     level: int,
     latest: Iterate | None,
@@ -278,23 +126,20 @@ def _run_scale(
         clock.lap()
 
 
-# A call returns when its program is compiled and queued; waiting for its results is running time.
-
-
-def _start(scale: _Scale, clock: "_Clock") -> Iterate:
+def _start(scale: Scale, clock: "_Clock") -> Iterate:
     """Return the iterate of the initial image."""
     carry, loss, terms = scale.start(scale.problem.start)
     return _iterate(scale.problem, carry, 0, (1, loss, terms), clock)
 
 
-def _resume(scale: _Scale, state: RunState, clock: "_Clock") -> Iterate:
+def _resume(scale: Scale, state: RunState, clock: "_Clock") -> Iterate:
     """Return the iterate of an earlier run's state, with its whole history and times."""
     carry = _on_device(state, scale.problem)
     iterate = _iterate(scale.problem, carry, state.step, state.history, clock)
     return iterate._replace(compile_seconds=state.compile_seconds, run_seconds=state.run_seconds)
 
 
-def _enlarge(scale: _Scale, smaller: Problem, latest: Iterate) -> Iterate:
+def _enlarge(scale: Scale, smaller: Problem, latest: Iterate) -> Iterate:
     """Return the last iterate of the smaller scale with the initial state of this scale."""
     layout = scale.problem.layout
     assert not isinstance(layout, SpatialSharding), "refused by prepare"
@@ -309,7 +154,7 @@ def _enlarge(scale: _Scale, smaller: Problem, latest: Iterate) -> Iterate:
 
 
 def _advance(
-    scale: _Scale, latest: Iterate, end: int, first: int | None, clock: "_Clock"
+    scale: Scale, latest: Iterate, end: int, first: int | None, clock: "_Clock"
 ) -> Iterate:
     """Return the iterate after the next chunk, which ends at step `end` at the latest."""
     step, chunk_size = latest.step, scale.chunk_size
@@ -392,37 +237,3 @@ def _freeze_diverged(has_diverged: np.ndarray, before: Iterate, latest: Iterate)
         terms=Terms(*map(select, before.terms, latest.terms)),
         evaluations=select(before.evaluations, latest.evaluations),
     )
-
-
-def run_state(collected: Sequence[Iterate]) -> RunState:
-    """Return a run's state on the host, from which it can be resumed.
-
-    Args:
-      collected: the iterates so far, in order; the last one with its `carry`.
-    """
-    joined = [
-        np.concatenate(parts, -1) for parts in zip(*(i.history for i in collected), strict=True)
-    ]
-    return RunState(
-        step=collected[-1].step,
-        carry=jax.device_get(collected[-1].carry),
-        history=History(*joined),
-        compile_seconds=sum(i.compile_seconds for i in collected),
-        run_seconds=sum(i.run_seconds for i in collected),
-    )
-
-
-def default_chunk_size(start: ArrayLike, *, platform: str | None = None) -> int:
-    """Return the steps per chunk: fewer for large images, whose steps take longer.
-
-    At most five on a CPU. On other devices at most fifty, for about a third of a second: 2^24
-    pixels are 26 TFLOP of VGG-19, and a fast device is assumed to reach 80 TFLOP/s.
-
-    Args:
-      start: the initial image `[h, w, 3]`, or a batch `[k, h, w, 3]`; only its shape is used.
-      platform: platform of the device; the default backend if not given.
-    """
-    pixels = int(np.prod(np.shape(start)[:-1]))
-    on_cpu = (platform or jax.default_backend()) == "cpu"
-    most, budget = (5, 2**20) if on_cpu else (50, 2**24)
-    return max(1, min(most, budget // pixels))

@@ -10,10 +10,11 @@ from PIL import Image
 
 from jaxstyle import images
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.chunk import common_arguments, values
 from jaxstyle.engine.divergence import diverged, divergence_bound, ended_above
-from jaxstyle.engine.loop import History, Iterate, reference_step, scale_at
+from jaxstyle.engine.iterate import History, Iterate
 from jaxstyle.engine.problem import Problem
+from jaxstyle.engine.program import common_arguments, values
+from jaxstyle.engine.scales import reference_step, scale_at
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.losses.objective import LayerLosses, Terms

@@ -11,7 +11,9 @@ from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.problem import Problem
-from jaxstyle.losses.objective import Targets, make_objective, network_layers
+from jaxstyle.losses.objective import make_objective
+from jaxstyle.losses.statistics import network_layers
+from jaxstyle.losses.targets import Targets
 from jaxstyle.nn.geometry import map_size
 from jaxstyle.nn.network import Network
 

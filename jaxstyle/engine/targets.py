@@ -16,21 +16,18 @@ from jaxstyle.engine.sizes import pyramid_levels
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.masks import Masks, downsample_mask, halve_mask, normalize_weights, resize_mask
-from jaxstyle.losses.objective import (
-    JOINT,
+from jaxstyle.losses.objective import compared_image
+from jaxstyle.losses.pyramid import halve, mirrored
+from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.losses.statistics import (
     Maps,
-    StyleTargets,
-    Targets,
-    compared_image,
     content_layer_names,
     describe_structure,
     gram_factor,
-    halve,
     layer_statistics,
-    mirrored,
 )
-from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.losses.targets import JOINT, StyleTargets, Targets
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import preprocess
 from jaxstyle.nn.sharding import SpatialSharding
@@ -111,7 +108,7 @@ def _blend(recipe: Recipe, styles: int) -> Sequence[float]:
     if len(blend) != styles:
         raise JaxstyleError(
             f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
-            f"{styles} style images; give one a style"
+            f"{styles} style images; give one per style"
         )
     return blend
 

@@ -7,15 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxstyle.config.numbers import Numbers
-from jaxstyle.optim.base import (
-    Objective,
-    Optimizer,
-    Point,
-    StepInfo,
-    evaluate,
-    of_pytrees,
-    resized,
-)
+from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees, resized
 
 
 class FirstOrderState(NamedTuple):

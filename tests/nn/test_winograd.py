@@ -9,7 +9,7 @@ import pytest
 from scipy.signal import correlate
 
 import jaxstyle
-from jaxstyle.engine.chunk import common_arguments
+from jaxstyle.engine.program import common_arguments
 from jaxstyle.nn import convolution, winograd
 from jaxstyle.nn.convolution import convolve, use_winograd
 from jaxstyle.nn.vgg import add_winograd_kernels
