@@ -118,7 +118,7 @@ def losses(problem: jaxstyle.Problem, start: jax.Array, variant: str, steps: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--evaluations", type=int, default=500)
     parser.add_argument("--init", default="content")

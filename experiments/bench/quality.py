@@ -188,7 +188,7 @@ def line(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--evaluations", type=int, default=500)
     parser.add_argument("--weights", default="compact")

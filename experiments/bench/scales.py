@@ -36,7 +36,7 @@ def curve(problem: jaxstyle.Problem) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--scales", type=int, default=3)

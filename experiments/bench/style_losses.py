@@ -31,7 +31,7 @@ def length(problem: jaxstyle.Problem, image: jax.Array) -> jax.Array:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--weights", default="compact")
     arguments = parser.parse_args()

@@ -90,10 +90,11 @@ def lbfgs(
     accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
     the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
     trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
-    further. A pair with yᵀs too small for a positive definite update is not stored; where
-    that leaves no pair at all (the start lies on a ridge, as noise does), gradient steps double
-    until one is. A point that is not finite is never accepted. After `max_backtracks` refusals
-    the pairs are forgotten and the search restarts along the gradient.
+    further, unless it has just given the first pair. A pair with yᵀs too small for a positive
+    definite update is not stored; where that leaves no pair at all (the start lies on a ridge, as
+    noise does), gradient steps double until one is. A point that is not finite is never accepted.
+    After `max_backtracks` refusals the pairs are forgotten and the search restarts along the
+    gradient.
 
     The value may rise for a few steps, so the last point need not be the best: who wants the best
     keeps it, as `jaxstyle.iterates` does, or sets `nonmonotone_window=1`.
@@ -208,7 +209,9 @@ def lbfgs(
         )
         new_step_size = jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0)
         slope_here = dot(state.direction, trial_grad)
-        further = accepted & ~steepest & (slope_here < curvature * state.slope)
+        # Along a gradient the first pair says how far to go.
+        further = accepted & any_held(state.pairs) & ~steepest
+        further &= slope_here < curvature * state.slope
         turn = restart | (accepted & ~further)
         along = jnp.where(further, 2 * t, _shrunk(state, trial.value, finite, unit))
         return LbfgsState(

@@ -193,6 +193,12 @@ class TestOneEvaluationAStep:
         assert program.count(" tan ") == 1
         assert "while" not in program
 
+    @pytest.mark.parametrize("minimum", [0.0, 3.0, 30.0])
+    def test_the_second_step_ends_a_sum_of_squares(self, minimum):
+        # The first trial tells its curvature, however far the minimum is.
+        states, _ = runner(lambda x: jnp.sum((x - minimum) ** 2), 2)(jnp.ones(5))
+        np.testing.assert_allclose(states.point.position[-1], minimum, rtol=1e-4, atol=1e-5)
+
     def test_evaluations_count_steps_whatever_happens(self):
         states, infos = runner(rosenbrock, 40)(jnp.array([-1.2, 1.0]))
         np.testing.assert_array_equal(states.evaluations, np.arange(1, 42))
@@ -259,14 +265,14 @@ def numpy_lbfgs(
         good = new_f <= max(recent[-window:]) + c1 * t * slope + np.finfo(float).eps * abs(f)
         accepts.append(bool(good and np.isfinite(new_f)))
         if accepts[-1]:
-            s, y = new_x - x, new_g - g
+            s, y, turned = new_x - x, new_g - g, bool(pairs)
             x, f, g, shrinks = new_x, new_f, new_g, 0
             recent.append(f)
             if s @ y > 1e-8 * np.linalg.norm(s) * np.linalg.norm(y):
                 pairs.append((s, y))
             else:
                 move *= 2
-            if pairs and p @ g < c2 * slope:
+            if turned and p @ g < c2 * slope:
                 t, slope, furthers = 2 * t, p @ g, furthers + 1
             else:
                 p, t = (-inverse_hessian() @ g, 1.0) if pairs else restarted()
@@ -286,17 +292,17 @@ def numpy_lbfgs(
 @pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("preconditioned", [False, True])
 def test_the_ring_buffer_equals_a_list(size, preconditioned, x64):
-    start = np.array([-1.2, 1.0, 0.3, -0.7, 0.5])
+    # From here trials are refused, and the search goes further, with each size and metric.
+    start = np.array([-1.0, 0.1, -2.8, -2.9, -2.1])
     root = np.random.default_rng(3).normal(size=(5, 5))
     metric = root @ root.T + np.eye(5) if preconditioned else None
     with x64():
-        # So short a first move that the search has to go further along it.
         expected, accepts, furthers = numpy_lbfgs(
-            rosenbrock, start, 40, size=size, metric=metric, first_move=1e-3
+            rosenbrock, start, 36, size=size, metric=metric, first_move=1e-3
         )
         preconditioner = (lambda x: jnp.asarray(metric) @ x) if preconditioned else None
         optimizer = lbfgs(history_size=size, preconditioner=preconditioner, first_move=1e-3)
-        states, infos = runner(rosenbrock, 40, optimizer)(start)
+        states, infos = runner(rosenbrock, 36, optimizer)(start)
     assert accepts.sum() > 3 * size and not accepts.all() and furthers
     np.testing.assert_array_equal(infos.accepted, accepts)
     np.testing.assert_allclose(states.point.position, expected, rtol=1e-6, atol=1e-8)
