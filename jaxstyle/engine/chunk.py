@@ -24,7 +24,7 @@ from jaxstyle.losses.objective import Terms
 from jaxstyle.losses.targets import Targets
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import SpatialSharding
-from jaxstyle.optim.base import blank
+from jaxstyle.optim.base import unevaluated_state
 from jaxstyle.optim.registry import carry_over, is_flat, make_optimizer
 
 
@@ -78,7 +78,7 @@ def init_carry(
             recipe, numbers=numbers, rows=program.rows, platform=program.platform
         )
         if is_flat(recipe):
-            state = blank(
+            state = unevaluated_state(
                 optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields))
             )
         else:
