@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from jaxstyle.config.numbers import Numbers as Numbers
     from jaxstyle.config.presets import presets as presets
     from jaxstyle.config.recipe import Recipe as Recipe
-    from jaxstyle.engine.loop import Iterate as Iterate
+    from jaxstyle.engine.iterate import Iterate as Iterate
     from jaxstyle.engine.loop import iterates as iterates
-    from jaxstyle.engine.memory import Plan as Plan
-    from jaxstyle.engine.memory import plan as plan
+    from jaxstyle.engine.planning import Plan as Plan
+    from jaxstyle.engine.planning import plan as plan
+    from jaxstyle.engine.preparation import prepare as prepare
     from jaxstyle.engine.problem import Problem as Problem
-    from jaxstyle.engine.problem import prepare as prepare
     from jaxstyle.engine.results import Result as Result
     from jaxstyle.engine.results import finish as finish
     from jaxstyle.engine.targets import compute_targets as compute_targets
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from jaxstyle.losses.gram import style_loss as style_loss
     from jaxstyle.losses.masks import Masks as Masks
     from jaxstyle.losses.metrics import Metrics as Metrics
-    from jaxstyle.losses.objective import Targets as Targets
     from jaxstyle.losses.objective import Terms as Terms
     from jaxstyle.losses.objective import make_objective as make_objective
+    from jaxstyle.losses.targets import Targets as Targets
     from jaxstyle.losses.total_variation import total_variation as total_variation
     from jaxstyle.nn.network import Network as Network
     from jaxstyle.nn.preprocessing import Preprocessing as Preprocessing
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 # Loaded when first asked for: the command line's help needs no JAX.
 _EXPORTS = {
     "Preprocessing": "jaxstyle.nn.preprocessing",
-    "Iterate": "jaxstyle.engine.loop",
+    "Iterate": "jaxstyle.engine.iterate",
     "JaxstyleError": "jaxstyle.errors",
     "Problem": "jaxstyle.engine.problem",
     "Masks": "jaxstyle.losses.masks",
@@ -51,10 +51,10 @@ _EXPORTS = {
     "Network": "jaxstyle.nn.network",
     "Numbers": "jaxstyle.config.numbers",
     "Optimizer": "jaxstyle.optim.base",
-    "Plan": "jaxstyle.engine.memory",
+    "Plan": "jaxstyle.engine.planning",
     "Recipe": "jaxstyle.config.recipe",
     "Result": "jaxstyle.engine.results",
-    "Targets": "jaxstyle.losses.objective",
+    "Targets": "jaxstyle.losses.targets",
     "Terms": "jaxstyle.losses.objective",
     "compute_targets": "jaxstyle.engine.targets",
     "content_loss": "jaxstyle.losses.content",
@@ -68,8 +68,8 @@ _EXPORTS = {
     "make_objective": "jaxstyle.losses.objective",
     "measure": "jaxstyle.api",
     "make_optimizer": "jaxstyle.optim.registry",
-    "plan": "jaxstyle.engine.memory",
-    "prepare": "jaxstyle.engine.problem",
+    "plan": "jaxstyle.engine.planning",
+    "prepare": "jaxstyle.engine.preparation",
     "presets": "jaxstyle.config.presets",
     "style_loss": "jaxstyle.losses.gram",
     "stylize": "jaxstyle.api",

@@ -15,9 +15,11 @@ from jaxstyle import images
 from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.presets import preset as named_recipe
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.chunk import Program, values
-from jaxstyle.engine.loop import Iterate, iterates
-from jaxstyle.engine.problem import Problem, prepare
+from jaxstyle.engine.iterate import Iterate
+from jaxstyle.engine.loop import iterates
+from jaxstyle.engine.preparation import prepare
+from jaxstyle.engine.problem import Problem
+from jaxstyle.engine.program import Program, values
 from jaxstyle.engine.results import Result, append_iterate, collect_iterates, finish
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
 from jaxstyle.engine.targets import compute_targets
@@ -44,24 +46,24 @@ def stylize_batch(
     masks: Masks | None = None,
     devices: Devices = None,
 ) -> list[Result]:
-    """Stylize from several initial images at once: one vmapped program, a batch element each.
+    """Stylize from several initial images in parallel, as a batch of one vmapped program.
 
     Args:
       content: as in `stylize`.
       style: as in `stylize`.
-      recipe: the settings of all batch elements; batch element i has seed `recipe.seed + i`.
+      recipe: settings of all batch elements; batch element i has seed `recipe.seed + i`.
       network: weights.
-      starts: the number of batch elements that start after `recipe.init`; or one start a batch
-        element, each an image or one of `"content"`, `"noise"`, `"style"`, mixed as you like.
+      starts: the batch size, to start every element from `recipe.init`; or one initial image per
+        batch element, each an image or one of `"content"`, `"noise"`, `"style"`, `"recolored"`.
       masks: as in `stylize`.
-      devices: how many of `jax.devices()` share the batch elements, `"all"`, or a list; as many as
-        divide them.
+      devices: number of `jax.devices()` that share the batch, `"all"`, or a list of devices. Their
+        number must divide the batch size.
 
     Returns:
-      One `Result` a batch element, in order.
+      One `Result` per batch element, in order.
 
     Raises:
-      JaxstyleError: what does not fit, by name.
+      JaxstyleError: an argument is not valid; the message names it.
     """
     elements = [recipe.init] * starts if isinstance(starts, int) else starts
     problem = prepare(
@@ -85,22 +87,46 @@ def evaluate(
     network: Network,
     masks: Masks | None = None,
 ) -> tuple[float, Terms]:
-    """Score any image under a recipe: its loss and the weighted terms.
+    """Compute the loss and the weighted terms of any image under a recipe.
 
-    The content image is resized to the image's size; the style images keep theirs,
-    bounded by `recipe.size`.
+    Args:
+      image: the image to evaluate, RGB `[h, w, 3]` in [0, 1], or a file or Pillow image.
+      content: content image; resized to the size of `image`.
+      styles: one style image or several; their longest sides are at most `recipe.size`.
+      recipe: settings of the objective.
+      network: weights.
+      masks: as in `stylize`.
+
+    Returns:
+      The loss and its `Terms`.
+
+    Raises:
+      JaxstyleError: an argument is not valid; the message names it.
+
+    Example:
+      >>> import numpy as np
+      >>> import jaxstyle
+      >>> content, style = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+      >>> network = jaxstyle.load_network("compact")
+      >>> loss, terms = jaxstyle.evaluate(
+      ...     content, content, style, recipe=jaxstyle.Recipe(), network=network
+      ... )
+      >>> float(terms.content)
+      0.0
     """
-    scored = score(image, content, styles, recipe=recipe, network=network, masks=masks)
-    return scored.loss, scored.terms
+    result = score(image, content, styles, recipe=recipe, network=network, masks=masks)
+    return result.loss, result.terms
 
 
 class Score(NamedTuple):
     """The value of the objective at one image."""
 
     loss: float
+    """The sum of the terms."""
     terms: Terms
+    """The weighted terms."""
     layers: LayerLosses
-    """Parts of the content and the style term."""
+    """Parts of the content and style terms, by layer."""
     recipe: Recipe
     """Settings, with the default weights for these images."""
 
@@ -114,15 +140,14 @@ def score(
     network: Network,
     masks: Masks | None = None,
 ) -> Score:
-    """Compute the loss and its terms, as `evaluate`, with the parts of each layer."""
+    """Compute the loss and its terms like `evaluate`, and the parts of each layer."""
     image = as_image(image, "image")
     margin = default_margin(recipe) if recipe.margin is None else recipe.margin
-    asked = recipe
+    unresolved = recipe
     recipe = dataclasses.replace(resolve_recipe(recipe, network), margin=margin)
-    shown = jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2]))
-    shrunk = style_images(styles, recipe)
-    targets = compute_targets(network, shown, shrunk, recipe, masks=masks)
-    recipe = balance_recipe(asked, recipe, network, targets, shown)
+    resized = jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2]))
+    targets = compute_targets(network, resized, style_images(styles, recipe), recipe, masks=masks)
+    recipe = balance_recipe(unresolved, recipe, network, targets, resized)
     loss, terms, layers = jax.device_get(
         values(
             network,
@@ -144,20 +169,24 @@ def measure(
     network: Network,
     recipe: Recipe | None = None,
 ) -> Metrics:
-    """Compute numbers for the quality of any image, which do not depend on the objective.
+    """Compute metrics of the quality of any image, which do not depend on the objective.
 
-    Some rank the photograph first and some the painting: read them beside those of both. Formulas
-    and sources are in the docs, on the page of metrics.
+    Some metrics are best for the photograph and some for the painting itself: compare them with
+    those of both. The documentation has formulas and sources (`docs/metrics.md`).
 
     Args:
-      image: RGB, at least 32 pixels a side.
-      content: the photograph; resized to the image's size.
-      styles: one painting or several; bounded by `recipe.size`.
-      network: weights; metrics of different networks do not compare.
-      recipe: its content layers and sizes are used; the default one if not given.
+      image: RGB `[h, w, 3]` in [0, 1], with sides of at least 32 pixels.
+      content: content image; resized to the size of `image`.
+      styles: one style image or several; their longest sides are at most `recipe.size`.
+      network: weights; metrics of different networks are not comparable.
+      recipe: settings, of which the content layers and sizes are used; the default recipe if not
+        given.
+
+    Returns:
+      `Metrics`.
 
     Raises:
-      JaxstyleError: an image that is too small.
+      JaxstyleError: an image is too small.
     """
     recipe = resolve_recipe(recipe or Recipe(), network)
     image = as_image(image, "image")
@@ -186,29 +215,29 @@ def stylize(
 ) -> Result:
     """Stylize a content image.
 
-    An image is a file, an image of Pillow's, or an array `[h, w, 3]`, RGB, of uint8 or of floats
-    in [0, 1].
+    Images are file names, Pillow images, or RGB arrays `[h, w, 3]` of uint8 or of floats in [0, 1].
 
     Args:
-      content: the image that keeps its content.
-      style: one image or several, of any size.
-      recipe: the settings; `jaxstyle.presets["default"]` if not given.
-      network: weights, from `jaxstyle.load_network`; those of `weights` if not given.
+      content: content image.
+      style: one style image or several, of any size.
+      recipe: settings, or the name of a preset; `jaxstyle.presets["default"]` if not given.
+      network: weights from `jaxstyle.load_network`, or their name; those of `weights` if not given.
       preset: name of a recipe in `jaxstyle.presets`, instead of `recipe`.
-      weights: what `load_network` is given.
-      start: initial image instead of the recipe's `init`.
-      masks: where the content is kept and which region takes which style; needed where the recipe
+      weights: argument of `load_network`, instead of `network`.
+      start: initial image, instead of the recipe's `init`.
+      masks: where the content is kept and which region takes which style; required if the recipe
         names files of masks.
-      devices: how many of `jax.devices()` share the rows of the image, `"all"`, or a list.
-      progress: show on standard error how the run goes.
-      settings: fields of `Recipe`, in the place of the recipe's.
+      devices: number of `jax.devices()` that share the rows of the image, `"all"`, or a list of
+        devices.
+      progress: whether to show progress on standard error.
+      settings: fields of `Recipe`, which override those of the recipe.
 
     Returns:
-      `Result`; its `image` has the content's proportions and a longest side of at most
+      `Result`; its `image` has the aspect ratio of the content and a longest side of at most
       `recipe.size`.
 
     Raises:
-      JaxstyleError: what does not fit, by name.
+      JaxstyleError: an argument is not valid; the message names it.
 
     Example:
       >>> import numpy as np
@@ -220,7 +249,7 @@ def stylize(
       >>> result.to_pil().size
       (32, 32)
     """
-    asked = _recipe(recipe, preset, settings)
+    chosen = _recipe(recipe, preset, settings)
     if isinstance(network, str) or network is None:
         if network is not None and weights != "auto":
             raise JaxstyleError(
@@ -230,11 +259,11 @@ def stylize(
     elif weights != "auto":
         raise JaxstyleError(f"weights: {weights!r} is given beside a network; give one")
     with memory_errors():
-        # Files are read once, however many scales there are.
+        # Files are read once for all scales.
         problem = prepare(
             as_image(content, "content"),
             as_images(style),
-            recipe=asked,
+            recipe=chosen,
             network=network,
             start=start,
             masks=masks,
@@ -252,19 +281,19 @@ def stylize(
 def texture_problem(
     styles: Sequence[ImageLike], *, recipe: Recipe, network: Network, size: tuple[int, int]
 ) -> Problem:
-    """Build the problem of an image with the texture of styles alone.
+    """Build the problem of texture synthesis: the style term without content.
 
-    The content image is a constant one that only says the size, as its weight is 0.
+    A gray content image with a weight of 0 determines the size of the output.
 
     Args:
-      styles: one image or several.
-      recipe: settings; its `content_weight` has to be 0.
+      styles: one style image or several.
+      recipe: settings, with a `content_weight` of 0.
       network: weights.
-      size: height and width of the result.
+      size: height and width of the output in pixels.
     """
-    blank = np.full((*size, 3), 0.5, np.float32)
+    gray = np.full((*size, 3), 0.5, np.float32)
     recipe = dataclasses.replace(recipe, size=max(size), content_layers=())
-    return prepare(blank, as_images(list(styles)), recipe=recipe, network=network)
+    return prepare(gray, as_images(list(styles)), recipe=recipe, network=network)
 
 
 def texture(
@@ -281,14 +310,17 @@ def texture(
     the style term without content.
 
     Args:
-      style: one image or several, as in `stylize`.
-      size: height and width of the result in pixels.
-      network: weights; those of `weights` if not given.
-      weights: what `load_network` is given.
-      settings: fields of `Recipe`.
+      style: one style image or several, as in `stylize`.
+      size: height and width of the output in pixels.
+      network: weights from `jaxstyle.load_network`; those of `weights` if not given.
+      weights: argument of `load_network`, instead of `network`.
+      settings: fields of `Recipe`, which override the defaults.
+
+    Returns:
+      `Result`.
 
     Raises:
-      JaxstyleError: what does not fit, by name.
+      JaxstyleError: an argument is not valid; the message names it.
 
     Example:
       >>> import numpy as np
@@ -305,7 +337,7 @@ def texture(
 
 
 def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str, Any]) -> Recipe:
-    """Build a recipe from a recipe or a preset and settings."""
+    """Return a recipe, or the recipe of a preset, with some settings changed."""
     if recipe is not None and preset is not None:
         raise JaxstyleError(
             f"recipe and preset {preset!r} both give all settings; give one of them"

@@ -22,9 +22,10 @@ from helpers import make_network as _make_network
 
 from jaxstyle import Masks, Recipe, finish, iterates, prepare
 from jaxstyle.cli import main
-from jaxstyle.engine import chunk
-from jaxstyle.engine.loop import default_chunk_size, run_state
+from jaxstyle.engine import compilation
+from jaxstyle.engine.iterate import run_state
 from jaxstyle.engine.problem import shard_batch, stack
+from jaxstyle.engine.scales import default_chunk_size
 from jaxstyle.provenance.checkpoint import load_state, read_checkpoint, save_checkpoint
 from jaxstyle.weights import save_network
 
@@ -52,7 +53,9 @@ def specs(tree):
 
 def collectives(problem):
     """Kinds and shapes of what the compiled chunk exchanges: the program that `iterates` runs."""
-    text = chunk.lower(problem, chunk_size=default_chunk_size(problem.start)).compile().as_text()
+    text = (
+        compilation.lower(problem, chunk_size=default_chunk_size(problem.start)).compile().as_text()
+    )
     found = COLLECTIVE.findall(text)
     return [[kind, re.sub(r"\{.*?\}|/\*.*?\*/", "", shapes)] for shapes, kind, _ in found]
 

@@ -50,7 +50,7 @@ def direct_back(y: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def fast_back(y: jax.Array, transformed: jax.Array) -> jax.Array:
-    return winograd.convolve(y, transformed, turned=True)
+    return winograd.convolve(y, transformed, flipped=True)
 
 
 def error(found: jax.Array, wanted: np.ndarray) -> float:

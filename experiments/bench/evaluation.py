@@ -21,7 +21,7 @@ from torch_objective import TorchObjective, to_tensor
 
 import jaxstyle
 from jaxstyle.config.layers import convolutions
-from jaxstyle.engine.chunk import common_arguments
+from jaxstyle.engine.program import common_arguments
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import CONVENTIONS
 

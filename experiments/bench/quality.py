@@ -39,7 +39,7 @@ from parametrization import PAIRS
 
 import jaxstyle
 from jaxstyle import Network, Problem, Recipe
-from jaxstyle.engine.loop import scale_at
+from jaxstyle.engine.scales import scale_at
 from jaxstyle.images import load_image
 
 STARTS = ("content", "noise")

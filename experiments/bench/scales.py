@@ -58,7 +58,7 @@ def main() -> None:
         ]  # fmt: skip
         carried = [curve(problem) for problem in problems]
         jax.clear_caches()
-        with patch("jaxstyle.engine.chunk.carried", fresh):
+        with patch("jaxstyle.engine.chunk.carry_over", fresh):
             restarted = [curve(problem) for problem in problems]
         jax.clear_caches()
         ratios = np.exp(np.mean(np.log(np.array(carried) / np.array(restarted)), 0))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 import jaxstyle
 from jaxstyle.config.layers import convolutions
-from jaxstyle.engine.chunk import lower
+from jaxstyle.engine.compilation import lower
 from jaxstyle.engine.problem import Problem, shard_rows
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.network import Network

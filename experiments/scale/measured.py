@@ -14,7 +14,7 @@ import numpy as np
 from costs import vgg19
 
 import jaxstyle
-from jaxstyle.engine.chunk import lower
+from jaxstyle.engine.compilation import lower
 
 
 def peak() -> float:

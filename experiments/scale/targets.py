@@ -37,10 +37,10 @@ from jax.experimental import topologies  # noqa: E402
 from jaxstyle import Recipe  # noqa: E402
 from jaxstyle.config.accelerators import ACCELERATORS  # noqa: E402
 from jaxstyle.config.layers import convolutions  # noqa: E402
-from jaxstyle.engine import chunk, memory  # noqa: E402
+from jaxstyle.engine import compilation, memory  # noqa: E402
 from jaxstyle.engine.problem import Problem  # noqa: E402
 from jaxstyle.engine.roofline import step_cost  # noqa: E402
-from jaxstyle.losses.objective import network_layers  # noqa: E402
+from jaxstyle.losses.statistics import network_layers  # noqa: E402
 from jaxstyle.nn.network import Network  # noqa: E402
 from jaxstyle.nn.preprocessing import CONVENTIONS  # noqa: E402
 
@@ -231,7 +231,7 @@ def compiled(
     """
     recipe = memory.resolved_for_size(recipe, network, *size)
     problem = memory.problem_of_shapes(*size, recipe=recipe, network=network, batch=batch)
-    lowered = chunk.lower(problem, chunk_size=5, device=TARGETS[target]())
+    lowered = compilation.lower(problem, chunk_size=5, device=TARGETS[target]())
     start, busy = time.perf_counter(), time.process_time()
     program = lowered.compile(compiler_options={"exec_time_optimization_effort": effort})
     seconds, busy = time.perf_counter() - start, time.process_time() - busy

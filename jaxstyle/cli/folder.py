@@ -17,9 +17,11 @@ from jaxstyle.cli.stylize import Options
 from jaxstyle.cli.waiting import Waiting
 from jaxstyle.config.presets import weights_notice
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine import memory
-from jaxstyle.engine.loop import Iterate, iterates
-from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
+from jaxstyle.engine import free_memory, memory, planning
+from jaxstyle.engine.iterate import Iterate
+from jaxstyle.engine.loop import iterates
+from jaxstyle.engine.preparation import prepare
+from jaxstyle.engine.problem import Problem, shard_batch, stack
 from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import JaxstyleError, memory_errors
@@ -190,7 +192,7 @@ def _batches(jobs: Sequence[Job], setting: Setting, failed: dict[Path, str]) -> 
 def _places(count: int, size: tuple[int, int], setting: Setting) -> int:
     """Return how many images of one size run at a time, as memory allows."""
     most = MAX_BATCH_SIZE.get(jax.default_backend(), MAX_BATCH_SIZE_ELSEWHERE)
-    free = memory.free_bytes()
+    free = free_memory.free_bytes()
     if free is not None and count > 1:
         recipe = resolve_recipe(setting.recipe, setting.network)
         one = memory.upper_bound(*size, recipe=recipe, network=setting.network)
@@ -284,7 +286,7 @@ def _problem(places: int, sources: Sequence[Sources], setting: Setting) -> Probl
     devices = sharing_devices(setting.options.devices, places)
     styles = [style.shape for style in sources[0].styles]
     recipe = resolve_scales(setting.recipe, (height, width), styles)
-    recipe = memory.fit(
+    recipe = planning.fit(
         *output_size(height, width, recipe), recipe=recipe, network=setting.network,
         batch=places, devices=len(devices),
     )  # fmt: skip

@@ -23,7 +23,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 
 if TYPE_CHECKING:
-    from jaxstyle.engine.memory import Plan
+    from jaxstyle.engine.planning import Plan
     from jaxstyle.engine.roofline import StepCost
 
 
@@ -77,7 +77,7 @@ def plan(
     from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
-    from jaxstyle.engine import memory
+    from jaxstyle.engine import memory, planning
     from jaxstyle.engine.roofline import step_cost
     from jaxstyle.provenance.report import to_json
     from jaxstyle.weights import load_network
@@ -96,7 +96,7 @@ def plan(
     with errors_by_flag():
         with Console(stderr=True).status("compiling …"):
             accelerator = ACCELERATORS[target] if target else None
-            result = memory.plan(
+            result = planning.plan(
                 height, width, recipe=recipe, network=network, batch=batch,
                 free=accelerator and accelerator.memory, accelerator=accelerator,
             )  # fmt: skip
@@ -139,7 +139,8 @@ def _print_cost(cost: "StepCost", target: str | None) -> None:
 
 def _print_free(result: "Plan", recipe: Recipe) -> None:
     """Print the memory that is free, the largest size that fits, and what to do if none does."""
-    from jaxstyle.engine.memory import advice, gigabytes
+    from jaxstyle.engine.memory import gigabytes
+    from jaxstyle.engine.planning import advice
 
     assert result.free is not None
     click.echo(f"free     {gigabytes(result.free)}")

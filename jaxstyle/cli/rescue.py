@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxstyle.cli.streams import tell
-from jaxstyle.engine.loop import Iterate, RunState, run_state
+from jaxstyle.engine.iterate import Iterate, RunState, run_state
 from jaxstyle.errors import JaxstyleError
 
 SECONDS_BETWEEN = 30.0

@@ -18,10 +18,13 @@ from jaxstyle.cli.stylize import Options, Request
 from jaxstyle.cli.waiting import Waiting
 from jaxstyle.config.presets import weights_notice
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine import memory
-from jaxstyle.engine.loop import Iterate, RunState, default_chunk_size, iterates
-from jaxstyle.engine.problem import Problem, prepare
+from jaxstyle.engine import planning
+from jaxstyle.engine.iterate import Iterate, RunState
+from jaxstyle.engine.loop import iterates
+from jaxstyle.engine.preparation import prepare
+from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.results import Result, append_iterate, finish
+from jaxstyle.engine.scales import default_chunk_size
 from jaxstyle.engine.sizes import (
     not_enlarged_notice,
     output_size,
@@ -211,7 +214,7 @@ def _build(
     )
     height, width = sources.content.shape[:2]
     height, width = output_size(height, width, recipe)
-    fitting = memory.fit(
+    fitting = planning.fit(
         height, width, recipe=recipe, network=network, batch=request.batch, devices=len(devices),
         styles=[style_size(s.shape[0], s.shape[1], recipe) for s in sources.styles],
         checkpoint=options.checkpoint is not None,

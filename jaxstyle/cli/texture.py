@@ -61,7 +61,8 @@ def texture(
     from jaxstyle.api import texture_problem
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
-    from jaxstyle.engine.loop import Iterate, iterates
+    from jaxstyle.engine.iterate import Iterate
+    from jaxstyle.engine.loop import iterates
     from jaxstyle.engine.results import append_iterate, finish
     from jaxstyle.files import check_writable
     from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts

@@ -1,1 +1,2 @@
-"""Settings of a run: `Recipe`, its defaults, choices, checks and presets. Imports no JAX."""
+"""Settings of a run: `Recipe`, its defaults, choices, checks and presets; without JAX but in
+`numbers`."""

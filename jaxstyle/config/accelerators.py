@@ -7,17 +7,17 @@ class Accelerator(NamedTuple):
     """Published peaks of one accelerator."""
 
     memory: int
-    """Bytes."""
+    """Bytes of memory."""
     bandwidth: float
-    """Bytes a second from its memory."""
+    """Bytes per second between memory and processor."""
     float32: float
-    """Floating-point operations a second in float32."""
+    """Floating-point operations per second in float32."""
     tf32: float
-    """Likewise with TF32 products; as float32 where there are none, as bfloat16 on TPUs."""
+    """Operations per second with TF32 products; `float32` if there are none, `bfloat16` on TPUs."""
     bfloat16: float
-    """Likewise with bfloat16 (on T4 float16) products, dense."""
+    """Operations per second with dense bfloat16 products (float16 on T4)."""
     channel_multiple: int = 1
-    """Multiple that the channels of a feature map are padded to in memory."""
+    """The channels of a feature map are padded to a multiple of this in memory."""
 
 
 ACCELERATORS: dict[str, Accelerator] = {
@@ -27,5 +27,5 @@ ACCELERATORS: dict[str, Accelerator] = {
     "h100": Accelerator(80 * 10**9, 3350e9, 67e12, 495e12, 989e12),
     "tpu-v5e": Accelerator(16 * 10**9, 819e9, 197e12 / 6, 197e12, 197e12, channel_multiple=128),
 }
-"""NVIDIA's data sheets (A100 with 40 GB, H100 SXM; dense, where they also state sparse peaks) and
-Google's page of the TPU v5e, whose float32 products are six of bfloat16."""
+"""Peaks from NVIDIA's data sheets (A100 with 40 GB, H100 SXM; without sparsity) and Google's page
+on the TPU v5e, whose float32 products are six bfloat16 products."""

@@ -1,4 +1,4 @@
-"""The values that a setting may have, by name."""
+"""The named values of settings."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 """Changes to a network's preprocessing, by the value of `Recipe.convention`."""
 
 POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein", "wasserstein-newton-schulz")
-"""Style losses whose statistics are means over positions, so that parts of an image suffice."""
+"""Style losses whose statistics are means over positions, which can be computed in parts."""
 STYLE_LOSSES = (*POSITION_MEAN_LOSSES, "sliced-wasserstein", "patches", "remd", "neural-neighbor")
 CONTENT_LOSSES = ("features", "self-similarity", "laplacian")
 VARIATIONS = ("absolute", "squared", "mean-squared", "power", "nine-point")

@@ -7,17 +7,17 @@ from jaxstyle.errors import JaxstyleError, shortened
 
 
 def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[str, float | None]:
-    """Return the content losses that a text names, with their weights.
+    """Return the content losses named in a text, with their weights.
 
     Args:
-      text: names, comma-separated, each perhaps with a weight after a colon.
-      argument: what errors call the text.
+      text: comma-separated names, each optionally with a weight after a colon.
+      argument: name of the text in error messages.
 
     Returns:
-      `{name: weight}`; None where no weight is given, which then is the loss's usual one.
+      `{name: weight}`; None stands for the default weight of the loss.
 
     Raises:
-      JaxstyleError: no name, one that does not exist or comes twice, or no weight of at least 0.
+      JaxstyleError: a name is missing, unknown or repeated, or a weight is not a number from 0.
 
     Example:
       >>> split_content_losses("features,laplacian:300")
@@ -25,7 +25,7 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
     """
     weights: dict[str, float | None] = {}
     for part in text.split(","):
-        name, colon, given = (piece.strip() for piece in part.partition(":"))
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
         if name not in CONTENT_LOSSES:
             raise JaxstyleError(
                 f"{argument}: {shortened(text)} names {name!r}, which does not exist; choose from "
@@ -35,12 +35,12 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
         if name in weights:
             raise JaxstyleError(f"{argument}: {shortened(text)} names {name!r} twice; name it once")
         try:
-            weight = float(given) if colon else None
+            weight = float(number) if colon else None
         except ValueError:
             weight = -1.0
         if weight is not None and not 0 <= weight <= 3e38:
             raise JaxstyleError(
-                f"{argument}: the weight {given!r} in {shortened(text)} is out of range; give a "
+                f"{argument}: the weight {number!r} in {shortened(text)} is out of range; give a "
                 "finite number of at least 0"
             )
         weights[name] = weight
@@ -48,10 +48,10 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
 
 
 def content_losses(name: str, value: Any) -> str:
-    """Return the text of `Recipe.content_loss` in one form, without spaces.
+    """Return the text of `Recipe.content_loss` in canonical form, without spaces.
 
     Raises:
-      JaxstyleError: see `split_content_losses`; or no text.
+      JaxstyleError: not a text, or as in `split_content_losses`.
 
     Example:
       >>> content_losses("content_loss", "features, laplacian:300.0")

@@ -1,11 +1,11 @@
-"""Default values that depend on the network or the optimizer; style losses have their own."""
+"""Default values that depend on the network or the optimizer; style losses define their own."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from jaxstyle.nn.network import Network
 
-# Step sizes in units of the image (0..1) per step; found on the default objective.
+# Step sizes in units of the image (0..1), chosen on the default objective.
 DEFAULT_LEARNING_RATES: dict[str, float] = {
     "adam": 0.02,
     "rmsprop": 0.005,
@@ -17,11 +17,11 @@ WIDE_HISTORY_SIZE = 50
 """Of networks as wide as VGG, beside whose activations 50 pairs are small: the loss after 100
 evaluations is up to 5 % lower than with 20. More pairs gain less; narrow networks gain nothing."""
 WIDE_NETWORK = 150
-"""Activations a pixel, of all layers together, from which a network counts as wide."""
+"""Activations per pixel, summed over all layers, from which a network counts as wide."""
 MIN_HISTORY_SIZE = 5
-"""Least history size that is chosen for want of memory; with fewer pairs L-BFGS is much slower."""
+"""Least history size chosen to save memory; with fewer pairs L-BFGS is much slower."""
 MAX_HISTORY_SIZE = 1000
-"""Largest history size; the inner products of all pairs are stored, so memory is quadratic."""
+"""Largest history size; the inner products of all pairs are stored, so that memory is quadratic."""
 MAX_SCALES = 16
 SCALE_SIDE = 256
 """Least longer side, in pixels, of the smallest scale."""
@@ -31,12 +31,12 @@ PYRAMID_SIDE = 128
 """Least longer side, in pixels, of the coarsest resolution of the image pyramid."""
 DEFAULT_STRENGTH = 0.5
 STRENGTH_EXPONENTS = 4.0, 8.0
-"""Exponents of `style_factor` below and above the default strength; measured on two pairs, so that
-steps of the strength look more alike than with one (`docs/quality.md`)."""
+"""Exponents of `style_factor` below and above the default strength, chosen on two pairs so that
+equal differences of the strength look more equal than with one exponent (`docs/quality.md`)."""
 
 
 def default_history_size(network: "Network") -> int:
-    """Return the pairs that L-BFGS keeps with a network if the recipe does not say."""
+    """Return the default number of L-BFGS pairs for a network."""
     activations = sum(
         network.params[layer]["bias"].shape[-1] / 4 ** (int(layer[4]) - 1)
         for layer in network.layers
@@ -52,9 +52,9 @@ class TermDefaults(NamedTuple):
 
 
 # By whether the network is normalized to a mean activation of 1. Chosen at 512 pixels on several
-# pairs (`experiments/quality`): the total variation is the mean of squares, as a sum would weigh
-# more in larger images, and paint their skies gray. Other networks have the weights of
-# neural-style, without its total variation. Those of the style are in `losses`.
+# pairs (`experiments/quality`), for a total variation that is a mean of squares: a sum would have a
+# larger effect in larger images and turn their skies gray. Other networks have the weights of
+# neural-style, without its total variation. The style losses define the style weights.
 TERM_DEFAULTS: dict[bool, TermDefaults] = {
     True: TermDefaults(3.5, 4e-4),
     False: TermDefaults(5.0, 0.0),

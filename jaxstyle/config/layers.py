@@ -10,7 +10,7 @@ from jaxstyle.errors import JaxstyleError, shortened
 if TYPE_CHECKING:
     from jaxstyle.nn.network import Network
 
-# Convolutions in each of the five blocks; a 2x2 pooling stands between blocks.
+# Number of convolutions in each of the five blocks, with a 2x2 pooling between blocks.
 TOPOLOGIES: dict[str, tuple[int, ...]] = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
@@ -20,7 +20,7 @@ _LAYER = re.compile(r"(conv|relu)([1-5]_[1-4])")
 
 
 def convolutions(topology: str) -> tuple[str, ...]:
-    """Return a topology's convolutions in order.
+    """Return the names of a topology's convolutions in order.
 
     Example:
       >>> convolutions("vgg16")[:3]
@@ -54,20 +54,27 @@ def split_layer(layer: str) -> tuple[str, bool]:
 
 def check_layers(network: "Network", layers: Sequence[str], *, argument: str = "layers") -> None:
     """Raise a `JaxstyleError` that names `argument` unless `network` has all `layers`."""
-    held = network.layers
+    available = network.layers
     for layer in layers:
         convolution, _ = split_layer(layer)
-        if convolution not in held:
+        if convolution not in available:
             raise JaxstyleError(
                 f"{argument}: layer {layer!r} is not in network {network.name!r}, "
-                f"which has {', '.join(held) or 'no layers'}; name one of these "
+                f"which has {', '.join(available) or 'no layers'}; name one of these "
                 "(as relu… or conv…) or choose other weights, e.g. vgg19 "
                 "(`jaxstyle weights fetch vgg19`)"
             )
 
 
 def smallest_side(layers: Sequence[str]) -> int:
-    """Return the least shorter side, in pixels, at which every layer has a position."""
+    """Return the least side of an image, in pixels, at which every layer has a position.
+
+    For one layer this is its stride.
+
+    Example:
+      >>> smallest_side(["relu1_1", "relu4_2"])
+      8
+    """
     deepest = max(int(split_layer(layer)[0][4]) for layer in layers)
     return 2 ** (deepest - 1)
 
@@ -76,7 +83,7 @@ LayerWeights = tuple[tuple[str, float], ...]
 
 
 def format_layers(layers: LayerWeights) -> str:
-    """Return pairs of layer and weight as text that `parse_layers` reads.
+    """Return pairs of layer and weight as a text for `parse_layers`.
 
     Example:
       >>> format_layers((("relu1_1", 0.5), ("relu2_1", 1.0)))
@@ -86,7 +93,7 @@ def format_layers(layers: LayerWeights) -> str:
 
 
 def first_of_blocks(*weights: float) -> LayerWeights:
-    """Return the layers `relu1_1`, `relu2_1`, … with these weights."""
+    """Return the layers `relu1_1`, `relu2_1`, … with the given weights."""
     return tuple((f"relu{block}_1", weight) for block, weight in enumerate(weights, start=1))
 
 
@@ -94,11 +101,11 @@ def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
     """Return the pairs of layer and weight in a text such as `"relu1_1:0.5,relu2_1"` or `"all:2"`.
 
     Args:
-      text: layers, comma-separated, each with a weight after a colon; 1 if not given.
-      argument: what errors call the text.
+      text: comma-separated layers, each optionally with a weight after a colon; 1 if not given.
+      argument: name of the text in error messages.
 
     Raises:
-      JaxstyleError: no layer, or a name or weight that is not valid.
+      JaxstyleError: there is no layer, or a name or weight is not valid.
     """
     if not text.strip(" ,"):
         # Often a shell variable that is not set.
@@ -121,10 +128,10 @@ def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
 def layer_weights(
     argument: str, layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]]
 ) -> LayerWeights:
-    """Return layers in any accepted form, text, mapping or sequence, as pairs with weights.
+    """Return layers, given as text, mapping or sequence, as pairs of layer and weight.
 
     Raises:
-      JaxstyleError: a name or weight that is not valid, or a layer that is named twice.
+      JaxstyleError: a name or weight is not valid, or a layer is repeated.
     """
     if isinstance(layers, str):
         return parse_layers(layers, argument=argument)

@@ -8,18 +8,18 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxstyle.config.json_types import LAYER_SETTINGS
 from jaxstyle.config.recipe import Recipe
 
-# A recipe may then be an argument of jitted functions; another recipe is another program.
+# Makes a recipe a valid, static argument of jitted functions.
 jax.tree_util.register_static(Recipe)
-
-_LAYERS = ("content_layers", "style_layers")
 
 
 class Numbers(NamedTuple):
-    """The numbers of a resolved recipe that scale the objective or the steps, scalars each.
+    """The numbers of a resolved recipe that scale the objective or the steps, scalars.
 
-    Programs that take them as arguments compile once for all their values, and `vmap` over them.
+    Programs that take them as arguments are compiled once for all values, and can be vmapped over
+    them.
     """
 
     content_weight: ArrayLike
@@ -33,29 +33,29 @@ class Numbers(NamedTuple):
     style_layers: dict[str, ArrayLike]
     """Weights of the style layers, by layer."""
     steps: ArrayLike
-    """Of one scale, a whole number; schedules of the learning rate refer to it."""
+    """Number of steps of one scale, for schedules of the learning rate."""
     learning_rate: ArrayLike | None
-    """In units of the image, 0 to 1; None for L-BFGS."""
+    """Step size of first-order methods, in units of the image (0 to 1); None for L-BFGS."""
     decay: ArrayLike
-    """Fraction of the learning rate at the end of a schedule."""
+    """Fraction of the learning rate at the end of a schedule, above 0 and at most 1."""
     momentum: ArrayLike
-    """0 to 1."""
+    """Momentum of the optimizer `momentum`, 0 to 1."""
     adam_b2: ArrayLike
-    """0 to 1."""
+    """Decay of the second moment of Adam, 0 to 1."""
     average: ArrayLike | None
-    """Decay of the average of the images, below 1; None for the best image."""
+    """Decay of the moving average of the images, below 1; None for the best image."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Numbers":
         """Return the numbers of a recipe; unresolved settings stay None."""
         numbers: dict[str, Any] = {name: getattr(recipe, name) for name in cls._fields}
-        for name in _LAYERS:
+        for name in LAYER_SETTINGS:
             numbers[name] = dict(numbers[name] or ())
         return cls(**numbers)
 
     @classmethod
     def stack(cls, recipes: Sequence[Recipe]) -> "Numbers":
-        """Return the numbers of several recipes on the host, each as an array `[k]`."""
+        """Return the numbers of k recipes on the host, each as an array `[k]`."""
         return jax.tree.map(_stacked, *map(cls.of, recipes))
 
 
@@ -64,22 +64,22 @@ def _stacked(*numbers: float) -> np.ndarray:
 
 
 def static_part(recipe: Recipe) -> Recipe:
-    """Return the recipe with all traced settings at their defaults: the static part.
+    """Return the recipe with all settings that programs do not depend on at their defaults.
 
-    Recipes with the same static part share their compiled programs: they differ in `Numbers` and
-    in what prepares the images.
+    Recipes with the same static part share their compiled programs: they differ only in `Numbers`
+    and in settings that prepare the images.
     """
-    only_host = {
+    host_only = {
         *("strength", "init", "noise_std", "noise_blend", "seed", "size", "upscale"),
         *("style_blend", "style_scale", "scale_content", "content_mask", "mask"),
     }
     if recipe.preserve_color != "luminance":
-        only_host.add("preserve_color")
+        host_only.add("preserve_color")
     changes: dict[str, Any] = {
         field.name: field.default
         for field in dataclasses.fields(Recipe)
-        if field.name in only_host or field.name in Numbers._fields
+        if field.name in host_only or field.name in Numbers._fields
     }
-    for name in _LAYERS:
+    for name in LAYER_SETTINGS:
         changes[name] = tuple((layer, 1.0) for layer, _ in getattr(recipe, name))
     return dataclasses.replace(recipe, **changes)

@@ -1,4 +1,4 @@
-"""Checks of single settings; each raises a one-line error that names the setting."""
+"""Checks of single settings; errors are one line and name the setting."""
 
 import math
 import operator
@@ -11,17 +11,17 @@ import numpy as np
 from jaxstyle.errors import JaxstyleError, shortened
 
 Check = Callable[[str, Any], Any]
-"""`(name of the setting, value) -> value`, converted to plain Python; raises a `JaxstyleError`."""
+"""`(name of the setting, value) -> value`, converted to a Python type; raises `JaxstyleError`."""
 
 LARGEST = 3e38
-"""Largest number of a setting; beyond float32 it would be infinite on the device."""
+"""Largest number of a setting, within the range of float32."""
 LARGEST_INTEGER = 2**31 - 1
 WHOLE = "-"
-"""Stands for the whole image in place of the file of a mask."""
+"""The whole image, in the place of the file of a mask."""
 
 
 def number(*, low: float = 0.0, above: float | None = None, high: float = LARGEST) -> Check:
-    """Return the check of a number, which becomes a float.
+    """Return a check that converts a number to a float.
 
     Args:
       low: lower bound, inclusive.
@@ -53,11 +53,16 @@ def number(*, low: float = 0.0, above: float | None = None, high: float = LARGES
 
 
 def integer(*, low: int = 0, high: int = LARGEST_INTEGER) -> Check:
-    """Return the check of a whole number from `low` to `high`, which becomes an int."""
+    """Return a check that converts a whole number from `low` to `high` to an int.
+
+    Example:
+      >>> integer(low=1)("steps", 300)
+      300
+    """
 
     def check(name: str, value: Any) -> int:
         try:
-            # Python takes True for an integer.
+            # In Python True is an integer.
             result = None if isinstance(value, bool | np.bool_) else operator.index(value)
         except TypeError:
             result = None
@@ -72,7 +77,7 @@ def integer(*, low: int = 0, high: int = LARGEST_INTEGER) -> Check:
 
 
 def choice(choices: tuple[str, ...]) -> Check:
-    """Return the check of a setting with a few named values."""
+    """Return a check that a value is one of a few named values."""
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
@@ -85,21 +90,21 @@ def choice(choices: tuple[str, ...]) -> Check:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """Return True or False, also of NumPy."""
+    """Return a boolean, of Python or NumPy, as Python's."""
     if not isinstance(value, bool | np.bool_):
         raise JaxstyleError(f"{name}: {shortened(value)} is neither True nor False")
     return bool(value)
 
 
 def file_name(name: str, value: Any) -> str:
-    """Return the name of a file, given as text or as a path."""
+    """Return the name of a file, given as text or path, as text."""
     if not _is_file_name(value):
         raise JaxstyleError(f"{name}: {shortened(value)} is not the name of a file")
     return str(value)
 
 
 def mask_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
-    """Return a list of pairs of mask files as tuples."""
+    """Return pairs of mask files as tuples of text."""
     pairs = value if isinstance(value, list | tuple) else [value]
     for pair in pairs:
         if not (
@@ -113,7 +118,7 @@ def mask_pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
 
 
 def blend_weights(name: str, value: Any) -> tuple[float, ...]:
-    """Return blend weights, given as text such as `"3,1"` or as numbers; only ratios matter.
+    """Return blend weights, given as text such as `"3,1"` or as numbers; only their ratios matter.
 
     Example:
       >>> blend_weights("style_blend", "3,1")

@@ -1,1 +1,1 @@
-"""A run: the problem, its compiled steps, the loop over them, and results."""
+"""A run: the problem, its compiled programs, the loop over its steps, and the results."""

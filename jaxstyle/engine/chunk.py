@@ -1,200 +1,55 @@
-"""The compiled programs of a run: its start, a chunk of steps, values of images.
+"""The compiled programs of a run: the initial state, a chunk of steps, the next scale."""
 
-Weights, targets and the numbers of the recipe are arguments of these programs: as constants they
-would take the compiler minutes to fold. This module also maps programs over batch elements and
-shards them over devices.
-"""
-
-import operator
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import layout as memory_layout
-from jax.sharding import SingleDeviceSharding
 from jax.typing import ArrayLike
 
-from jaxstyle.config.numbers import Numbers, static_part
-from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.problem import Problem
+from jaxstyle.config.numbers import Numbers
+from jaxstyle.engine.program import (
+    Arguments,
+    Best,
+    Carry,
+    Losses,
+    Mean,
+    Program,
+    make_position_objective,
+)
 from jaxstyle.images.color_transfer import with_chroma
 from jaxstyle.images.pixel_range import BOUNDS
-from jaxstyle.losses.objective import (
-    LayerLosses,
-    Objective,
-    Targets,
-    Terms,
-    make_objective,
-    network_layers,
-)
-from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.losses.objective import Terms
+from jaxstyle.losses.targets import Targets
 from jaxstyle.nn.network import Network
-from jaxstyle.nn.sharding import BatchSharding, Layout, SpatialSharding
-from jaxstyle.nn.tiling import window_size
-from jaxstyle.nn.vgg import add_winograd_kernels
-from jaxstyle.optim.base import blank
-from jaxstyle.optim.registry import carried, is_flat, make_optimizer
+from jaxstyle.nn.sharding import SpatialSharding
+from jaxstyle.optim.base import unevaluated_state
+from jaxstyle.optim.registry import carry_over, is_flat, make_optimizer
 
 
-class Best(NamedTuple):
-    """The point of least loss so far."""
-
-    position: jax.Array
-    """Variables of the optimizer (`pixel_range`), `[h, w, 3]`."""
-    loss: jax.Array
-    """Scalar."""
-    terms: Terms
-    """Its terms."""
-
-
-class Mean(NamedTuple):
-    """The exponential moving average of the images of a run, without its bias correction."""
-
-    total: jax.Array
-    """Weighted sum of the images, `[h, w, 3]`."""
-    weight: jax.Array
-    """Sum of the weights, scalar; `total / weight` is the average."""
-
-    def add(self, image: jax.Array, decay: Any) -> "Mean":
-        """Return the mean with one more image."""
-        return Mean(decay * self.total + (1 - decay) * image, decay * self.weight + (1 - decay))
-
-
-class Carry(NamedTuple):
-    """State of a run between two chunks."""
-
-    state: Any
-    """State of the optimizer."""
-    best: Best
-    """The result so far: the best point, or the average if `Recipe.average` is set."""
-    spent: jax.Array
-    """Evaluations of the objective at smaller scales, int32."""
-    mean: Mean | None = None
-    """The moving average, if `Recipe.average` is set."""
-
-
-Losses = tuple[jax.Array, Terms]
-"""Loss and terms after each step, `[max_steps]`."""
-
-
-class Program(NamedTuple):
-    """The static arguments of a run's programs; hashable."""
-
-    recipe: Recipe
-    """Static part of the recipe."""
-    batched: bool = False
-    """Whether the arguments have a batch axis, first."""
-    own_targets: bool = False
-    """Whether the targets have it too."""
-    own_numbers: bool = False
-    """Whether the numbers have it too."""
-    layout: Layout | None = None
-    """Sharding of the batch, or of the image's rows."""
-    platform: str = "cpu"
-    """Of the devices."""
-
-    @property
-    def rows(self) -> SpatialSharding | None:
-        """Sharding of the image's rows, if they are."""
-        return self.layout if isinstance(self.layout, SpatialSharding) else None
-
-    def map_elements(self, function: Any) -> Any:
-        """Return `function(shared, targets, numbers, x)` mapped over batch elements and devices."""
-        if not self.batched:
-            return function
-        axes = (None, 0 if self.own_targets else None, 0 if self.own_numbers else None, 0)
-        mapped = jax.vmap(function, in_axes=axes)
-        if isinstance(self.layout, BatchSharding):
-            return self.layout.map_elements(mapped, axes)
-        return mapped
-
-
-Arguments = tuple[Network, Targets, Numbers]
-
-
-def common_arguments(problem: Problem, *, platform: str | None = None) -> tuple[Arguments, Program]:
-    """Return the programs' common arguments, and what they are compiled for.
-
-    Args:
-      problem: of one scale.
-      platform: of the devices; the default backend if not given.
-    """
-    platform = platform or jax.default_backend()
-    network = problem.recipe.configure_network(problem.network)
-    # Where rows are sharded, Winograd's windows would need more than the one row exchanged.
-    if not isinstance(problem.layout, SpatialSharding):
-        layers = network_layers(problem.recipe)
-        parts = window_size(network, layers, *problem.size, tile=problem.recipe.tile)
-        network = add_winograd_kernels(network, layers, *parts, platform=platform)
-    program = Program(
-        static_part(problem.recipe),
-        batched=len(problem.start.shape) == 4,
-        own_targets=problem.own_targets,
-        own_numbers=bool(problem.elements),
-        layout=problem.layout,
-        platform=platform,
-    )
-    return (network, problem.targets, problem.numbers), program
-
-
-def _objective(network: Network, targets: Targets, numbers: Numbers, program: Program) -> Objective:
-    """Build the objective as a function of the optimizer's variables (`pixel_range`)."""
-    recipe = program.recipe
-    of_image = make_objective(network, targets, recipe, numbers=numbers, rows=program.rows)
-    return lambda position: of_image(BOUNDS[recipe.bounds].image(position))
-
-
-@partial(jax.jit, static_argnames=("program",))
-def values(
-    network: Network, targets: Targets, numbers: Numbers, image: jax.Array, *, program: Program
-) -> tuple[jax.Array, Terms, LayerLosses]:
-    """Compute the objective of an image `[h, w, 3]`, or of a batch of them, in all its parts."""
-
-    def value(
-        network: Network, targets: Targets, numbers: Numbers, image: jax.Array
-    ) -> tuple[jax.Array, Terms, LayerLosses]:
-        recipe, rows = program.recipe, program.rows
-
-        def of_weights(weights: LayerLosses) -> tuple[jax.Array, Terms]:
-            weighted = numbers._replace(content_layers=weights.content, style_layers=weights.style)
-            return make_objective(network, targets, recipe, numbers=weighted, rows=rows)(image)
-
-        # The loss is linear in the layers' weights: a layer's part is its weight times the slope.
-        weights = LayerLosses(numbers.content_layers, numbers.style_layers)
-        (loss, terms), slopes = jax.value_and_grad(of_weights, has_aux=True)(weights)
-        layers = jax.tree.map(operator.mul, weights, slopes)
-        if STYLE_LOSSES[recipe.style_loss].is_joint:
-            layers = layers._replace(style={})
-        return loss, terms, layers
-
-    return program.map_elements(value)(network, targets, numbers, image)
-
-
-def _kept(carry: Carry, rows: SpatialSharding | None) -> Carry:
-    """Return the carry with the sharding of its image."""
+def _constrained(carry: Carry, rows: SpatialSharding | None) -> Carry:
+    """Return the carry constrained to the sharding of the image's rows."""
     return rows.constrain(carry, carry.best.position.shape[1]) if rows else carry
 
 
 def _compact(carry: Carry) -> Carry:
     """Return the carry with its images' rows and columns innermost in the memory of a TPU.
 
-    As they come in. Left to itself the compiler puts the three channels innermost for the loop, and
-    pads them to 128.
+    Otherwise the compiler puts the three channels innermost in the loop and pads them to 128.
     """
 
-    def constrained(leaf: jax.Array) -> jax.Array:
+    def with_layout(leaf: jax.Array) -> jax.Array:
         if leaf.shape[-3:] != carry.best.position.shape:
             return leaf
         *others, rows, columns, channels = range(leaf.ndim)
         order = memory_layout.Layout((*others, channels, rows, columns))
         return memory_layout.with_layout_constraint(leaf, order)
 
-    def all_constrained(carry: Carry) -> Carry:
-        return jax.tree.map(constrained, carry)
+    def on_tpu(carry: Carry) -> Carry:
+        return jax.tree.map(with_layout, carry)
 
-    return lax.platform_dependent(carry, tpu=all_constrained, default=lambda carry: carry)
+    return lax.platform_dependent(carry, tpu=on_tpu, default=lambda carry: carry)
 
 
 @partial(jax.jit, static_argnames=("shape", "program"))
@@ -207,28 +62,30 @@ def init_carry(
     shape: tuple[int, ...],
     program: Program,
 ) -> Carry:
-    """Build the state of a run at the initial image of `shape`, or at a batch of them.
+    """Build the state of a run at an initial image of `shape`, or at a batch of images.
 
-    A start of another size is resized. If `is_flat(recipe)` nothing is evaluated here but in the
-    first step of `run_chunk`.
+    An initial image of another size is resized. If `is_flat(recipe)`, the objective is evaluated in
+    the first step of `run_chunk` instead of here.
     """
     recipe = program.recipe
 
     def init(network: Network, targets: Targets, numbers: Numbers, start: jax.Array) -> Carry:
         if start.shape != shape:
             start = jax.image.resize(start, shape, "lanczos3")
-        # A copy, as the carry is donated and the caller keeps the start.
+        # A copy, as the carry is donated and the caller keeps `start`.
         position = jnp.copy(BOUNDS[recipe.bounds].position(start))
         optimizer = make_optimizer(
             recipe, numbers=numbers, rows=program.rows, platform=program.platform
         )
         if is_flat(recipe):
-            state = blank(
+            state = unevaluated_state(
                 optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields))
             )
         else:
-            state = optimizer.init(_objective(network, targets, numbers, program), position)
-        # Strong types, as after a step: optax's line search would else be compiled a second time.
+            state = optimizer.init(
+                make_position_objective(network, targets, numbers, program), position
+            )
+        # Strong types, as after a step; otherwise optax's line search would be compiled twice.
         state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
         point, mean = state.point, None
         if numbers.average is not None:
@@ -238,7 +95,7 @@ def init_carry(
         best = Best(point.position, point.value, point.aux)
         return Carry(state, best, jnp.zeros((), jnp.int32), mean)
 
-    return _kept(program.map_elements(init)(network, targets, numbers, start), program.rows)
+    return _constrained(program.map_elements(init)(network, targets, numbers, start), program.rows)
 
 
 @partial(jax.jit, static_argnames=("detailed", "shape"))
@@ -257,11 +114,11 @@ def next_scale_start(
     optimizer would have to recover from deep features.
 
     Args:
-      image: result of the smaller scale, `[h, w, 3]`, or a batch of them.
+      image: result of the smaller scale, `[h, w, 3]`, or a batch of results.
       before: initial images of the smaller scale.
-      start: initial images of this one.
+      start: initial images of the larger scale.
       detailed: a flag for each image.
-      shape: of the result.
+      shape: shape of the result.
     """
 
     def resized(x: jax.Array) -> jax.Array:
@@ -273,21 +130,21 @@ def next_scale_start(
 
 @partial(jax.jit, static_argnames=("program",), donate_argnums=(1,))
 def transfer_state(before: Carry, fresh: Carry, spent: jax.Array, *, program: Program) -> Carry:
-    """Return the state of a larger scale with the optimizer's memory of the smaller one.
+    """Return the state of a larger scale with the optimizer's history of the smaller one.
 
     Args:
       before: state at the end of the smaller scale.
-      fresh: state at the start of the larger one; its memory becomes that of the result.
-      spent: evaluations up to the end of the smaller one.
-      program: of the larger scale.
+      fresh: state at the start of the larger scale; donated.
+      spent: evaluations up to the end of the smaller scale.
+      program: static arguments of the larger scale.
     """
 
-    def given(_: None, __: None, ___: None, of: tuple[Carry, Carry, jax.Array]) -> Carry:
-        before, fresh, spent = of
-        state = carried(before.state, fresh.state, program.recipe)
+    def transfer(_: None, __: None, ___: None, states: tuple[Carry, Carry, jax.Array]) -> Carry:
+        before, fresh, spent = states
+        state = carry_over(before.state, fresh.state, program.recipe)
         return fresh._replace(state=state, spent=spent)
 
-    return program.map_elements(given)(None, None, None, (before, fresh, spent))
+    return program.map_elements(transfer)(None, None, None, (before, fresh, spent))
 
 
 @partial(jax.jit, static_argnames=("program", "max_steps"), donate_argnums=(3,))
@@ -303,7 +160,7 @@ def run_chunk(
 ) -> tuple[Carry, jax.Array, Terms]:
     """Run a chunk of `num_steps` steps, at most `max_steps`.
 
-    The number of steps is traced, so that a last, shorter chunk does not recompile.
+    The number of steps is traced, so that a shorter last chunk does not recompile.
 
     Returns:
       The state after the chunk, and the loss and terms of each step in the first `num_steps` of
@@ -315,13 +172,13 @@ def run_chunk(
         shared: tuple[Network, ArrayLike], targets: Targets, numbers: Numbers, carry: Carry
     ) -> tuple[Carry, Losses]:
         network, num_steps = shared
-        objective = _objective(network, targets, numbers, program)
+        objective = make_position_objective(network, targets, numbers, program)
         optimizer = make_optimizer(
             program.recipe, numbers=numbers, rows=rows, platform=program.platform
         )
 
-        def step(index: jax.Array, so_far: tuple[Carry, Losses]) -> tuple[Carry, Losses]:
-            carry, losses = so_far
+        def step(index: jax.Array, loop: tuple[Carry, Losses]) -> tuple[Carry, Losses]:
+            carry, losses = loop
             carry = _compact(carry)
             state, info = optimizer.step(objective, carry.state)
             point, best = state.point, carry.best
@@ -332,11 +189,11 @@ def run_chunk(
             image = bounds.image(point.position)
             mean = carry.mean and carry.mean.add(image, numbers.average)
             evaluated = info.value, info.aux
-            losses = jax.tree.map(lambda all, one: all.at[index].set(one), losses, evaluated)
-            return _compact(_kept(Carry(state, best, carry.spent, mean), rows)), losses
+            losses = jax.tree.map(lambda past, new: past.at[index].set(new), losses, evaluated)
+            return _compact(_constrained(Carry(state, best, carry.spent, mean), rows)), losses
 
-        one = carry.best.loss, carry.best.terms
-        empty = jax.tree.map(lambda number: jnp.zeros(max_steps, number.dtype), one)
+        initial = carry.best.loss, carry.best.terms
+        empty = jax.tree.map(lambda number: jnp.zeros(max_steps, number.dtype), initial)
         after, losses = lax.fori_loop(0, num_steps, step, (carry, empty))
         if after.mean is None:
             return after, losses
@@ -364,10 +221,10 @@ def start_run(
     """Build the state of a run at an image and evaluate it, in the program of `run_chunk`."""
     carry = init_carry(*arguments, start, shape=shape, program=program)
     if is_flat(program.recipe):
-        made: tuple[Carry, jax.Array, Terms] = run_chunk(
+        evaluated: tuple[Carry, jax.Array, Terms] = run_chunk(
             *arguments, carry, 1, program=program, max_steps=max_steps
         )
-        return made
+        return evaluated
     best = carry.best
     return carry, best.loss[..., None], jax.tree.map(lambda term: term[..., None], best.terms)
 
@@ -377,94 +234,9 @@ def clipped_image(position: jax.Array, chroma: jax.Array | None, *, bounds: str)
     """Return the image of the optimizer's variables, clipped to [0, 1].
 
     Args:
-      position: variables of the optimizer, `[h, w, 3]`, or a batch of them.
-      chroma: the image whose chroma it takes, if any.
+      position: variables of the optimizer, `[h, w, 3]`, with a batch axis or without.
+      chroma: image whose chroma the result takes, if any.
       bounds: key of `BOUNDS`.
     """
     image = BOUNDS[bounds].image(position)
     return jnp.clip(image, 0, 1) if chroma is None else with_chroma(image, chroma)
-
-
-def carry_shapes(problem: Problem, *, platform: str | None = None) -> Any:
-    """Return the shapes and types of `RunState.carry` at the last scale of a problem."""
-    arguments, program = common_arguments(problem, platform=platform)
-    make = partial(init_carry, shape=problem.start.shape[-3:], program=program)
-    return jax.eval_shape(make, *arguments, problem.start)
-
-
-def lower(
-    problem: Problem,
-    *,
-    chunk_size: int = 1,
-    device: jax.Device | None = None,
-    direct: bool = False,
-) -> jax.stages.Lowered:
-    """Return the lowered program of a chunk of the last scale of a problem.
-
-    Args:
-      problem: leaves may be `jax.ShapeDtypeStruct`s.
-      chunk_size: largest number of steps of a chunk.
-      device: that it is for, perhaps of a topology that is only described; the default one, or
-        those of the problem's layout, if not given.
-      direct: leave out the kernels that only CPUs have, for the memory of a GPU.
-    """
-    platform = _platform(device)
-    arguments, program = common_arguments(problem, platform=platform)
-    if direct:
-        arguments, _ = common_arguments(problem, platform="gpu")
-    form = carry_shapes(problem, platform=platform)
-    if problem.layout is not None:
-        form = problem.layout.with_shardings(form, problem.size[1])
-    given: Any = (*arguments, form, chunk_size)
-    if device is not None:
-        place = SingleDeviceSharding(device)
-        given = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                jnp.shape(leaf), jnp.result_type(leaf), sharding=place
-            ),
-            given,
-        )
-    traced = run_chunk.trace(*given, program=program, max_steps=chunk_size)
-    return traced.lower(lowering_platforms=(platform,) if platform else None)
-
-
-def _platform(device: jax.Device | None) -> str | None:
-    """Return the platform that a device's programs are lowered for."""
-    if device is None:
-        return None
-    return "cuda" if device.platform == "gpu" else device.platform
-
-
-def compile_scale(
-    arguments: Arguments, program: Program, before: Problem, scale: Problem, *, max_steps: int
-) -> None:
-    """Compile the programs of a larger scale in advance.
-
-    JAX finds the programs again by the shapes of their arguments. May run in a thread beside the
-    smaller scale. Does not compile for several devices.
-
-    Args:
-      arguments: of the larger scale (`common_arguments`).
-      program: likewise.
-      before: the smaller scale.
-      scale: the larger scale.
-      max_steps: of a chunk.
-    """
-    small, large = (
-        jax.ShapeDtypeStruct(problem.start.shape, problem.start.dtype)
-        for problem in (before, scale)
-    )
-    next_scale_start.lower(
-        small, small, large, detailed=scale.detailed, shape=large.shape
-    ).compile()  # fmt: skip
-    init_carry.lower(*arguments, large, shape=large.shape[-3:], program=program).compile()
-    carry, carry_before = (
-        jax.eval_shape(
-            partial(init_carry, shape=form.shape[-3:], program=program), *arguments, form
-        )
-        for form in (large, small)
-    )
-    run_chunk.lower(*arguments, carry, 1, program=program, max_steps=max_steps).compile()
-    spent = jax.ShapeDtypeStruct(large.shape[:-3], jnp.int32)
-    transfer_state.lower(carry_before, carry, spent, program=program).compile()
-    clipped_image.lower(carry.best.position, scale.chroma, bounds=scale.recipe.bounds).compile()

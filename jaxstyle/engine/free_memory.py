@@ -25,7 +25,7 @@ def free_bytes() -> int | None:
 
 
 def _free_address_space() -> int | None:
-    """Return what `ulimit -v` leaves; None without a limit."""
+    """Return the bytes of address space that `ulimit -v` leaves; None without a limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -37,9 +37,9 @@ def _free_address_space() -> int | None:
 
 
 def _free_in_cgroups() -> Iterator[int]:
-    """List what each limit of a container or job leaves, in version 1 or 2 of control groups.
+    """Yield the bytes that each limit of a container or job leaves, for cgroups version 1 and 2.
 
-    Caches of files are given back when memory is asked for, and count as free.
+    The page cache counts as free, as the system reclaims it when memory is requested.
     """
     try:
         lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
@@ -55,7 +55,7 @@ def _free_in_cgroups() -> Iterator[int]:
         else:
             continue
         own = root / path.lstrip("/")
-        # Limits of the groups above hold too. A container may see its own as the root.
+        # Limits of parent groups apply too. In a container its own group may be the root.
         for folder in (own, *own.parents):
             if not folder.is_relative_to(root):
                 break
@@ -65,7 +65,7 @@ def _free_in_cgroups() -> Iterator[int]:
                 pairs = map(str.split, (folder / "memory.stat").read_text().splitlines())
                 stat = {name: int(value) for name, value in pairs}
             except (OSError, ValueError):
-                # There is none, or it is "max".
+                # There is no limit, or it is "max".
                 continue
             caches = sum(stat.get(f"{names[2]}{kind}_file", 0) for kind in ("active", "inactive"))
             yield limit - max(0, used - caches)

@@ -1,4 +1,4 @@
-"""Return memory that the compiler has freed to the system."""
+"""Release memory that the compiler has freed to the system."""
 
 import ctypes
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 
 @cache
 def _libc() -> Any:
-    """Return the C library where it is glibc, else None."""
+    """Return the C library if it is glibc, else None."""
     try:
         library = ctypes.CDLL("libc.so.6")
         return library if hasattr(library, "malloc_trim") else None
@@ -16,10 +16,10 @@ def _libc() -> Any:
 
 
 def trim() -> None:
-    """Return free pages to the system; nothing where the C library is not glibc.
+    """Release free pages to the system, if the C library is glibc.
 
-    LLVM takes some hundred megabytes to compile a program, in small blocks that the C library
-    keeps when they are freed.
+    LLVM allocates a few hundred megabytes to compile a program, in small blocks that the C library
+    keeps after they are freed.
     """
     if _libc() is not None:
         _libc().malloc_trim(0)

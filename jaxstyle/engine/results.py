@@ -1,4 +1,4 @@
-"""The result of a run: the best image, its loss terms, and when it diverged."""
+"""The result of a run: the best image, its loss and the history of the losses."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,11 @@ from PIL import Image
 
 from jaxstyle import images
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.chunk import common_arguments, values
 from jaxstyle.engine.divergence import diverged, divergence_bound, ended_above
-from jaxstyle.engine.loop import History, Iterate, reference_step, scale_at
+from jaxstyle.engine.iterate import History, Iterate
 from jaxstyle.engine.problem import Problem
+from jaxstyle.engine.program import common_arguments, values
+from jaxstyle.engine.scales import reference_step, scale_at
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.losses.objective import LayerLosses, Terms
@@ -30,26 +31,26 @@ class Result(NamedTuple):
     terms: Terms
     """Terms of `loss`."""
     layers: LayerLosses
-    """Parts of those terms, by layer."""
+    """Parts of the content and style terms, by layer."""
     initial_loss: float
     """Loss of the initial image."""
     initial_terms: Terms
-    """Terms of that loss."""
+    """Terms of `initial_loss`."""
     history: History
     """Loss and terms after each step."""
     steps: int
-    """Steps made, of all scales."""
+    """Number of steps, over all scales."""
     evaluations: int
-    """Evaluations of the objective and its gradient."""
+    """Number of evaluations of the objective and its gradient."""
     compile_seconds: float
-    """Time of tracing and compiling, as far as the run waited for it."""
+    """Seconds that the run waited for tracing and compiling."""
     run_seconds: float
-    """Time of running."""
+    """Seconds of running."""
     recipe: Recipe
     """All settings, resolved."""
     diverged: bool = False
     """Whether the loss exploded, or never fell below that of the initial image; `image` is the best
-    one in any case."""
+    image of the run in either case."""
 
     def save(self, path: StrPath, *, bit_depth: int = 8) -> None:
         """Write the image, in the format of the path's ending; see `images.save_image`."""
@@ -65,17 +66,17 @@ class Result(NamedTuple):
 
 
 def finish(problem: Problem, iterates: Sequence[Iterate]) -> list[Result]:
-    """Return the results of the iterates so far, one for each batch element.
+    """Return the results of a run from its iterates, one per batch element.
 
-    Also for an interrupted run. Images are clipped to [0, 1], as in files, and losses are those
+    The run need not be complete. Images are clipped to [0, 1], as in files, and losses are those
     of the clipped images (one more evaluation).
 
     Args:
       problem: the argument of `iterates`.
-      iterates: what it yielded, in order, at least one; only the last image is used.
+      iterates: the iterates in order, at least one; only the last one needs its image.
 
     Raises:
-      JaxstyleError: no iterate.
+      JaxstyleError: there is no iterate.
     """
     if not iterates:
         raise JaxstyleError("iterates: there is none; give at least the first of `iterates`")
@@ -97,9 +98,10 @@ def finish(problem: Problem, iterates: Sequence[Iterate]) -> list[Result]:
     for k in range(len(start) if batched else 1):
         parts = [History(i.history.step, *(element(h, k) for h in i.history[1:])) for i in iterates]
         first = reference_step(problem, level)
-        past, gone = truncate_at_divergence(parts, first, bound=divergence_bound(recipe.optimizer))
+        bound = divergence_bound(recipe.optimizer)
+        past, has_diverged = truncate_at_divergence(parts, first, bound=bound)
         if past.step[-1] == recipe.total_steps:
-            gone = gone or ended_above(past.loss[past.step >= first])
+            has_diverged = has_diverged or ended_above(past.loss[past.step >= first])
         results.append(
             Result(
                 image=element(images, k),
@@ -116,7 +118,7 @@ def finish(problem: Problem, iterates: Sequence[Iterate]) -> list[Result]:
                 recipe=problem.elements[k]
                 if problem.elements
                 else dataclasses.replace(recipe, seed=recipe.seed + k),
-                diverged=gone,
+                diverged=has_diverged,
             )
         )
     return results
@@ -132,20 +134,20 @@ def truncate_at_divergence(
       first: step whose loss is the reference (`reference_step`).
       bound: as in `diverged`.
     """
-    kept: list[History] = []
-    initial, gone = None, False
+    past: list[History] = []
+    initial, has_diverged = None, False
     for part in parts:
-        kept.append(part)
+        past.append(part)
         losses = part.loss[part.step >= first]
         if losses.size:
             initial = losses[0] if initial is None else initial
-            if gone := bool(diverged(initial, losses, bound=bound)):
+            if has_diverged := bool(diverged(initial, losses, bound=bound)):
                 break
-    return History(*map(np.concatenate, zip(*kept, strict=True))), gone
+    return History(*map(np.concatenate, zip(*past, strict=True))), has_diverged
 
 
 def collect_iterates(run: Iterator[Iterate]) -> list[Iterate]:
-    """Run to the end and return the iterates, all but the last without their images."""
+    """Run to the end and return the iterates; only the last has its image."""
     collected: list[Iterate] = []
     for iterate in run:
         append_iterate(collected, iterate._replace(carry=None))
@@ -155,9 +157,9 @@ def collect_iterates(run: Iterator[Iterate]) -> list[Iterate]:
 def append_iterate(collected: list[Iterate], iterate: Iterate) -> None:
     """Append an iterate, and drop the image and the state of the one before it.
 
-    `finish` needs the numbers of all iterates and the image of the last.
+    `finish` needs the losses of all iterates and the image of the last.
     """
-    # In this order, as Ctrl-C may come between the two.
+    # In this order, as Ctrl-C may interrupt between the two.
     collected.append(iterate)
     if len(collected) > 1:
         collected[-2] = collected[-2]._replace(image=None, carry=None)  # type: ignore[arg-type]

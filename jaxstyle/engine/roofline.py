@@ -1,4 +1,4 @@
-"""The least time of a step on an accelerator, from its published peaks (a roofline)."""
+"""A lower bound of the time of a step on an accelerator, from its published peaks (a roofline)."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,13 +11,16 @@ from jaxstyle.config.choices import LBFGS_OPTIMIZERS
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.problem import Problem
-from jaxstyle.losses.objective import Targets, make_objective, network_layers
+from jaxstyle.losses.objective import make_objective
+from jaxstyle.losses.statistics import network_layers
+from jaxstyle.losses.targets import Targets
 from jaxstyle.nn.geometry import map_size
 from jaxstyle.nn.network import Network
 
 MAP_PASSES = 5
-"""How often each feature map goes through memory in an evaluation: written and read by the forward
-pass, its gradient written and read, and the map read again for the gradient of ReLU and pooling."""
+"""Times that each feature map is read from or written to memory in an evaluation: written and read
+by the forward pass, its gradient written and read, and the map read for the gradient of ReLU and
+pooling."""
 
 
 class StepCost(NamedTuple):
@@ -26,19 +29,19 @@ class StepCost(NamedTuple):
     flops: float
     """Floating-point operations of all images of the batch."""
     bytes: float
-    """Bytes from and to memory, estimated."""
+    """Estimated bytes read from and written to memory."""
     seconds: float
-    """The larger of the times of both at the peaks: a bound from below."""
+    """Lower bound of the time: the larger of the times of both at the accelerator's peaks."""
 
 
 def step_cost(problem: Problem, accelerator: Accelerator) -> StepCost:
     """Compute the cost of a step on an accelerator.
 
-    The operations are counted by XLA in the program before it is compiled; the bytes are those of
-    the feature maps (`MAP_PASSES`) and of the L-BFGS history, which a step reads twice.
+    XLA counts the operations of the program before it is compiled; the bytes are those of the
+    feature maps (`MAP_PASSES`) and of the L-BFGS history, which a step reads twice.
 
     Args:
-      problem: its arrays may be `jax.ShapeDtypeStruct`s; of its last scale.
+      problem: the problem of the last scale; arrays or `jax.ShapeDtypeStruct`s.
       accelerator: one of `ACCELERATORS`.
     """
     recipe, network = problem.recipe, problem.network
@@ -56,6 +59,7 @@ def step_cost(problem: Problem, accelerator: Accelerator) -> StepCost:
 
 
 def _flops(problem: Problem, image: jax.ShapeDtypeStruct) -> float:
+    """Return the floating-point operations of an evaluation, as XLA counts them."""
     recipe = problem.recipe
 
     def evaluate(network: Network, targets: Targets, image: jax.Array) -> Any:
@@ -70,14 +74,14 @@ def _flops(problem: Problem, image: jax.ShapeDtypeStruct) -> float:
 def map_bytes(
     network: Network, recipe: Recipe, height: int, width: int, *, channel_multiple: int = 1
 ) -> float:
-    """Return the bytes of all feature maps up to the deepest layer of a recipe, of one image.
+    """Return the bytes of one image's feature maps up to the deepest layer of a recipe.
 
     Args:
-      network: only the shapes of its weights are used.
-      recipe: resolved.
-      height: of the image.
-      width: likewise.
-      channel_multiple: what the channels are padded to a multiple of.
+      network: weights; only their shapes are used.
+      recipe: resolved settings.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
+      channel_multiple: channels are padded to a multiple of this.
     """
     layers = network_layers(recipe)
     deepest = max(network.layers.index(layer.replace("relu", "conv")) for layer in layers)

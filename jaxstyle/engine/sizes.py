@@ -1,4 +1,4 @@
-"""Sizes of the images of a run, and the types that are accepted as images."""
+"""Sizes of a run's images, and the types that are accepted as images."""
 
 import dataclasses
 import math
@@ -26,14 +26,20 @@ MIN_PYRAMID_SIDE = 48
 ImageLike = ArrayLike | Image.Image | os.PathLike[str] | str
 """Images: arrays `[h, w, 3]` of uint8 or of floats in [0, 1], Pillow images, or file names."""
 OVERSHOOT = 0.25
-"""Tolerance around [0, 1]: filters and codecs exceed it by less, other ranges by more."""
+"""Tolerance beyond [0, 1]: filters and codecs exceed the range by less, images of another range by
+more."""
 
 
 def as_image(image: ImageLike, argument: str) -> np.ndarray:
-    """Return an image as float32 `[h, w, 3]`, in [0, 1]; a start may have any finite values.
+    """Return an image as float32 `[h, w, 3]` in [0, 1].
+
+    Args:
+      image: file name, Pillow image or array.
+      argument: name of the image in error messages; a `"start"` may have any finite values.
 
     Raises:
-      JaxstyleError: not an image, or of another range or layout; says how to convert it.
+      JaxstyleError: not an image, or of another range or layout; the message says how to convert
+        it.
     """
     if isinstance(image, str | os.PathLike):
         return images.load_image(image, argument=argument)
@@ -76,7 +82,7 @@ def as_image(image: ImageLike, argument: str) -> np.ndarray:
 
 
 def _layout_advice(shape: tuple[int, ...]) -> str:
-    """Return how an array of another usual layout becomes `[h, w, 3]`."""
+    """Return how to convert an array of another common layout to `[h, w, 3]`."""
     if len(shape) == 4 and shape[0] == 1:
         return ", x[0] of a batch of one"
     if len(shape) == 3 and shape[0] == 3:
@@ -90,9 +96,9 @@ def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe
     """Return the notice for a content image smaller than the requested size.
 
     Args:
-      shape: of the content image, height first.
-      size: asked for; None if the default is used.
-      recipe: its `upscale` is used.
+      shape: shape of the content image, height first.
+      size: requested longest side in pixels; None for the default.
+      recipe: settings; `upscale` is used.
     """
     height, width = shape[:2]
     if not size or recipe.upscale or max(height, width) >= size:
@@ -104,16 +110,16 @@ def not_enlarged_notice(shape: tuple[int, ...], size: int | None, recipe: Recipe
 
 
 def output_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
-    """Return the height and width of a run's image for a content image's.
+    """Return the height and width of the output at one scale.
 
     Args:
-      height: pixels of the content image.
-      width: likewise.
-      recipe: its `size`, `upscale` and `scales` are used.
-      level: scales above the one that is asked for: each divides the sides by `scale_ratio`.
+      height: height of the content image in pixels.
+      width: width of the content image in pixels.
+      recipe: settings; `size`, `upscale`, `scales` and `scale_ratio` are used.
+      level: number of larger scales; each divides the sides by `scale_ratio`.
 
     Raises:
-      JaxstyleError: a side would be shorter than any image's may be.
+      JaxstyleError: a side would be shorter than `images.MIN_SIDE`.
     """
     if recipe.size:
         height, width = images.fitted(height, width, recipe.size, upscale=recipe.upscale)
@@ -136,11 +142,11 @@ def resolve_scales(
     """Return the recipe with its scales, pyramid resolutions and margin filled in.
 
     Args:
-      recipe: its `scales`, `pyramid` and `margin` may be None.
-      shape: of the content image as given, height first.
-      styles: of the style images as given.
-      rows: whether devices share the rows of one image: they hold one resolution of it, without a
-        margin, so that this is the default then.
+      recipe: settings whose `scales`, `pyramid` and `margin` may be None.
+      shape: shape of the content image before resizing, height first.
+      styles: shapes of the style images before resizing.
+      rows: whether devices share the rows of one image; the defaults are then one scale, one
+        resolution and no margin.
     """
     if rows and recipe.scales is None:
         recipe = dataclasses.replace(recipe, scales=1)
@@ -154,12 +160,12 @@ def resolve_scales(
 
 
 def default_margin(recipe: Recipe) -> int:
-    """Return the margin in pixels for a recipe that leaves it None."""
+    """Return the margin in pixels for a recipe whose `margin` is None."""
     return 0 if recipe.scales == 1 else DEFAULT_MARGIN
 
 
 def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
-    """Return the number of scales for a recipe that leaves it None."""
+    """Return the number of scales for a recipe whose `scales` is None."""
     longest = max(output_size(shape[0], shape[1], recipe))
     ratio = math.log(longest / recipe.scale_side) / math.log(recipe.scale_ratio)
     return 1 + min(MAX_SCALES - 1, max(0, math.floor(ratio + 1e-9)))
@@ -169,9 +175,10 @@ def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: 
     """Return the number of resolutions at which the style of a run is compared.
 
     Args:
-      recipe: its `pyramid` is used if it is not None; 1 if it has one scale.
-      shapes: of the resized content and style images, height first.
-      level: scales above the one that is asked for; its images are smaller.
+      recipe: settings; if `pyramid` is None, the number is 1 with one scale, else chosen by the
+        sizes.
+      shapes: shapes of the resized content and style images, height first.
+      level: number of larger scales; each reduces `pyramid` by the logarithm of `scale_ratio`.
     """
     if recipe.pyramid is not None:
         return max(1, recipe.pyramid - round(level * math.log2(recipe.scale_ratio)))
@@ -185,8 +192,8 @@ def pyramid_levels(recipe: Recipe, shapes: Sequence[tuple[int, ...]], *, level: 
 
 def as_images(styles: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
     """Return one or several style images as a list of arrays (`as_image`)."""
-    one = isinstance(styles, str | os.PathLike | Image.Image) or getattr(styles, "ndim", 4) < 4
-    several: Sequence[Any] = [styles] if one else styles  # type: ignore[assignment]
+    single = isinstance(styles, str | os.PathLike | Image.Image) or getattr(styles, "ndim", 4) < 4
+    several: Sequence[Any] = [styles] if single else styles  # type: ignore[assignment]
     if not len(several):
         raise JaxstyleError("style: no image was given; give at least one")
     return [as_image(style, "style") for style in several]
@@ -202,42 +209,48 @@ def style_images(
 
 
 def style_size(height: int, width: int, recipe: Recipe, *, level: int = 0) -> tuple[int, int]:
-    """Return a style image's height and width in a run.
+    """Return the height and width of a style image at one scale of a run.
 
-    Its longest side is that of the image, at most `recipe.size`, times `recipe.style_scale`, at
-    smaller scales shrunk as the output is (`output_size`).
+    Its longest side is that of the image, at most `recipe.size`, times `recipe.style_scale`; at
+    smaller scales it is reduced like the output (`output_size`).
+
+    Args:
+      height: height of the style image in pixels.
+      width: width of the style image in pixels.
+      recipe: settings.
+      level: number of larger scales.
 
     Raises:
-      JaxstyleError: a side would be shorter than any image's may be.
+      JaxstyleError: a side would be shorter than `images.MIN_SIDE`.
     """
     longest = max(height, width)
     if recipe.size:
         longest = min(longest, recipe.size)
-    wanted = max(1, round(longest * recipe.style_scale / recipe.scale_ratio**level))
+    resized = max(1, round(longest * recipe.style_scale / recipe.scale_ratio**level))
     try:
-        return images.fitted(height, width, wanted, upscale=True)
+        return images.fitted(height, width, resized, upscale=True)
     except JaxstyleError as error:
         if recipe.style_scale == 1 and not level:
             raise JaxstyleError(f"style: {error}") from None
         name, value = ("scales", recipe.scales) if level else ("style_scale", recipe.style_scale)
         raise JaxstyleError(
             f"{name}: {value:g} leaves too little of a style image of {width}x{height}, "
-            f"{wanted} pixels on its longer side (both need {images.MIN_SIDE}); give a larger one"
+            f"{resized} pixels on its longer side (both need {images.MIN_SIDE}); give a larger one"
         ) from error
 
 
 def small_style_notice(
     sizes: Sequence[tuple[int, int]], recipe: Recipe, network: Network, *, shortest: int
 ) -> str | None:
-    """Return the line to show when a style is smaller than a receptive field of its layers.
+    """Return the notice for a style image smaller than a receptive field of its layers.
 
-    None if the output is no larger than that either.
+    None if there is no such image, or the output is as small.
 
     Args:
-      sizes: height and width of the style images, as given.
-      recipe: resolved or not.
+      sizes: height and width of the style images before resizing.
+      recipe: settings, resolved or not.
       network: weights.
-      shortest: side of the output.
+      shortest: shorter side of the output in pixels.
     """
     recipe = resolve_recipe(recipe, network)
     layers = [layer for layer, weight in recipe.style_layers or () if weight]

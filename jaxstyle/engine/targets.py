@@ -1,4 +1,4 @@
-"""The targets of the objective, computed once for a run: content features and style statistics."""
+"""The targets of the objective, computed once per run: content features and style statistics."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,21 +16,18 @@ from jaxstyle.engine.sizes import pyramid_levels
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
 from jaxstyle.losses.masks import Masks, downsample_mask, halve_mask, normalize_weights, resize_mask
-from jaxstyle.losses.objective import (
-    JOINT,
+from jaxstyle.losses.objective import compared_image
+from jaxstyle.losses.pyramid import halve, mirrored
+from jaxstyle.losses.resolve import resolve_recipe
+from jaxstyle.losses.statistics import (
     Maps,
-    StyleTargets,
-    Targets,
-    compared_image,
     content_layer_names,
     describe_structure,
     gram_factor,
-    halve,
     layer_statistics,
-    mirrored,
 )
-from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.losses.targets import JOINT, StyleTargets, Targets
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import preprocess
 from jaxstyle.nn.sharding import SpatialSharding
@@ -54,16 +51,16 @@ def compute_targets(
       content: RGB `[h, w, 3]` in [0, 1], of the output's size.
       styles: one or more RGB images `[h', w', 3]` in [0, 1], each of any size.
       recipe: settings of the objective, and the blend and colors of the styles.
-      masks: concrete arrays, resized to their images; needed where the recipe names files.
-      rows: how the content's rows are sharded over devices; those of styles are likewise.
-      pyramid: resolutions at which the style is compared; `pyramid_levels` if not given.
+      masks: concrete arrays, resized to their images; required if the recipe names files of masks.
+      rows: sharding of the content's rows over devices, applied to the rows of styles too.
+      pyramid: number of resolutions at which the style is compared; `pyramid_levels` if not given.
 
     Returns:
-      `Targets`; A_l is the weighted mean over the styles, or, with region masks, one a style.
+      `Targets`; A_l is the weighted mean over the styles or, with region masks, one per style.
 
     Raises:
-      JaxstyleError: no style, blend weights or masks that do not fit, a mask that leaves nothing at
-        a layer, an image too small for a layer.
+      JaxstyleError: there is no style; blend weights or masks do not fit; a mask vanishes at a
+        layer; an image is too small for a layer.
     """
     recipe = resolve_recipe(recipe, network)
     network = recipe.configure_network(network)
@@ -104,20 +101,20 @@ def compute_targets(
 
 
 def _blend(recipe: Recipe, styles: int) -> Sequence[float]:
-    """Return the weight of each style image, 1 if the recipe does not say."""
+    """Return the weight of each style image, 1 unless the recipe has blend weights."""
     if not styles:
         raise JaxstyleError("styles: no style image was given; give at least one")
     blend = recipe.style_blend or (1.0,) * styles
     if len(blend) != styles:
         raise JaxstyleError(
             f"style_blend: {len(blend)} weights ({', '.join(f'{b:g}' for b in blend)}) for "
-            f"{styles} style images; give one a style"
+            f"{styles} style images; give one per style"
         )
     return blend
 
 
 def _check_rows(recipe: Recipe, pyramid: int) -> None:
-    """Raise a `JaxstyleError` for what does not work with an image sharded by rows."""
+    """Raise a `JaxstyleError` for settings that an image sharded by rows does not support."""
     for name, value, off in (("pyramid", pyramid, 1), ("margin", recipe.margin or 0, 0)):
         if value > off:
             unit = {"pyramid": "resolutions", "margin": "pixels"}[name]
@@ -159,14 +156,14 @@ def _style_level(
     """Compute the style targets at one resolution of the image pyramid.
 
     Args:
-      network: weights, as the recipe uses them.
-      shape: of the content image.
-      styles: the style images, with the content's colors where the recipe asks for it.
-      layers: of the style.
-      recipe: resolved.
+      network: weights, configured by the recipe.
+      shape: shape of the content image.
+      styles: the style images, with the content's colors if the recipe preserves them.
+      layers: style layers.
+      recipe: resolved settings.
       blend: a weight for each style.
-      masks: checked.
-      level: how often the images are halved.
+      masks: checked masks.
+      level: number of times that the images are halved.
       rows: as in `compute_targets`.
     """
     of_styles = []
@@ -205,7 +202,7 @@ def _style_level(
 def _on_devices(
     weights: dict[str, np.ndarray], rows: SpatialSharding | None
 ) -> dict[str, jax.Array]:
-    """Return weights of positions `[h, w, any]` on the devices, 0 in the padding."""
+    """Return weights of positions `[h, w, n]` on the devices, 0 in the padding."""
     return {
         layer: rows.place_map(values, smallest_side([layer])) if rows else jnp.asarray(values)
         for layer, values in weights.items()
@@ -213,9 +210,9 @@ def _on_devices(
 
 
 def _checked(masks: Masks, recipe: Recipe, styles: int) -> Masks:
-    """Raise a `JaxstyleError` unless the masks fit the recipe; return them."""
-    for name, given in (("content_mask", masks.content is not None), ("mask", masks.regions)):
-        if getattr(recipe, name) and not given:
+    """Return the masks; raise a `JaxstyleError` unless they fit the recipe."""
+    for name, present in (("content_mask", masks.content is not None), ("mask", masks.regions)):
+        if getattr(recipe, name) and not present:
             raise JaxstyleError(
                 f"{name}: {getattr(recipe, name)!r} names a file; load it and give it in `masks`"
             )
@@ -289,6 +286,7 @@ def _content_features(
     height: int | None,
     margin: int | None,
 ) -> dict[str, jax.Array]:
+    """Compute the features of the content image, with its margin, by layer."""
     x = mirrored(preprocess(network.convention, image), margin)
     return feature_maps(network, x, layers, pooling=pooling, tile=tile, height=height)
 
@@ -304,6 +302,7 @@ def _joint_statistics(
     level: int,
     margin: int | None,
 ) -> Any:
+    """Compute the statistics of a style image by a loss that takes the layers together."""
     for _ in range(level):
         image = halve(image)
     x = mirrored(preprocess(network.convention, image), margin)
@@ -338,6 +337,7 @@ def _style_statistics(
     level: int,
     margin: int | None,
 ) -> dict[str, Any]:
+    """Compute the statistics of a style image, or of a region of it, by layer."""
     x = preprocess(network.convention, image)
     for _ in range(level):
         x = halve(x)
@@ -367,9 +367,9 @@ def lower_style_statistics(
     """Return the lowered program of the statistics of one style image.
 
     Args:
-      network: weights; leaves may be `jax.ShapeDtypeStruct`s.
+      network: weights; arrays or `jax.ShapeDtypeStruct`s.
       size: height and width of the style image in the run.
-      recipe: resolved.
+      recipe: resolved settings.
     """
     network = recipe.configure_network(network)
     image = jax.ShapeDtypeStruct((*size, 3), jnp.float32)

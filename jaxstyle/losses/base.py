@@ -18,11 +18,11 @@ def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
     """Return the weighted mean of statistics that are means over positions.
 
     Args:
-      targets: the statistics of each style image, pytrees of one structure.
-      shares: a weight for each; they sum to 1.
+      targets: the statistics of each style image, pytrees of the same structure.
+      shares: the weight of each style image; they sum to 1.
     """
     if len(targets) == 1:
-        # The only share is 1: returning early saves a compilation for the shape of each layer.
+        # Saves a compilation for the shape of each layer.
         return targets[0]
     return jax.tree.map(
         lambda *leaves: sum(share * leaf for share, leaf in zip(shares, leaves, strict=True)),
@@ -31,12 +31,12 @@ def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
 
 
 def concatenated(name: str) -> Callable[[Sequence[Any], Sequence[float]], Any]:
-    """Return the blend of a loss whose statistics are lists of vectors: one list of them all.
+    """Return the blend of a loss whose statistics are lists of vectors: their concatenation.
 
-    It raises a `JaxstyleError` for weights that differ: a nearest vector comes from one image.
+    The blend raises a `JaxstyleError` for unequal weights, as a nearest vector has one style image.
 
     Args:
-      name: of the loss.
+      name: name of the loss.
     """
 
     def blend(targets: Sequence[Any], shares: Sequence[float]) -> Any:
@@ -54,9 +54,9 @@ class StyleDefaults(NamedTuple):
     """Default weight and layers of a style loss."""
 
     weight: float
-    """`Recipe.style_weight` where no images choose it (`StyleLoss.balance`)."""
+    """Default of `Recipe.style_weight`, unless the images determine it (`StyleLoss.balance`)."""
     layers: LayerWeights
-    """`Recipe.style_layers`."""
+    """Default of `Recipe.style_layers`."""
 
 
 EQUAL_LAYERS = first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)
@@ -64,7 +64,7 @@ EQUAL_LAYERS = first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)
 
 
 class StyleLoss(NamedTuple):
-    """Statistics of feature maps and the distance between those of an image and of a style."""
+    """The statistics of feature maps and the distance between those of two images."""
 
     statistics: Callable[..., Any]
     """`(features [h, w, c], weights=[h, w, 1]) -> pytree of arrays`; only losses whose statistics
@@ -73,31 +73,31 @@ class StyleLoss(NamedTuple):
     """`(statistics of the image, target of the style) -> float32 scalar, ≥ 0`."""
     normalized: StyleDefaults
     """Defaults for networks normalized to a mean activation of 1. All but those of the Gram loss
-    were chosen by eye on the compact network at 128 pixels; their gradients at the content image
+    were chosen by eye with the compact network at 128 pixels; their gradients at the content image
     were 0.15 to 0.7 times as long as that of the Gram loss, of `patches` less than 0.01 times.
-    Those of losses that take layers together were not tried but in their presets."""
+    Those of losses that take layers together were tried in their presets only."""
     unnormalized: StyleDefaults
-    """Defaults for other networks. All but those of the Gram loss were not tried."""
+    """Defaults for other networks, tried for the Gram loss only."""
     balance: float | None = None
-    """Sets the default weight for the images of a run (`losses.balance`); None for losses whose
-    scale does not depend on the images, and which keep the default above."""
+    """Determines the default weight from the images of a run (`losses.balance`); None for losses
+    whose scale does not depend on the images, which have the default weight above."""
     is_mean_over_positions: bool = True
-    """Whether the statistics are means over positions, so that tiles, regions and devices can
-    compute them in parts."""
+    """Whether the statistics are means over positions, which tiles, regions and devices can
+    compute in parts."""
     blend: Callable[[Sequence[Any], Sequence[float]], Any] = weighted_mean
     """`(statistics of several styles, their weights, which sum to 1) -> statistics`."""
     target: Callable[[Any], Any] = lambda statistics: statistics
-    """`(statistics of the style) -> what distance compares with`, computed once a run."""
+    """`(statistics of the style) -> second argument of distance`, computed once per run."""
     is_joint: bool = False
-    """Whether layers are taken together: `statistics` is then a function of `(features by layer,
-    weights of the layers, RGB image [h, w, 3])`."""
+    """Whether the loss takes the layers together: `statistics` is then a function of `(features by
+    layer, weights of the layers, RGB image [h, w, 3])`."""
 
 
 def mean_over_positions(features: jax.Array, weights: jax.Array | None) -> jax.Array:
     """Return the float32 mean over positions, `[c]`, of features `[h, w, c]`.
 
     Args:
-      features: of any height and width.
+      features: feature map `[h, w, c]`.
       weights: factors of the positions, `[h, w, 1]`; 1 if not given.
     """
     weighted = features if weights is None else weights * features

@@ -1,7 +1,7 @@
-"""Hypercolumns: the features of several layers at one position, joined into one vector.
+"""Hypercolumns: the features of several layers at one position, concatenated to one vector.
 
 Hariharan, Arbelaez, Girshick & Malik, Hypercolumns for Object Segmentation and Fine-grained
-Localization, 2015; as STROTSS and NNST use them.
+Localization, 2015. STROTSS and NNST compare them.
 """
 
 import math
@@ -14,18 +14,18 @@ from jaxstyle.config.layers import smallest_side
 from jaxstyle.losses.base import EXACT
 
 CELL = 4
-"""Least side in pixels of the positions of hypercolumns: the image at a quarter of its size (Kolkin
-et al., Neural Neighbor Style Transfer, 2022, section 3.1)."""
+"""Least side of a hypercolumn's cell in pixels: a quarter of the image's resolution (Kolkin et al.,
+Neural Neighbor Style Transfer, 2022, section 3.1)."""
 
 
 def hypercolumns(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
-    """Return the features of all layers at one resolution, joined.
+    """Return the features of all layers at one resolution, concatenated.
 
     The resolution is that of the finest layer, but at most a quarter of the image's: finer maps
-    are averaged over cells, coarser ones interpolated linearly.
+    are averaged over cells, coarser maps are interpolated linearly.
 
     Args:
-      maps: `{layer: [h, w, c]}`, of one image.
+      maps: feature maps of one image, `{layer: [h, w, c]}`.
       weights: a factor for each layer.
 
     Returns:
@@ -48,9 +48,9 @@ def hypercolumns(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) ->
 
 
 def average_cells(x: jax.Array, side: int) -> jax.Array:
-    """Return the mean of each cell of `side` x `side` positions of `[h, w, c]`.
+    """Return the mean of each cell of `side` x `side` positions of a map `[h, w, c]`.
 
-    Rows and columns beyond whole cells are left out.
+    Rows and columns that do not fill a cell are dropped.
     """
     if side == 1:
         return x
@@ -60,16 +60,16 @@ def average_cells(x: jax.Array, side: int) -> jax.Array:
 
 
 def _cropped(x: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Return `[rows, columns, c]` of a map, with its edge repeated where it is smaller."""
+    """Return a map cropped to `[rows, columns, c]`, or padded to it by its edge."""
     x = x[:rows, :columns]
     missing = rows - x.shape[0], columns - x.shape[1]
     return jnp.pad(x, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
 
 def sample_positions(x: jax.Array, most: int) -> jax.Array:
-    """Return `[n, c]` of a map `[h, w, c]`: all positions, or evenly spaced ones, at most `most`.
+    """Return at most `most` evenly spaced positions of a map `[h, w, c]`, as `[n, c]`.
 
-    Rows and columns are about equally far apart. The choice depends on the shape alone.
+    The spacings of rows and columns are about equal. The choice depends on the shape only.
     """
     h, w, c = x.shape
     rows = min(h, max(1, math.isqrt(most * h // w)))
@@ -80,27 +80,27 @@ def sample_positions(x: jax.Array, most: int) -> jax.Array:
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Return vectors `[..., c]` divided by their lengths; zeros stay zeros."""
+    """Return vectors `[..., c]` divided by their lengths; zero vectors stay zero."""
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + 1e-12)
 
 
 def cosine_distances(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return 1 - cosine of each pair of `[n, c]` and `[m, c]`, `[n, m]`."""
+    """Compute 1 - cosine of each pair of vectors of `[n, c]` and `[m, c]`, as `[n, m]`."""
     return 1 - jnp.matmul(unit(a), unit(b).T, precision=EXACT)
 
 
 MOST_POSITIONS = 4900
-"""Positions that nearest-neighbor losses compare: a square image of 512 pixels has 66 x 66 with its
-margin, at an eighth of its size."""
+"""Largest number of positions that nearest-neighbor losses compare. A square image of 512 pixels
+has 66 x 66 with its margin, at an eighth of its resolution."""
 
 
 def bounded_columns(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
-    """Return `hypercolumns`, averaged over larger cells where there are more than 4900."""
+    """Return `hypercolumns`, averaged over larger cells if there are more than `MOST_POSITIONS`."""
     return average_to(hypercolumns(maps, weights), MOST_POSITIONS)
 
 
 def average_to(x: jax.Array, most: int) -> jax.Array:
-    """Return a map `[h, w, c]` averaged over the smallest cells that leave at most `most`."""
+    """Return a map `[h, w, c]` averaged over cells, the smallest that leave at most `most`."""
     h, w, _ = x.shape
     side = 1
     while (h // side) * (w // side) > most:
@@ -109,6 +109,6 @@ def average_to(x: jax.Array, most: int) -> jax.Array:
 
 
 def spaced_rows(x: jax.Array, most: int) -> jax.Array:
-    """Return all rows of `[n, c]`, or `most` evenly spaced ones where there are more."""
+    """Return the rows of `[n, c]`, or `most` evenly spaced rows if there are more."""
     count = min(len(x), most)
     return x[(jnp.arange(count) * len(x) + len(x) // 2) // count] if count < len(x) else x

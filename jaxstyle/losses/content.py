@@ -14,7 +14,7 @@ def content_loss(
 
     Args:
       features: F, `[h, w, c]`, activations of the image.
-      target: P, same shape, activations of the content image.
+      target: P, `[h, w, c]`, activations of the content image.
       weights: factors of the squares at each position, `[h, w, 1]`; 1 if not given.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The table of content losses by the name that recipes use."""
+"""Content losses by name, as in `Recipe.content_loss`."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,24 +11,23 @@ from jaxstyle.losses.self_similarity import self_similarity, self_similarity_dis
 
 
 class ContentLoss(NamedTuple):
-    """A description of an image and the distance between two of them."""
+    """A descriptor of an image and the distance between two descriptors."""
 
     describe: Callable[[Mapping[str, jax.Array], Mapping[str, float], jax.Array], jax.Array]
     """`(features by layer [h, w, c], weights of the layers, RGB image [h, w, 3]) -> array`."""
     distance: Callable[[jax.Array, jax.Array], jax.Array]
-    """`(of the image, of the content image) -> float32 scalar, ≥ 0`."""
+    """`(descriptor of the image, of the content image) -> float32 scalar, ≥ 0`."""
     weight: float
-    """Weight where the recipe gives none: about as much of a photograph is kept as by
-    `features`."""
+    """Default weight, with which about as much of a photograph is kept as with `features`."""
     needs_network: bool
-    """Whether features are used."""
+    """Whether the descriptor depends on features."""
 
 
 STRUCTURE_LOSSES: dict[str, ContentLoss] = {
     "self-similarity": ContentLoss(self_similarity, self_similarity_distance, 10.0, True),
     "laplacian": ContentLoss(pooled_laplacian, laplacian_distance, 1000.0, False),
 }
-"""Content losses but `features`, which compares layer by layer (`content.content_loss`)."""
+"""Content losses except `features`, which compares layer by layer (`content.content_loss`)."""
 
 
 def content_loss_weights(content_loss: str) -> dict[str, float]:
@@ -39,10 +38,10 @@ def content_loss_weights(content_loss: str) -> dict[str, float]:
       {'features': 2.0, 'laplacian': 1000.0}
     """
 
-    def usual(name: str) -> float:
+    def default(name: str) -> float:
         return STRUCTURE_LOSSES[name].weight if name in STRUCTURE_LOSSES else 1.0
 
     return {
-        name: usual(name) if weight is None else weight
+        name: default(name) if weight is None else weight
         for name, weight in split_content_losses(content_loss).items()
     }

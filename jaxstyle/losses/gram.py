@@ -11,15 +11,15 @@ from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss
 def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Compute the Gram matrix of a feature map: products of channels, averaged over positions.
 
-    G[a, b] = Σ over (y, x) of F[y, x, a] · F[y, x, b] / (c · h · w): the product
-    `F.T @ F / F.size` of the positions-by-channels matrix, so that images of
-    different size compare. Gatys et al. (2016, eq. 3) leave the sum undivided and
-    divide in the loss (eq. 4).
+    G[a, b] = Σ over (y, x) of F[y, x, a] · F[y, x, b] / (c · h · w), the product
+    `F.T @ F / F.size` of the positions-by-channels matrix. Because of the division,
+    images of different sizes are comparable. Gatys et al. (2016, eq. 3) divide in
+    the loss instead (eq. 4).
 
     Args:
-      features: `[h, w, c]`, any h and w.
-      weights: factors of the products at each position, `[h, w, 1]`, at least 0; with a
-        mean of 1 over a region and 0 elsewhere the matrix is that of the region (the square of
+      features: F, `[h, w, c]`.
+      weights: factors of the products at each position, `[h, w, 1]`, at least 0. With a
+        mean of 1 and 0 outside a region the matrix is that of the region (the square of
         the guidance channel of Gatys, Ecker, Bethge, Hertzmann & Shechtman, Controlling
         Perceptual Factors in Neural Style Transfer, 2017, section 4).
 
@@ -38,20 +38,21 @@ def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Compute aᵀb."""
     return jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 @jax.custom_jvp
 def _with_itself(flat: jax.Array) -> jax.Array:
-    """Compute the product of a matrix `[n, c]`, transposed, with itself."""
+    """Compute the product XᵀX of a matrix `[n, c]`."""
     return _product(flat, flat)
 
 
 @_with_itself.defjvp
 def _tangent(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Compute value and tangent: its halves are each other's transposes.
+    """Compute value and tangent, whose two terms are each other's transposes.
 
-    So the gradient takes one product, where that of a product of any two matrices takes two.
+    The gradient then takes one product of matrices instead of two.
     """
     half = _product(tangents[0], primals[0])
     return _with_itself(*primals), half + half.T
@@ -81,11 +82,11 @@ def style_loss(gram: jax.Array, target: jax.Array) -> jax.Array:
 GRAM = StyleLoss(
     gram_matrix,
     style_loss,
-    # Chosen at 512 pixels on several pairs (`experiments/quality`). The weights of the layers make
-    # up for the division of Gram matrices by the number of channels.
+    # Chosen at 512 pixels on several pairs (`experiments/quality`). The weights of the layers
+    # compensate for the division of Gram matrices by the number of channels.
     normalized=StyleDefaults(5e3, first_of_blocks(1.0, 4.0, 16.0, 64.0, 64.0)),
-    # Those of neural-style. Gram matrices grow with the square of the activations, so networks of
-    # different scale need different weights.
+    # The values of neural-style. Gram matrices grow with the square of the activations, so that
+    # networks with activations of another scale need other weights.
     unnormalized=StyleDefaults(100.0, EQUAL_LAYERS),
     balance=20.0,
 )

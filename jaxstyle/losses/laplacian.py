@@ -1,4 +1,4 @@
-"""A content loss on the Laplacian of the image: edges and lines in their places."""
+"""A content loss on the Laplacian of the image, which preserves edges and lines."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxstyle.losses.columns import average_cells
 
 POOL = 4
-"""Side of the cells over which the Laplacian is averaged, in pixels."""
+"""Side, in pixels, of the cells over which the Laplacian is averaged."""
 
 
 def pooled_laplacian(
@@ -23,7 +23,7 @@ def pooled_laplacian(
     Args:
       maps: not used.
       weights: not used.
-      image: RGB `[h, w, 3]`, at least 4 pixels a side.
+      image: RGB `[h, w, 3]`, with sides of at least 4 pixels.
 
     Returns:
       `[h / 4, w / 4]`, rounded down.
@@ -34,6 +34,6 @@ def pooled_laplacian(
     return average_cells(4 * gray - around, POOL)[..., 0]
 
 
-def laplacian_distance(mine: jax.Array, target: jax.Array) -> jax.Array:
+def laplacian_distance(image: jax.Array, content: jax.Array) -> jax.Array:
     """Compute the mean squared difference of two pooled Laplacians; the paper takes the sum."""
-    return jnp.mean(jnp.square(mine - target))
+    return jnp.mean(jnp.square(image - content))

@@ -1,8 +1,8 @@
 """Masks: where the content is kept, and which region of the image takes which style.
 
-A mask is a gray image, white where it selects. It is brought to the resolution of a layer by
-average pooling, so the weight of a position is the mean over its pixels. Receptive fields are
-larger than these pixels: features near the edge of a mask also depend on what is beyond it.
+A mask is a gray image, white in the selected region. Average pooling reduces it to the resolution
+of a layer, so that the weight of a position is the mean over its pixels. Receptive fields extend
+beyond these pixels: features near the edge of a mask also depend on pixels outside of it.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ MIN_POSITIONS = 0.5
 
 
 class Masks(NamedTuple):
-    """The masks of a run: gray `[h, w]` or RGB `[h, w, 3]` in [0, 1], black to white.
+    """The masks of a run: gray `[h, w]` or RGB `[h, w, 3]` in [0, 1], from black to white.
 
-    Each has the proportions of its image and is resized to it.
+    Each mask has the aspect ratio of its image and is resized to it.
     """
 
     content: ArrayLike | None = None
     """Weights of the content loss by pixel; 1 everywhere if not given."""
     regions: Sequence[tuple[ArrayLike | None, ArrayLike | None]] = ()
-    """For each style, in order, a pair: the region of the output that takes the style, and the
-    region of the style image that it is taken from; None is the whole image. Empty: all styles
-    are blended everywhere."""
+    """For each style image, in order, the region of the output that takes the style and the region
+    of the style image that it is taken from; None is the whole image. If empty, all styles are
+    blended everywhere."""
 
 
 def resize_mask(mask: ArrayLike, height: int, width: int, *, argument: str) -> np.ndarray:
@@ -39,9 +39,9 @@ def resize_mask(mask: ArrayLike, height: int, width: int, *, argument: str) -> n
 
     Args:
       mask: gray `[h, w]` or RGB `[h, w, 3]` of floats in [0, 1].
-      height: pixels of the image.
-      width: likewise.
-      argument: what errors call the mask.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
+      argument: name of the mask in error messages.
 
     Raises:
       JaxstyleError: not a mask, of another aspect ratio than the image, or black everywhere.
@@ -69,7 +69,7 @@ def resize_mask(mask: ArrayLike, height: int, width: int, *, argument: str) -> n
 
 
 def halve_mask(mask: np.ndarray, level: int) -> np.ndarray:
-    """Return a mask `[h, w]` halved `level` times, as `objective.halve` does with images."""
+    """Return a mask `[h, w]` halved `level` times, as `pyramid.halve` halves images."""
     for _ in range(level):
         mask = np.pad(mask, [(0, side % 2) for side in mask.shape], mode="edge")
         rows, columns = (side // 2 for side in mask.shape)
@@ -83,15 +83,15 @@ def downsample_mask(
     """Return a mask `[h, w]` at the resolution of some layers, `{layer: [h', w', 1]}`.
 
     Args:
-      mask: in [0, 1].
+      mask: values in [0, 1].
       layers: names such as `"relu4_2"`.
-      pooling: of the network; `"max-ceil"` rounds sizes up.
-      argument: what errors call the mask.
+      pooling: pooling of the network; `"max-ceil"` rounds sizes up.
+      argument: name of the mask in error messages.
 
     Raises:
       JaxstyleError: its weights at a layer sum to less than `MIN_POSITIONS`.
     """
-    # In NumPy, as masks are checked by value and may not be traced.
+    # In NumPy, as the values of masks are checked and cannot be traced.
     at_layers, level = {}, {1: np.asarray(mask)[..., None]}
     for layer in layers:
         block = int(split_layer(layer)[0][4])

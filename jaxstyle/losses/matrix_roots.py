@@ -1,4 +1,4 @@
-"""Square roots of matrices by products of matrices alone."""
+"""Square roots of matrices by products of matrices only."""
 
 from functools import partial
 
@@ -23,8 +23,8 @@ def newton_schulz_root(matrix: jax.Array, iterations: int) -> jax.Array:
     (Lin & Maji, Improved Bilinear Pooling with CNNs, 2017, section 3.2).
 
     Args:
-      matrix: `[c, c]`, symmetric.
-      iterations: more are nearer to the exact root.
+      matrix: A, `[c, c]`, symmetric.
+      iterations: number of iterations.
     """
     size = jnp.sqrt(jnp.sum(jnp.square(matrix)))
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)

@@ -1,7 +1,7 @@
-"""Numbers for the quality of a stylized image, from features and pixels, whatever made it.
+"""Metrics of the quality of a stylized image, from features and pixels.
 
-Formulas and sources: `docs/metrics.md`. None of them is a judgment: some rank the photograph or the
-painting itself first, so that they are read beside both.
+They do not depend on the objective. `docs/metrics.md` has formulas and sources. Some metrics are
+best for the photograph or the painting itself, so they are compared with those of both.
 """
 
 from collections.abc import Sequence
@@ -31,23 +31,25 @@ class Metrics(NamedTuple):
     """The metrics of one image, floats."""
 
     content_fidelity: float
-    """Cosine of its features and the content image's, -1 to 1; more is more of the content."""
+    """Cosine of the features and those of the content image, -1 to 1; higher for more content."""
     global_effects: float
-    """Mean of `colors` and `textures`, 0 to 1; more is more of the style."""
+    """Mean of `colors` and `textures`, 0 to 1; higher for more style."""
     local_patterns: float
-    """Mean of `nearest` and `variety`, 0 to 1; more is more of the style."""
+    """Mean of `nearest` and `variety`, 0 to 1; higher for more style."""
     cfsd: float
-    """Divergence of its self-similarity from the content image's, ≥ 0; less is more of it."""
+    """Divergence of the self-similarity from that of the content image, ≥ 0; lower for more
+    content."""
     ssim: float
-    """Structural similarity of its luminance and the content image's, -1 to 1."""
+    """Structural similarity of the luminance and that of the content image, -1 to 1."""
     colors: float
-    """Cosine of its color histograms and the style's."""
+    """Cosine of the color histograms and those of the style."""
     textures: float
-    """Cosine of its Gram matrices and the style's."""
+    """Cosine of the Gram matrices and those of the style."""
     nearest: float
-    """Mean cosine of its 3x3 patches of features and the nearest ones of the style."""
+    """Mean cosine of the 3x3 patches of features and the nearest patches of the style."""
     variety: float
-    """Share of the style's patches that are the nearest of some patch, in that of the style."""
+    """Fraction of the style's patches that are nearest to a patch of the image, divided by the same
+    fraction for the style itself."""
 
 
 def compute_metrics(
@@ -61,38 +63,38 @@ def compute_metrics(
     """Compute the metrics of an image.
 
     Args:
-      network: weights; of the layers below those that it has are used.
-      image: RGB `[h, w, 3]` in [0, 1], at least 32 pixels a side.
-      content: of the same size.
-      styles: of any size, likewise.
-      content_layers: of `content_fidelity`.
+      network: weights; layers that it lacks are left out.
+      image: RGB `[h, w, 3]` in [0, 1], with sides of at least 32 pixels.
+      content: RGB `[h, w, 3]` in [0, 1], of the same size.
+      styles: RGB `[h', w', 3]` in [0, 1], of any size, with sides of at least 32 pixels.
+      content_layers: layers of `content_fidelity`.
 
     Raises:
-      JaxstyleError: an image or a style that is too small.
+      JaxstyleError: an image or a style image is too small.
     """
     least = min(side for x in (image, *styles) for side in x.shape[:2])
     if least < 32:
         raise JaxstyleError(
             f"metrics: an image of {least} pixels on a side is too small; give at least 32"
         )
-    held = [name.replace("conv", "relu") for name in network.layers]
-    blocks = [layer for layer in held if layer.endswith("_1")]
-    structure = STRUCTURE_LAYER if STRUCTURE_LAYER in held else blocks[-1]
-    local = [layer for layer in PATCH_LAYERS if layer in held] or blocks[-1:]
+    available = [name.replace("conv", "relu") for name in network.layers]
+    blocks = [layer for layer in available if layer.endswith("_1")]
+    structure = STRUCTURE_LAYER if STRUCTURE_LAYER in available else blocks[-1]
+    local = [layer for layer in PATCH_LAYERS if layer in available] or blocks[-1:]
     layers = tuple(dict.fromkeys((*content_layers, *blocks, structure, *local)))
-    mine, original = (_features(network, x, layers) for x in (image, content))
-    theirs = [_features(network, style, layers) for style in styles]
+    of_image, of_content = (_features(network, x, layers) for x in (image, content))
+    of_styles = [_features(network, style, layers) for style in styles]
     colors = _cosine(_histograms(image), sum(map(_histograms, styles)))
     textures = [
-        _cosine(gram_matrix(mine[l]), sum(gram_matrix(f[l]) for f in theirs)) for l in blocks
+        _cosine(gram_matrix(of_image[l]), sum(gram_matrix(f[l]) for f in of_styles)) for l in blocks
     ]
-    patterns = [_local_patterns(mine[l], [f[l] for f in theirs]) for l in local]
+    patterns = [_local_patterns(of_image[l], [f[l] for f in of_styles]) for l in local]
     nearest, variety = (sum(values) / len(values) for values in zip(*patterns, strict=True))
     parts = (float(colors), float(sum(textures) / len(textures)), float(nearest), float(variety))
-    fidelity = [_cosine(mine[l], original[l]) for l in content_layers]
+    fidelity = [_cosine(of_image[l], of_content[l]) for l in content_layers]
     return Metrics(
         float(sum(fidelity) / len(fidelity)), (parts[0] + parts[1]) / 2, (parts[2] + parts[3]) / 2,
-        float(_structure_divergence(mine[structure], original[structure])),
+        float(_structure_divergence(of_image[structure], of_content[structure])),
         float(_ssim(luminance(image), luminance(content))), *parts,
     )  # fmt: skip
 
@@ -108,26 +110,26 @@ _features = jax.jit(features, static_argnames=("layers", "pooling"))
 
 @jax.jit
 def _histograms(image: jax.Array) -> jax.Array:
-    """Compute the histogram of each channel, `[3, 32]`, as shares of the pixels."""
+    """Compute the normalized histogram of each channel, `[3, 32]`."""
     bins = jnp.clip(jnp.floor(image * BINS), 0, BINS - 1).reshape(-1, 3)
     return jnp.mean(bins[..., None] == jnp.arange(BINS)[None, None], 0)
 
 
 @jax.jit
 def _local_patterns(act: jax.Array, styles: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Compute the mean cosine to the nearest style patch, and the share of patches in use."""
+    """Compute `Metrics.nearest` and `Metrics.variety` at one layer."""
 
-    def of(act: jax.Array) -> jax.Array:
+    def unit_patches(act: jax.Array) -> jax.Array:
         cells = patches(act).reshape(act.shape[0] - 2, act.shape[1] - 2, -1)
         return unit(sample_positions(cells, MOST_PATCHES))
 
-    mine, theirs = of(act), jnp.concatenate([of(style) for style in styles])
-    index, _ = most_similar(mine, theirs)
-    itself, _ = most_similar(theirs, theirs)
+    image, style = unit_patches(act), jnp.concatenate([unit_patches(style) for style in styles])
+    index, _ = most_similar(image, style)
+    own_index, _ = most_similar(style, style)
     used, possible = (
-        jnp.zeros(len(theirs), bool).at[places].set(True).sum() for places in (index, itself)
+        jnp.zeros(len(style), bool).at[places].set(True).sum() for places in (index, own_index)
     )
-    return jnp.mean(jnp.sum(mine * theirs[index], -1)), used / possible
+    return jnp.mean(jnp.sum(image * style[index], -1)), used / possible
 
 
 @jax.jit
@@ -143,8 +145,8 @@ def _structure_divergence(act: jax.Array, original: jax.Array) -> jax.Array:
         products = jnp.matmul(flat, flat.T, precision=EXACT) / jnp.sqrt(float(flat.shape[-1]))
         return jax.nn.log_softmax(products, -1)
 
-    mine, wanted = logs(act), logs(original)
-    return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - mine), -1))
+    log_p, log_q = logs(original), logs(act)
+    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1))
 
 
 @jax.jit

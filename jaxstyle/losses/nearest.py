@@ -1,4 +1,4 @@
-"""The nearest of many vectors, found block by block, so that memory stays bounded."""
+"""Nearest-neighbor search by inner products, block by block to bound the memory."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +7,20 @@ from jax import lax
 from jaxstyle.losses.base import EXACT
 
 BLOCK = 1024
-"""Vectors compared at a time."""
+"""Number of vectors compared at a time."""
 
 
 def most_similar(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return for each vector the index of the one with the largest product in the other list.
+    """Return for each vector of `a` and of `b` the index of its most similar vector in the other.
+
+    The most similar vector has the largest inner product.
 
     Args:
-      a: `[n, d]`.
-      b: `[m, d]`.
+      a: vectors `[n, d]`.
+      b: vectors `[m, d]`.
 
     Returns:
-      Indices into `b`, int32 `[n]`, and into `a`, int32 `[m]`. There is no derivative.
+      Indices into `b`, int32 `[n]`, and into `a`, int32 `[m]`; they are not differentiated.
     """
     a, b = lax.stop_gradient((a, b))
     count, size = b.shape
@@ -28,12 +30,12 @@ def most_similar(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     def compare(
         best: tuple[jax.Array, jax.Array], block: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        first, some = block
-        scores = jnp.matmul(a, some.T, precision=EXACT)
-        places = first + jnp.arange(BLOCK)
-        mine = jnp.where(places < count, scores, -jnp.inf)
-        index = jnp.argmax(mine, 1)
-        score = jnp.take_along_axis(mine, index[:, None], 1)[:, 0]
+        first, vectors = block
+        scores = jnp.matmul(a, vectors.T, precision=EXACT)
+        is_padding = first + jnp.arange(BLOCK) >= count
+        in_block = jnp.where(is_padding, -jnp.inf, scores)
+        index = jnp.argmax(in_block, 1)
+        score = jnp.take_along_axis(in_block, index[:, None], 1)[:, 0]
         better = score > best[0]
         best_so_far = jnp.where(better, score, best[0]), jnp.where(better, first + index, best[1])
         return best_so_far, jnp.argmax(scores, 0)

@@ -10,10 +10,10 @@ from jaxstyle.losses.nearest import most_similar
 
 
 def patches(features: jax.Array) -> jax.Array:
-    """Return every 3x3 patch of a feature map `[h, w, c]`, `[(h - 2) · (w - 2), 9 · c]`.
+    """Return all 3x3 patches of a feature map `[h, w, c]`, as `[(h - 2) · (w - 2), 9 · c]`.
 
     Raises:
-      JaxstyleError: a map with fewer than 3 rows or columns.
+      JaxstyleError: the map has fewer than 3 rows or columns.
     """
     h, w, c = features.shape
     if min(h, w) < 3:
@@ -29,8 +29,12 @@ def patches_distance(image: jax.Array, style: jax.Array) -> jax.Array:
     """Compute the mean squared difference of patches and their nearest style patches.
 
     Li & Wand, Combining Markov Random Fields and Convolutional Neural Networks for Image
-    Synthesis, 2016 (equations 2 and 3: the best has the largest normalized
-    cross-correlation; it is chosen, not differentiated).
+    Synthesis, 2016 (equations 2 and 3). The nearest patch has the largest normalized
+    cross-correlation; the choice is not differentiated.
+
+    Args:
+      image: patches of the image, `[n, d]`.
+      style: patches of the style, `[m, d]`.
     """
     nearest, _ = most_similar(image, unit(style))
     return jnp.mean(jnp.square(image - style[nearest]))

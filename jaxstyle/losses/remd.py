@@ -11,18 +11,18 @@ from jaxstyle.losses.columns import average_cells, bounded_columns, spaced_rows,
 from jaxstyle.losses.nearest import most_similar
 
 MOST_STYLE = 1024
-"""Positions of the style that are compared, as many as the paper draws."""
+"""Largest number of style positions, as many as the paper samples."""
 PALETTE = 0.5
-"""Weight of the palette beside the other two terms: 1 / alpha at the largest scale of the paper."""
+"""Weight of the palette term: 1 / alpha at the largest scale of the paper."""
 
 
 class Samples(NamedTuple):
-    """What is compared of an image: hypercolumns and colors."""
+    """The statistics of an image: hypercolumns and colors."""
 
     columns: jax.Array
-    """`[n, d]`."""
+    """Hypercolumns `[n, d]`."""
     colors: jax.Array
-    """RGB, `[k, 3]`."""
+    """Mean RGB colors of cells, `[k, 3]`."""
 
 
 def samples(
@@ -30,13 +30,13 @@ def samples(
 ) -> Samples:
     """Return hypercolumns and mean colors of the cells of an image.
 
-    The paper draws 1024 positions anew in each step. Here all cells of the image count, and 1024
-    evenly spaced ones of the style, as the objective is to be one function; cells are larger in
-    large images.
+    The paper samples 1024 positions anew in each step. Here the objective is the same function in
+    every step: it compares all cells of the image with 1024 evenly spaced ones of the style. Cells
+    are larger in large images.
 
     Args:
       maps: features by layer, `[h, w, c]`.
-      weights: factors of the layers.
+      weights: a factor for each layer.
       image: RGB `[h, w, 3]`.
     """
     columns = bounded_columns(maps, weights)
@@ -47,35 +47,37 @@ def samples(
 
 
 class SampleTargets(NamedTuple):
-    """What is compared of the style."""
+    """The target of the style."""
 
     columns: jax.Array
-    """Hypercolumns divided by their lengths, `[m, d]`."""
+    """Hypercolumns as unit vectors, `[m, d]`."""
     mean: jax.Array
-    """Of the hypercolumns before that, `[d]`."""
+    """Mean of the hypercolumns before normalization, `[d]`."""
     covariance: jax.Array
-    """Likewise, `[d, d]`."""
+    """Covariance matrix of the hypercolumns before normalization, `[d, d]`."""
     colors: jax.Array
-    """RGB, `[k, 3]`."""
+    """Mean RGB colors of cells, `[k, 3]`."""
 
 
 def sample_targets(style: Samples) -> SampleTargets:
-    """Return the samples of a style as the distance takes them."""
+    """Return the target of `remd_distance` for the statistics of a style."""
     columns = spaced_rows(unit(style.columns), MOST_STYLE)
     return SampleTargets(columns, *_moments(style.columns), style.colors)
 
 
 def remd_distance(image: Samples, style: SampleTargets) -> jax.Array:
-    """Compute the relaxed earth mover's distance + moment matching + 0.5 times the palette's.
+    """Compute the relaxed earth mover's distance, plus moment matching, plus 0.5 times a palette
+    term.
 
     Kolkin, Salavon & Shakhnarovich, Style Transfer by Relaxed Optimal Transport and
-    Self-Similarity, 2019 (arXiv:1904.12785, equations 3 to 7). Distances are 1 - cosine of
-    hypercolumns and Euclidean of colors, which no orthonormal change of color axes alters.
+    Self-Similarity, 2019 (arXiv:1904.12785, equations 3 to 7). The distance of hypercolumns is 1 -
+    cosine. The palette term is the relaxed earth mover's distance of colors under the Euclidean
+    distance, which is invariant to orthonormal changes of the color space.
     """
     features = _relaxed(unit(image.columns), style.columns, _cosine)
     palette = _relaxed(_augmented(image.colors, 0), _augmented(style.colors, 1), _euclidean)
     mean, covariance = _moments(image.columns)
-    # By d and by d², as the paper has it.
+    # Divided by d and by d², as in the paper.
     moments = jnp.mean(jnp.abs(mean - style.mean))
     moments += jnp.mean(jnp.abs(covariance - style.covariance))
     return features + moments + PALETTE * palette
@@ -94,9 +96,9 @@ def _relaxed(
     """Compute max(mean over i of min over j, mean over j of min over i) of pairwise distances.
 
     Args:
-      image: `[n, d]`, whose products with `style` fall as the distance grows.
+      image: `[n, d]`; products with `style` decrease as the distance grows.
       style: `[m, d]`.
-      distance: of pairs `[k, d]`, `[k, d]`, differentiable.
+      distance: differentiable distance of pairs, `([k, d], [k, d]) -> [k]`.
     """
     of_image, of_style = most_similar(image, style)
     return jnp.maximum(
@@ -109,7 +111,7 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _augmented(colors: jax.Array, side: int) -> jax.Array:
-    """Return vectors whose products with those of the other side are -|a - b|² / 2."""
+    """Return vectors whose products with those of the other `side` are -|a - b|² / 2."""
     halves = -jnp.sum(jnp.square(colors), -1, keepdims=True) / 2
     ones = jnp.ones_like(halves)
     return jnp.concatenate([colors, *((halves, ones) if side else (ones, halves))], -1)

@@ -1,4 +1,4 @@
-"""Settings of a recipe that depend on the network, the style loss or the optimizer."""
+"""Defaults of a recipe that depend on the network, the style loss or the optimizer."""
 
 import dataclasses
 from typing import Any
@@ -17,14 +17,13 @@ from jaxstyle.nn.network import Network
 
 
 def resolve_recipe(recipe: Recipe, network: Network) -> Recipe:
-    """Return the recipe with every default that depends on network and optimizer filled in.
+    """Return the recipe with its defaults for a network, a style loss and an optimizer filled in.
 
-    `all` becomes the ReLUs of every convolution of `network`; weights, learning rate and
-    history size of None become the defaults for this network, style loss and optimizer.
+    Weights, learning rate and history size of None become these defaults; the layer `all` becomes
+    the ReLU of every convolution of the network.
 
     Raises:
-      JaxstyleError: a layer that the network does not have, all weights 0, or arguments of other
-        types.
+      JaxstyleError: the network lacks a layer, all weights are 0, or an argument has another type.
     """
     if not isinstance(recipe, Recipe):
         raise JaxstyleError(
@@ -60,7 +59,7 @@ def resolve_recipe(recipe: Recipe, network: Network) -> Recipe:
 
 
 def _term_defaults(recipe: Recipe, network: Network) -> dict[str, Any]:
-    """Return the default weights and style layers for a style loss and a kind of network."""
+    """Return the default weights and style layers of a recipe with a network."""
     style_loss = STYLE_LOSSES[recipe.style_loss]
     style = style_loss.normalized if network.normalized else style_loss.unnormalized
     defaults = TERM_DEFAULTS[network.normalized]._asdict()
@@ -72,7 +71,7 @@ def _term_defaults(recipe: Recipe, network: Network) -> dict[str, Any]:
 def _expand_all(layers: LayerWeights, network: Network) -> LayerWeights:
     """Return layers with `all` replaced by the ReLU of every convolution of a network.
 
-    A layer that is also named keeps its own weight, before `all` or after.
+    A layer that is named beside `all`, before or after it, keeps its own weight.
     """
     expanded: dict[str, float] = {}
     for layer, weight in layers:

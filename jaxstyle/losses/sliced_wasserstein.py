@@ -9,7 +9,11 @@ from jaxstyle.losses.base import EQUAL_LAYERS, EXACT, StyleDefaults, StyleLoss, 
 
 
 def sorted_projections(features: jax.Array) -> jax.Array:
-    """Compute projections of F on c fixed orthogonal directions, each sorted, `[n, c]`."""
+    """Compute the projections of features `[h, w, c]` onto c fixed orthogonal directions, sorted.
+
+    Returns:
+      `[h · w, c]`, with a column per direction.
+    """
     channels = features.shape[-1]
     normal = jax.random.normal(
         jax.random.key(channels, impl="threefry2x32"), (channels, channels), features.dtype
@@ -20,7 +24,7 @@ def sorted_projections(features: jax.Array) -> jax.Array:
 
 
 def quantiles(ordered: jax.Array, count: int) -> jax.Array:
-    """Return `count` quantiles of sorted columns `[n, c]`, `[count, c]`, linearly interpolated."""
+    """Return `[count, c]`, evenly spaced quantiles of sorted columns `[n, c]`, interpolated."""
     size = ordered.shape[0]
     if size == count:
         return ordered
@@ -34,11 +38,15 @@ def sliced_wasserstein_distance(image: jax.Array, style: jax.Array) -> jax.Array
     """Compute the mean squared difference of sorted projections over c directions.
 
     Heitz, Vanhoey, Chambon & Belcour, A Sliced Wasserstein Loss for Neural Texture Synthesis,
-    2021 (equation 2). The directions are the same in every step, so that the objective is one
-    function; where the numbers of positions differ, the style's quantiles are interpolated.
+    2021 (equation 2). The directions are the same in every step, and so is the objective. If the
+    numbers of positions differ, the style's quantiles are interpolated.
+
+    Args:
+      image: sorted projections of the image, `[n, c]`.
+      style: sorted projections of the style, `[m, c]`.
     """
-    wanted = quantiles(style, image.shape[0])
-    return jnp.mean(jnp.square(image - wanted), dtype=jnp.float32)
+    target = quantiles(style, image.shape[0])
+    return jnp.mean(jnp.square(image - target), dtype=jnp.float32)
 
 
 def barycenter(targets: Sequence[jax.Array], shares: Sequence[float]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The table of style losses by the name that recipes use."""
+"""Style losses by name, as in `Recipe.style_loss`."""
 
 from jaxstyle.losses.base import StyleLoss
 from jaxstyle.losses.covariance import COVARIANCE

@@ -1,9 +1,9 @@
-"""Total variation in the forms of the literature.
+"""Forms of the total variation.
 
-Each is a function of the image (RGB `[h, w, 3]` in [0, 1]) and of the network's input x of
-the same shape (0-255 scale for the Caffe networks), and returns a float32 scalar, at least 0. With
-a `height`, rows from there on are padding (`sharding.SpatialSharding`): they are masked, not
-sliced off, as a slice would have to be sharded over the devices anew.
+Each is a function of the image (RGB `[h, w, 3]` in [0, 1]) or of the network's input x of the same
+shape (0-255 scale for the Caffe networks) and returns a float32 scalar, at least 0. If `height` is
+given, later rows are padding (`sharding.SpatialSharding`). They are masked rather than sliced off,
+as a slice would have to be sharded again.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ def total_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
     (the anisotropic form; a sum, so it grows with the image).
 
     Args:
-      x: `[h, w, c]`; the objective gives the network's input here (0–255 scale for the
-        Caffe networks).
-      height: rows of the image; all rows if not given.
+      x: `[h, w, c]`; in the objective the network's input (0–255 scale for the Caffe
+        networks).
+      height: number of rows of the image, if the others are padding.
 
     Returns:
       Float32 scalar, ≥ 0.
@@ -33,21 +33,20 @@ def total_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
       2.0
     """
     height = height or len(x)
-    # Each axis is one subtraction of two slices; `jnp.diff` of both would be the same.
     down = jnp.abs(x[1:] - x[:-1])
     right = jnp.abs(x[:, 1:] - x[:, :-1])
     return _sum(down, height - 1) + _sum(right, height)
 
 
 def _sum(values: jax.Array, height: int) -> jax.Array:
-    """Return the sum over the first rows."""
+    """Return the sum of the first `height` rows."""
     if height < len(values):
         values = jnp.where(jnp.arange(len(values))[:, None, None] < height, values, 0)
     return jnp.sum(values, dtype=jnp.float32)
 
 
 def _mean(values: jax.Array, height: int) -> jax.Array:
-    """Return the mean over the first rows."""
+    """Return the mean of the first `height` rows."""
     return _sum(values, height) / (height * values.shape[1] * values.shape[2])
 
 
@@ -60,7 +59,7 @@ def _squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def squared_variation(x: jax.Array, *, height: int | None = None) -> jax.Array:
     """Compute ½ Σ (down² + right²) without the last row and column (neural-style).
 
-    Its `TVLoss` (neural_style.lua:567-596) adds the gradient of this and not the value.
+    Its `TVLoss` (neural_style.lua:567-596) adds the gradient of this term, but not its value.
     """
     down, right = _squares(x)
     return 0.5 * _sum(down + right, (height or len(x)) - 1)
@@ -80,11 +79,10 @@ def mean_squared_variation(x: jax.Array, *, height: int | None = None) -> jax.Ar
 
 
 def nine_point_variation(image: jax.Array, *, height: int | None = None) -> jax.Array:
-    """Compute the total variation over all eight neighbors of a pixel.
+    """Compute the total variation over the eight neighbors of each pixel.
 
-    2 · (mean(right²) / 3 + mean(down²) / 3 + mean of each diagonal² / 12), with the edge of the
-    image repeated beyond it. After crowsonkb/style-transfer-pytorch
-    (style_transfer.py:184-195).
+    2 · (mean(right²) / 3 + mean(down²) / 3 + mean of each diagonal² / 12), with the image padded by
+    its edge. After crowsonkb/style-transfer-pytorch (style_transfer.py:184-195).
     """
     height = height or len(image)
     if height < len(image):
@@ -94,9 +92,9 @@ def nine_point_variation(image: jax.Array, *, height: int | None = None) -> jax.
     inside = padded[1:-1, 1:-1]
     straight = (padded[1:-1, 2:] - inside, padded[2:, 1:-1] - inside)
     diagonal = (padded[1:, 1:] - padded[:-1, :-1], padded[1:, :-1] - padded[:-1, 1:])
-    in_all = [_mean(jnp.square(d), height) for d in straight]
-    in_all += [_mean(jnp.square(d), height + 1) for d in diagonal]
-    return 2 * ((in_all[0] + in_all[1]) / 3 + (in_all[2] + in_all[3]) / 12)
+    means = [_mean(jnp.square(d), height) for d in straight]
+    means += [_mean(jnp.square(d), height + 1) for d in diagonal]
+    return 2 * ((means[0] + means[1]) / 3 + (means[2] + means[3]) / 12)
 
 
 class Variation(Protocol):

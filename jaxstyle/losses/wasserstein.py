@@ -1,4 +1,4 @@
-"""Style losses on the 2-Wasserstein distance between normal distributions."""
+"""Style losses by the 2-Wasserstein distance between normal distributions."""
 
 from functools import partial
 from typing import NamedTuple
@@ -18,62 +18,74 @@ ITERATIONS = 12
 
 
 class NormalTarget(NamedTuple):
-    """A normal distribution of features, as a target of the Wasserstein distance."""
+    """The normal distribution of a style's features, a target of the Wasserstein distance."""
 
     mean: jax.Array
-    """`[c]`."""
+    """Mean of the features, `[c]`."""
     trace: jax.Array
-    """Trace of the covariance matrix with `RIDGE` on its diagonal, scalar."""
+    """Trace of the covariance matrix plus `RIDGE` on its diagonal, a scalar."""
     root: jax.Array
-    """Square root of that matrix, `[c, c]`."""
+    """Square root of the covariance matrix plus `RIDGE` on its diagonal, `[c, c]`."""
 
 
 def wasserstein_target(style: Moments) -> NormalTarget:
-    """Return what `wasserstein_distance` needs of a style, with the exact root."""
-    theirs = _with_ridge(style)
-    return NormalTarget(style.mean, jnp.trace(theirs), _root(theirs))
+    """Return the target of `wasserstein_distance` for the moments of a style."""
+    covariance = _with_ridge(style)
+    return NormalTarget(style.mean, jnp.trace(covariance), _root(covariance))
 
 
 def wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Array:
     """Compute the squared 2-Wasserstein distance of two normal distributions, divided by c.
 
     (|mu - mu_t|² + tr(Sigma + Sigma_t - 2 (Sigma_t^½ Sigma Sigma_t^½)^½)) / c, with 1e-4 added
-    to the diagonals of both (Olkin & Pukelsheim, 1982, The distance between two random vectors
-    with given dispersion matrices).
+    to the diagonals of both covariance matrices (Olkin & Pukelsheim, 1982, The distance between two
+    random vectors with given dispersion matrices).
+
+    Args:
+      image: moments of the image's features.
+      style: target of the style (`wasserstein_target`).
     """
-    mine = _with_ridge(image)
-    return _distance(image, mine, style, root_trace(mine, style.root))
+    covariance = _with_ridge(image)
+    return _distance(image, covariance, style, root_trace(covariance, style.root))
 
 
 def iterated_wasserstein_target(style: Moments) -> NormalTarget:
-    """Return what `iterated_wasserstein_distance` needs of a style, with the iterated root."""
-    theirs = _with_ridge(style)
-    root = newton_schulz_root(theirs, ITERATIONS)
-    return NormalTarget(style.mean, jnp.trace(theirs), root)
+    """Return the target of `iterated_wasserstein_distance` for the moments of a style."""
+    covariance = _with_ridge(style)
+    root = newton_schulz_root(covariance, ITERATIONS)
+    return NormalTarget(style.mean, jnp.trace(covariance), root)
 
 
 def iterated_wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Array:
     """Compute `wasserstein_distance` with roots by 12 Newton-Schulz iterations.
 
-    Products of matrices alone, so that accelerators compute it fast. The iterations have not
-    converged for covariance matrices of features, whose eigenvalues span many decades: the
-    distance of a distribution from itself is above 0. Both roots as
-    crowsonkb/style-transfer-pytorch computes them (style_transfer.py:149-180, sqrtm.py).
+    It consists of products of matrices, which are fast on accelerators. The iterations do not
+    converge for covariance matrices of features, whose eigenvalues span many orders of magnitude:
+    the distance of a distribution from itself is above 0. Both roots are computed as in
+    crowsonkb/style-transfer-pytorch (style_transfer.py:149-180, sqrtm.py).
+
+    Args:
+      image: moments of the image's features.
+      style: target of the style (`iterated_wasserstein_target`).
     """
-    mine = _with_ridge(image)
-    product = jnp.matmul(jnp.matmul(style.root, mine, precision=EXACT), style.root, precision=EXACT)
+    covariance = _with_ridge(image)
+    product = jnp.matmul(style.root, covariance, precision=EXACT)
+    product = jnp.matmul(product, style.root, precision=EXACT)
     root = newton_schulz_root(product, ITERATIONS)
-    return _distance(image, mine, style, jnp.trace(root))
+    return _distance(image, covariance, style, jnp.trace(root))
 
 
-def _with_ridge(of: Moments) -> jax.Array:
-    return covariance(of) + RIDGE * jnp.eye(len(of.mean), dtype=of.mean.dtype)
+def _with_ridge(statistics: Moments) -> jax.Array:
+    """Return the covariance matrix `[c, c]` plus `RIDGE` on its diagonal."""
+    mean = statistics.mean
+    return covariance(statistics) + RIDGE * jnp.eye(len(mean), dtype=mean.dtype)
 
 
 def _distance(
-    image: Moments, mine: jax.Array, style: NormalTarget, root_trace: jax.Array
+    image: Moments, covariance: jax.Array, style: NormalTarget, root_trace: jax.Array
 ) -> jax.Array:
-    spread = jnp.trace(mine) + style.trace - 2 * root_trace
+    """Compute the distance from the trace of the root of the covariances' product."""
+    spread = jnp.trace(covariance) + style.trace - 2 * root_trace
     distance = jnp.sum(jnp.square(image.mean - style.mean)) + spread
     return distance / image.mean.shape[0]
 
@@ -82,19 +94,19 @@ def _distance(
 def root_trace(a: jax.Array, root: jax.Array) -> jax.Array:
     """Compute the trace of (b^½ a b^½)^½ of two covariance matrices.
 
-    It is the sum of the singular values of b^½ a^½. Float32 holds these better than
-    the eigenvalues of b^½ a b^½, which are their squares: its derivative, ½ b^½ (b^½ a b^½)^-½ b^½,
-    divides by them. There is no derivative by b, which is a target.
+    It is the sum of the singular values of b^½ a^½. In float32 these are more exact than the
+    eigenvalues of b^½ a b^½, which are their squares and divide the derivative with respect to a,
+    ½ b^½ (b^½ a b^½)^-½ b^½. There is no derivative with respect to b, which is a target.
 
     Args:
       a: `[c, c]`, symmetric; eigenvalues below `RIDGE` are raised to it.
-      root: b^½, likewise.
+      root: b^½, `[c, c]`, symmetric.
     """
     return _root_trace(a, root)[0]
 
 
 def _root_trace(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the trace and its derivative by `a`."""
+    """Return the trace and its derivative with respect to `a`."""
     left, values, _ = jnp.linalg.svd(jnp.matmul(root, _root(a), precision=EXACT))
     spread = jnp.matmul(root, left, precision=EXACT)
     scaled = spread / jnp.maximum(values, RIDGE)[None]

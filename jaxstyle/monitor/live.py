@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxstyle import images
-from jaxstyle.engine.loop import Iterate
+from jaxstyle.engine.iterate import Iterate
 from jaxstyle.images.curves import svg_curves
 from jaxstyle.monitor.pace import Course, Pace
 

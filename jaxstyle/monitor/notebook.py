@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxstyle import images, sweep
-from jaxstyle.engine.loop import Iterate, iterates
+from jaxstyle.engine.iterate import Iterate
+from jaxstyle.engine.loop import iterates
 from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.files import StrPath

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxstyle.engine.loop import Iterate
+from jaxstyle.engine.iterate import Iterate
 from jaxstyle.engine.problem import Problem
 
 

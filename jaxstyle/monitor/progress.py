@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from jaxstyle.engine.loop import Iterate
+from jaxstyle.engine.iterate import Iterate
 from jaxstyle.monitor.pace import Course, Pace, clock
 from jaxstyle.provenance.report import to_json
 

@@ -1,1 +1,1 @@
-"""The network: VGG features of an image, computed whole or in tiles."""
+"""The network: VGG features of an image, computed at once or in tiles."""

@@ -12,25 +12,27 @@ from jaxstyle.nn.network import Network
 
 def check_image_size(network: Network, height: int, width: int, layers: Sequence[str]) -> None:
     """Raise a `JaxstyleError` unless an image is large enough for every layer."""
-    # Reflection needs a second pixel to reflect.
+    # Reflection needs a second pixel.
     least = smallest_side(layers) * (2 if network.convention.padding == "reflect" else 1)
     if min(height, width) < least:
         raise JaxstyleError(
             f"an image of {width}x{height} pixels is too small for layer "
             f"{max(layers, key=convolution_name)!r}, which needs {least} pixels a side; use a "
-            "larger image "
-            "or shallower layers"
+            "larger image or shallower layers"
         )
 
 
 def receptive_margin(topology: str, layers: Sequence[str]) -> int:
-    """Return the pixels around a cell of the deepest of `layers` that its activations depend on."""
+    """Return the margin of the receptive field of the deepest of `layers`, in pixels.
+
+    An activation depends on the pixels of its cell and on this many pixels around it.
+    """
     deepest = max(split_layer(layer)[0] for layer in layers)
     margin, block = 0, deepest[4]
     for name in reversed(convolutions(topology)):
         if name > deepest:
             continue
-        if name[4] != block:  # One cell is two of the block above.
+        if name[4] != block:  # A cell has two cells of the preceding block along each axis.
             margin, block = 2 * margin, name[4]
         margin += 1
     return margin
@@ -38,9 +40,9 @@ def receptive_margin(topology: str, layers: Sequence[str]) -> int:
 
 def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int, int]:
     """Return the rows and columns of a layer's map for an image of `height` x `width`."""
-    more = 1 if pooling == "max-ceil" else 0
+    rounding = 1 if pooling == "max-ceil" else 0
     for _ in range(int(split_layer(layer)[0][4]) - 1):
-        height, width = (height + more) // 2, (width + more) // 2
+        height, width = (height + rounding) // 2, (width + rounding) // 2
     return height, width
 
 
@@ -53,9 +55,9 @@ class Window(NamedTuple):
     """Position of a part of an image, which may extend beyond the lower and right edges."""
 
     top: jax.Array
-    """First row; a multiple of the deepest layer's cell, as `left` is."""
+    """First row, an int32 scalar; a multiple of the deepest layer's stride."""
     left: jax.Array
-    """First column."""
+    """First column, an int32 scalar; a multiple of the deepest layer's stride."""
     height: int
     """Rows of the whole image."""
     width: int

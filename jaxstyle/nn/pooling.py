@@ -9,9 +9,9 @@ import jax.numpy as jnp
 def max_pool(x: jax.Array) -> jax.Array:
     """Return the maximum of each 2x2 cell of `[..., h, w, c]`, without an odd last row or column.
 
-    Written as a reshape because the gradient of `reduce_window` is a
-    select-and-scatter: about ten times slower on CPU, and refused by XLA's
-    deterministic mode on GPU.
+    Written as a reshape, as the gradient of `reduce_window` is a select-and-scatter:
+    about ten times slower on CPUs, and not supported by XLA's deterministic mode on
+    GPUs.
     """
     return _cells(x).max((-4, -2))
 
@@ -22,9 +22,9 @@ def avg_pool(x: jax.Array) -> jax.Array:
 
 
 def max_pool_ceil(x: jax.Array) -> jax.Array:
-    """Return `max_pool` with sizes rounded up: an odd last row or column is a cell of its own.
+    """Return `max_pool` with sizes rounded up: an odd last row or column forms its own cells.
 
-    The rule of Caffe and of TensorFlow's SAME padding.
+    Caffe and TensorFlow's SAME padding round in this way.
     """
     *batch, h, w, _ = x.shape
     ends = [(0, 0)] * len(batch) + [(0, h % 2), (0, w % 2), (0, 0)]

@@ -18,10 +18,12 @@ class Preprocessing:
     scale: float = flax.struct.field(pytree_node=False)
     """Value of white before normalization: 255 for the Caffe networks, 1 for torchvision's."""
     mean: tuple[float, float, float] = flax.struct.field(pytree_node=False)
+    """Mean of each channel, in the units of `scale`."""
     std: tuple[float, float, float] = flax.struct.field(pytree_node=False)
+    """Standard deviation of each channel, in the units of `scale`."""
     padding: str = flax.struct.field(pytree_node=False, default="zeros")
-    """Padding of every convolution: `"zeros"`, `"reflect"`, or
-    `"edge-first"`: the edge repeated around the image, zeros around the maps."""
+    """Padding of the convolutions: `"zeros"`, `"reflect"`, or `"edge-first"` for the repeated edge
+    in the first convolution and zeros in the others."""
 
 
 CONVENTIONS: dict[str, Preprocessing] = {
@@ -35,7 +37,7 @@ def preprocess(convention: Preprocessing, image: jax.Array) -> jax.Array:
     """Return the network's input for an RGB image `[h, w, 3]` in [0, 1], of the same shape."""
     if convention.channel_order == "bgr":
         image = image[..., ::-1]
-    # Of the image's rank, so that JAX's strict mode against implicit rank promotion accepts them.
+    # With the image's rank, for `jax_numpy_rank_promotion="raise"`.
     mean, std = (
         jnp.asarray(channels, image.dtype)[None, None]
         for channels in (convention.mean, convention.std)

@@ -1,11 +1,11 @@
 """Sharding of a run over several devices: by batch element, or by the rows of one image.
 
-Batch elements are independent: each device runs the program for its own elements, without any
+Batch elements are independent: each device runs the program for its own elements, without
 communication. Rows are not: the program is written for the whole image, and XLA's partitioner
-assigns each device its rows, exchanges one row with the neighbors for every convolution and sums
+assigns rows to each device, exchanges one row with the neighbors for every convolution, and sums
 over devices where the program sums over positions. The rows must divide evenly at every layer, so
-the image is padded below, to as many whole cells of the deepest layer on every device. All sums
-leave the padding out.
+the image is padded below until every device has the same number of whole cells of the deepest
+layer. Sums exclude the padding.
 
 Reference:
   Xu et al., GSPMD: General and Scalable Parallelization for ML Computation Graphs,
@@ -33,10 +33,10 @@ Devices = int | str | Sequence[jax.Device] | None
 
 
 def select_devices(devices: Devices) -> list[jax.Device]:
-    """Return the devices that an argument selects, of all processes.
+    """Return the devices, of all processes, that an argument selects.
 
     Raises:
-      JaxstyleError: no device, one listed twice, or more than there are.
+      JaxstyleError: there is no device, one is repeated, or there are not as many.
     """
     if devices is None:
         return [jax.local_devices()[0]]
@@ -61,15 +61,15 @@ def select_devices(devices: Devices) -> list[jax.Device]:
 def sharing_devices(devices: Devices, elements: int) -> list[jax.Device]:
     """Return the devices that share a batch, or the rows of one image.
 
-    With `"all"` the largest number that divides the batch evenly.
+    `"all"` selects the largest number of devices that divides the batch size. Other numbers are
+    checked by `BatchSharding.over`.
 
     Args:
-      devices: what was asked for.
-      elements: number of batch elements; 1 for one image.
+      devices: requested devices.
+      elements: batch size; 1 for one image.
 
     Raises:
-      JaxstyleError: as for `select_devices`; whether batch elements divide evenly is checked by
-        `BatchSharding.over`.
+      JaxstyleError: as in `select_devices`.
     """
     chosen = select_devices(devices)
     return (
@@ -78,13 +78,13 @@ def sharing_devices(devices: Devices, elements: int) -> list[jax.Device]:
 
 
 def _divisor(elements: int, devices: int) -> int:
-    """Return the largest number of devices that divides the batch elements evenly."""
+    """Return the largest number of devices that divides the batch size."""
     return max(n for n in range(1, devices + 1) if elements % n == 0)
 
 
 def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
     """Return a mesh with one axis."""
-    # Sharding of rows relies on the partitioner's choices (Auto).
+    # The partitioner shards the operations on rows (Auto).
     return Mesh(np.array(devices), (axis,), axis_types=(AxisType.Auto,))
 
 
@@ -96,7 +96,7 @@ def put_on_devices(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Return whole arrays, gathered where other processes hold some of their shards."""
+    """Return arrays with the shards of other processes gathered."""
     return jax.tree.map(
         lambda leaf: (
             multihost_utils.process_allgather(leaf, tiled=True)
@@ -109,16 +109,17 @@ def gather(tree: Any) -> Any:
 
 @dataclass(frozen=True)
 class BatchSharding:
-    """The sharding of a batch by element, evenly. Hashable, to be a static argument."""
+    """The even sharding of a batch by element; hashable, for static arguments."""
 
     mesh: Mesh
+    """Mesh with the axis `batch`."""
 
     @classmethod
     def over(cls, devices: Sequence[jax.Device], elements: int) -> "BatchSharding":
         """Build the sharding of a number of batch elements over devices.
 
         Raises:
-          JaxstyleError: the elements do not divide evenly.
+          JaxstyleError: the number of devices does not divide the batch size.
         """
         if elements % len(devices):
             most = _divisor(elements, len(devices))
@@ -157,29 +158,29 @@ class BatchSharding:
         """Return a batched function that runs on each device for its batch elements.
 
         Args:
-          function: its results and arguments have the batch axis first, except arguments whose
-            entry in `axes` is None.
-          axes: 0 or None for each argument.
+          function: batched function; the batch axis of results and arguments is the first.
+          axes: 0 for each argument with a batch axis, None for the others.
         """
         return jax.shard_map(
             function,
             mesh=self.mesh,
             in_specs=tuple(PartitionSpec(*[] if a is None else ["batch"]) for a in axes),
             out_specs=PartitionSpec("batch"),
-            # The loops of optax's and jaxopt's line searches do not annotate what varies.
+            # The loops of optax's and jaxopt's line searches lack the annotations.
             check_vma=False,
         )
 
 
 @dataclass(frozen=True)
 class SpatialSharding:
-    """The sharding of one image by rows, evenly. Hashable, to be a static argument."""
+    """The even sharding of one image by rows; hashable, for static arguments."""
 
     mesh: Mesh
+    """Mesh with the axis `rows`."""
     height: int
     """Rows of the image; arrays have `padded` rows."""
     cell: int
-    """Pixels along the side of one position of the deepest layer."""
+    """Stride of the deepest layer in pixels."""
 
     @classmethod
     def over(cls, devices: Sequence[jax.Device], height: int, cell: int) -> "SpatialSharding":
@@ -188,7 +189,7 @@ class SpatialSharding:
 
     @property
     def padded(self) -> int:
-        """Rows of arrays: those of the image and the padding."""
+        """Rows of arrays: those of the image and of its padding."""
         each = len(self.mesh.devices) * self.cell
         return -(-self.height // each) * each
 
@@ -213,11 +214,11 @@ class SpatialSharding:
         return jax.device_put(padded, self.by_row)
 
     def place_map(self, values: ArrayLike, cell: int) -> jax.Array:
-        """Return values of the positions of a layer, padded as `place` does, on the devices.
+        """Return values at the positions of a layer, padded like the image, on the devices.
 
         Args:
-          values: `[h, w, any]`, without padding.
-          cell: pixels along the side of a position.
+          values: `[h, w, n]`, without padding.
+          cell: stride of the layer in pixels.
         """
         below = self.padded // cell - np.shape(values)[0]
         return jax.device_put(np.pad(values, ((0, below), (0, 0), (0, 0))), self.by_row)
@@ -230,9 +231,9 @@ class SpatialSharding:
         """Return an optimizer's state constrained to the sharding of its position.
 
         Args:
-          state: pytree of arrays; those whose last axes are the position's `[padded, w, 3]`, or
-            its one axis flattened, are sharded, others are replicated.
-          width: w.
+          state: pytree of arrays. Arrays whose last axes are `[padded, w, 3]`, or these flattened,
+            are sharded; others are replicated.
+          width: w, the width of the image in pixels.
         """
         return jax.tree.map(
             lambda leaf: lax.with_sharding_constraint(leaf, self._sharding(leaf.shape, width)),
@@ -240,15 +241,15 @@ class SpatialSharding:
         )
 
     def unpad(self, state: Any, width: int) -> Any:
-        """Return a state without the padding, the same for any number of devices."""
+        """Return a state without the padding, which does not depend on the number of devices."""
 
-        def shorter(leaf: Any) -> Any:
+        def unpadded(leaf: Any) -> Any:
             axis, unit = _row_axis(leaf.shape, self.padded, width)
             if axis is None:
                 return leaf
             return leaf[(..., slice(self.height * unit), *[slice(None)] * (-1 - axis))]
 
-        return jax.tree.map(shorter, state)
+        return jax.tree.map(unpadded, state)
 
     def with_shardings(self, shapes: Any, width: int) -> Any:
         """Return a state's shapes with their shardings."""
@@ -273,13 +274,14 @@ class SpatialSharding:
         return jax.tree.map(placed, state)
 
     def _sharding(self, shape: tuple[int, ...], width: int) -> NamedSharding:
+        """Return the sharding of an array of a state, by its shape."""
         axis, _ = _row_axis(shape, self.padded, width)
         axes = [None] * len(shape) if axis is None else [None] * (len(shape) + axis) + ["rows"]
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
 def _row_axis(shape: tuple[int, ...], height: int, width: int) -> tuple[int | None, int]:
-    """Return the axis of an array that runs along the rows, and its entries for each row."""
+    """Return the axis of an array that runs along the rows, and its entries per row."""
     if shape[-3:] == (height, width, 3):
         return -3, 1
     if shape[-1:] == (height * width * 3,):

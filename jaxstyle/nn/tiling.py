@@ -1,10 +1,10 @@
-"""Means over the positions of feature maps, of a whole image or exactly tile by tile.
+"""Means over the positions of feature maps, of the whole image or exactly in tiles.
 
 The objective depends on a layer only through means over positions: Gram matrices and mean squared
 differences. A mean is a sum over tiles, so an image too large for memory is computed tile by tile,
-each with a margin as wide as the network's receptive field. The backward pass computes the tiles
-again, given the derivatives with respect to the means. Values and gradients are those of the whole
-image, up to the order of summation.
+each with a margin as wide as the network's receptive field. The backward pass recomputes the tiles,
+given the derivatives with respect to the means. Values and gradients are those of the whole image,
+up to the order of summation.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxstyle.config.layers import smallest_side, split_layer
+from jaxstyle.config.layers import smallest_side
 from jaxstyle.nn.geometry import Window, check_image_size, receptive_margin
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.vgg import activations, map_layers
 
-# Dynamic slices need starts of one type, that of the tiles' numbers.
+# Dynamic slices need starts of the same type, that of `_Tile`.
 _ZERO = np.int32(0)
 Statistic = Callable[[str, jax.Array, Any], Any]
-"""`(layer, activations [h, w, c], that layer's maps or None) -> pytree of means over positions`."""
+"""`(layer, activations [h, w, c], maps of the layer or None) -> pytree of means over positions`."""
 
 
 def means(
@@ -43,17 +43,17 @@ def means(
 
     Args:
       network: weights.
-      x: `[h, w, 3]`, the network's input.
-      layers: names, none twice.
-      statistic: returns means over positions, to which a position adds 0 where its
-        activations and its maps are 0.
-      maps: further inputs of the statistic, by layer a pytree of `[h', w', any]`.
+      x: the network's input, `[h, w, 3]`.
+      layers: names without duplicates.
+      statistic: returns means over positions; positions whose activations and maps are 0 must
+        contribute 0.
+      maps: further inputs of the statistic, for each layer a pytree of `[h', w', n]`.
       pooling: as in `vgg.features`.
-      tile: side of the tiles in pixels, rounded down to whole cells of the deepest layer;
-        0, or an image no larger, computes the whole image at once.
-      height: rows of the image where `x` is padded below (`sharding.SpatialSharding`); tiles then
-        are strips from top to bottom.
-      remat: as in `vgg.map_layers`; tiles are computed again in any case.
+      tile: side of the tiles in pixels, rounded down to whole cells of the deepest layer. With 0,
+        or for a smaller image, the whole image is computed at once.
+      height: rows of the image, if `x` is padded below (`sharding.SpatialSharding`); tiles are then
+        vertical strips.
+      remat: as in `vgg.map_layers`; tiles are always recomputed.
 
     Returns:
       `{layer: mean of the statistic}`.
@@ -74,12 +74,13 @@ def means(
         def share(layer: str, act: jax.Array, others: tuple[Mapping[str, Any], _Tile]) -> Any:
             maps, at = others
             place = grid.place(at, layer)
-            mine = jnp.where(place.counted, place.slice_of_window(act), 0)
-            theirs = jax.tree.map(
+            tile_act = jnp.where(place.counted, place.slice_of_window(act), 0)
+            tile_maps = jax.tree.map(
                 lambda values: jnp.where(place.counted, place.slice_of_image(values), 0),
                 maps.get(layer),
             )
-            return jax.tree.map(lambda mean: place.share * mean, statistic(layer, mine, theirs))
+            means = statistic(layer, tile_act, tile_maps)
+            return jax.tree.map(lambda mean: place.share * mean, means)
 
         part, window = grid.window(x, at)
         return map_layers(
@@ -90,28 +91,28 @@ def means(
     tiles = grid.tiles()
     if whole:
         return share_of(x, maps, jax.tree.map(lambda t: t[0], tiles))
-    # The backward pass stores only the arguments and computes the tile again.
-    share_again = jax.checkpoint(share_of, prevent_cse=False)
+    # The backward pass recomputes each tile from the arguments.
+    remat_share = jax.checkpoint(share_of, prevent_cse=False)
 
     def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
-        return jax.tree.map(jnp.add, total, share_again(x, maps, at)), None
+        return jax.tree.map(jnp.add, total, remat_share(x, maps, at)), None
 
-    one = jax.eval_shape(share_of, x, maps, jax.tree.map(lambda t: t[0], tiles))
-    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
-    return lax.scan(add, start, tiles)[0]
+    shapes = jax.eval_shape(share_of, x, maps, jax.tree.map(lambda t: t[0], tiles))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return lax.scan(add, zeros, tiles)[0]
 
 
 def window_size(
     network: Network, layers: tuple[str, ...], height: int, width: int, *, tile: int
 ) -> tuple[int, int]:
-    """Return the rows and columns that `means` computes at once, those of a tile with its margin.
+    """Return the rows and columns that `means` computes at once: those of a tile with its margin.
 
     Args:
       network: weights.
-      layers: as for `means`.
-      height: of the image.
-      width: likewise.
-      tile: as for `means`.
+      layers: as in `means`.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
+      tile: as in `means`.
     """
     if not layers or _is_whole(tile, height, width):
         return height, width
@@ -133,9 +134,9 @@ def feature_maps(
     tile: int = 0,
     height: int | None = None,
 ) -> dict[str, jax.Array]:
-    """Compute the activations of the network's input `[h, w, 3]`, tile by tile like `means`.
+    """Compute the activations of the network's input `[h, w, 3]` in tiles, as in `means`.
 
-    Where the input is padded below, the maps include positions of the padding.
+    If the input is padded below, the maps include the positions of the padding.
     """
     if not layers:
         return {}
@@ -172,10 +173,10 @@ def feature_maps(
 
 
 class _Tile(NamedTuple):
-    """One tile's pixels along each of the two axes, int32 `[2]`."""
+    """Position of a tile, in pixels along both axes, int32 `[2]`."""
 
     counted: jax.Array
-    """First row and column that earlier tiles do not cover."""
+    """First row and column that no earlier tile covers."""
     core: jax.Array
     """First row and column of the tile."""
     window: jax.Array
@@ -184,20 +185,21 @@ class _Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class _Axis:
-    """Tiles along one axis, in pixels; all but `size` multiples of the deepest layer's cell."""
+    """Tiles along one axis, in pixels; all but `size` are multiples of the deepest layer's
+    stride."""
 
     size: int
     """Side of the image."""
     extent: int
-    """Side that the feature maps cover: `size`, or `padded` where maps include the padding."""
+    """Side that the feature maps cover: `size`, or `padded` if maps include the padding."""
     padded: int
     """Side of the padded image."""
     core: int
     """Side of a tile without its margins."""
     window: int
-    """Side of a tile with its margins. At an edge the window is moved inside, not cut."""
+    """Side of a tile with its margins. At an edge the window is moved inside instead of cut."""
     margin: int
-    """Width of a margin, at least that of the receptive field."""
+    """Width of a margin, at least that of the receptive field (`receptive_margin`)."""
 
     @classmethod
     def cut(cls, size: int, side: int, cell: int, margin: int) -> "_Axis":
@@ -214,7 +216,7 @@ class _Axis:
         return cls(size, padded, padded, padded, padded, 0)
 
     def starts(self) -> list[tuple[int, int, int]]:
-        """Return the numbers of `_Tile` along this axis."""
+        """Return `counted`, `core` and `window` of each `_Tile` along this axis."""
         starts = []
         for counted in range(0, self.padded, self.core):
             core = min(counted, self.padded - self.core)
@@ -239,7 +241,16 @@ class _Grid:
         side: int,
         counted: int | None,
     ) -> "_Grid":
-        """Return the tiles of an image; `counted` rows of it are not padding, all if None."""
+        """Return the tiles of an image.
+
+        Args:
+          network: weights.
+          layers: as in `means`.
+          height: rows of the input.
+          width: columns of the input.
+          side: side of the tiles in pixels; 0 for one tile.
+          counted: rows that are not padding; all if None.
+        """
         check_image_size(network, counted or height, width, layers)
         cell = smallest_side(layers)
         margin = receptive_margin(network.topology, layers)
@@ -272,7 +283,7 @@ class _Grid:
         sizes = [min(axis.core, axis.extent) // cell for axis in self.axes]
         ends = [axis.extent // cell for axis in self.axes]
         counts = [axis.size // cell for axis in self.axes]
-        # The image may end before the tile does: the slice is then moved inside.
+        # If the tile extends beyond the image, the slice is moved inside.
         starts = [
             jnp.minimum(at.core[i] // cell, end - size) if size < end else _ZERO
             for i, (end, size) in enumerate(zip(ends, sizes, strict=True))
@@ -295,15 +306,15 @@ class _Place(NamedTuple):
     """The positions of one layer that belong to a tile."""
 
     in_image: tuple[Any, ...]
-    """Their start in the maps of the whole image."""
+    """Start indices in the maps of the whole image."""
     in_window: tuple[Any, ...]
-    """Their start in the maps of the tile with its margin."""
+    """Start indices in the maps of the tile with its margin."""
     sizes: tuple[int, ...]
-    """Rows and columns."""
+    """Numbers of rows and columns."""
     counted: jax.Array
-    """Whether a position is the image's and in no earlier tile, `[h, w, 1]`."""
+    """Whether a position is in the image and in no earlier tile, bool `[h, w, 1]`."""
     share: float
-    """Positions of the tile divided by those of the layer."""
+    """Number of positions of the tile divided by that of the layer."""
 
     def slice_of_window(self, act: jax.Array) -> jax.Array:
         """Return the tile's part of the maps of the tile with its margin."""
@@ -315,7 +326,7 @@ class _Place(NamedTuple):
 
 
 def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.Array:
-    """Return a part of `[h, w, c]`; an axis that is not cut may be sharded over devices."""
+    """Return a slice of `[h, w, c]`; an axis that is not cut may be sharded over devices."""
     at = [
         start if size < whole else _ZERO
         for start, size, whole in zip(start, sizes, x.shape, strict=False)
@@ -324,5 +335,5 @@ def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.
 
 
 def _cell(layer: str) -> int:
-    """Return the side in pixels of one position of a layer."""
-    return 2 ** (int(split_layer(layer)[0][4]) - 1)
+    """Return the stride of a layer in pixels."""
+    return smallest_side([layer])

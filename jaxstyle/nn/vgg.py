@@ -1,8 +1,8 @@
 """VGG-16 and VGG-19 without their classifier, as a Flax module over a plain dict of params.
 
-The params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`. The
-widths are read from them, so one module serves the original networks and narrow
-ones. Preprocessing is a property of the weights (`Preprocessing`).
+The params are `{"conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`. Their
+shapes determine the widths, so that one module serves the original networks and narrow
+ones. Preprocessing belongs to the weights (`Preprocessing`).
 
 Reference:
   Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image
@@ -29,7 +29,7 @@ from jaxstyle.nn.winograd import transform
 
 
 def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
-    """Return a map with positions beyond the image's lower and right edges set as by padding."""
+    """Return a map with the positions beyond the image's lower and right edges set to padding."""
     for axis, (start, size) in enumerate(
         ((window.top, window.height), (window.left, window.width))
     ):
@@ -37,7 +37,7 @@ def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
         index = index.reshape(-1, *[1] * (2 - axis))
         if mode == "zeros":
             x = jnp.where(index < size // cell, x, 0)
-        else:  # Of a reflection or a repeated edge the convolution sees one row.
+        else:  # A 3x3 convolution needs one row of a reflection or a repeated edge.
             beyond = jnp.roll(x, {"reflect": 2, "edge": 1}[mode], axis)
             x = jnp.where(index == size // cell, beyond, x)
     return x
@@ -46,17 +46,22 @@ def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
 class Block(nn.Module):
     """Consecutive convolutions of one block of a VGG, and its pooling if a deeper block follows.
 
-    Applied to `[h, w, channels]` it returns the input of the next block and `{layer: [h, w, c]}`
+    Applied to `[h, w, channels]`, it returns the input of the next block and `{layer: [h, w, c]}`
     for those of `layers` that are in this block.
     """
 
     convolutions: tuple[str, ...]
+    """Names of the convolutions in order."""
     layers: tuple[str, ...]
+    """Layers whose activations are returned."""
     widths: Mapping[str, int]
     """Output channels of each convolution."""
     padding: str = "zeros"
+    """As in `Preprocessing`."""
     precision: str = "tf32"
+    """A key of `PRECISIONS`."""
     pooling: str | None = None
+    """A key of `POOLINGS`; None if no block follows."""
 
     @nn.compact
     def __call__(
@@ -84,8 +89,8 @@ class Block(nn.Module):
         convolution = Convolution(self.widths[name], self.precision, name=name)
         if mode == "zeros":
             return convolution(x)
-        # A border of one for the map, and what it adds to the result cut off again: with a pad
-        # and an unpadded convolution the gradient takes 2.5 times as long on CPU.
+        # Pad by one, and crop the result of a zero-padded convolution: the gradient of an unpadded
+        # convolution takes 2.5 times as long on CPUs.
         x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
         return convolution(x)[1:-1, 1:-1]
 
@@ -94,7 +99,9 @@ class Convolution(nn.Module):
     """A 3x3 convolution with bias."""
 
     width: int
+    """Output channels."""
     precision: str
+    """A key of `PRECISIONS`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -104,7 +111,7 @@ class Convolution(nn.Module):
         bias = jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
         transformed: jax.Array | None = self.get_variable("transformed", "kernel")
         y = convolve(x, kernel.astype(x.dtype), transformed, self.precision) + bias
-        # The image stays float32, as bfloat16 has too few bits for it; its features are rounded.
+        # bfloat16 has too few bits for the image, so only features are rounded.
         return y.astype(jnp.bfloat16 if self.precision == "bfloat16" else x.dtype)
 
 
@@ -118,16 +125,16 @@ def add_winograd_kernels(
 ) -> Network:
     """Return the network with Winograd-transformed kernels where they are faster.
 
-    For runs of many evaluations: transformed kernels take four times the memory. Activations
-    differ from those of direct convolutions by rounding. Networks in bfloat16 are returned
-    unchanged, as the transformations magnify its rounding; so are all but on CPU.
+    For runs of many evaluations, as transformed kernels take four times the memory. Activations
+    differ from those of direct convolutions by rounding. The network is returned unchanged for
+    bfloat16, whose rounding errors the transformations magnify, and on other devices than CPUs.
 
     Args:
       network: weights; arrays or `jax.ShapeDtypeStruct`s.
-      layers: whose activations will be computed.
-      height: pixels of the image, or of a tile with its margin.
-      width: likewise.
-      platform: of the device that will run it; the default backend if not given.
+      layers: layers whose activations will be computed.
+      height: height of the image, or of a tile with its margin, in pixels.
+      width: width of the same in pixels.
+      platform: platform of the device; the default backend if not given.
     """
     if network.precision == "bfloat16" or (platform or jax.default_backend()) != "cpu":
         return network
@@ -144,7 +151,7 @@ def add_winograd_kernels(
 
 @jax.jit
 def _transformed(kernels: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Return kernels as `winograd.transform` makes them."""
+    """Return kernels transformed by `winograd.transform`."""
     return {name: transform(kernel) for name, kernel in kernels.items()}
 
 
@@ -154,18 +161,25 @@ def features(
     """Compute the activations of an image at some layers.
 
     Args:
-      network: weights; only those of the layers that are needed are used.
-      image: RGB `[h, w, 3]`, float32, [0, 1] (values outside are processed as they are).
+      network: weights; those beyond the deepest layer are not used.
+      image: RGB `[h, w, 3]`, float32, in [0, 1]; values outside are allowed.
       layers: names such as `"relu4_2"` (after the ReLU) or `"conv4_2"` (before it).
       pooling: `"max"` (as trained), `"avg"` (Gatys et al. 2016, section 2: smoother results) or
         `"max-ceil"` (as trained, with the sizes of Caffe).
 
     Returns:
-      `{layer: [h / 2**(block-1), w / 2**(block-1), channels]}`, sizes rounded down, with
-      `"max-ceil"` up.
+      `{layer: [h / 2**(block-1), w / 2**(block-1), channels]}`, with sizes rounded down, or up for
+      `"max-ceil"`.
 
     Raises:
-      JaxstyleError: a layer or pooling that does not exist, or an image too small for a layer.
+      JaxstyleError: a layer or pooling does not exist, or the image is too small for a layer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxstyle
+      >>> network = jaxstyle.load_network("compact")
+      >>> jaxstyle.features(network, jnp.zeros((32, 48, 3)), ["relu2_1"])["relu2_1"].shape[:2]
+      (16, 24)
     """
     layers = tuple(dict.fromkeys(layers))
     if not layers:
@@ -186,14 +200,14 @@ def activations(
     pooling: str,
     window: Window | None = None,
 ) -> dict[str, jax.Array]:
-    """Compute `features` from the network's input instead of an image, without the checks.
+    """Compute `features` from the network's input instead of an image, without checks.
 
     Args:
       network: weights.
-      x: `[h, w, 3]`, see `preprocess`.
-      layers: names, none twice.
+      x: the network's input, `[h, w, 3]` (`preprocess`).
+      layers: names without duplicates.
       pooling: as in `features`.
-      window: position of `x` if it is a part of the input; activations within
+      window: position of `x`, if it is a part of the input; activations within
         `receptive_margin` of its inner edges are then wrong.
     """
     return map_layers(network, x, layers, lambda layer, act, _: act, pooling=pooling, window=window)
@@ -215,15 +229,15 @@ def map_layers(
     Args:
       network: weights.
       x: as in `activations`.
-      layers: likewise.
+      layers: as in `activations`.
       take: `(layer, activations in float32, others) -> pytree`.
       others: a pytree of further arrays for `take`.
-      pooling: likewise.
-      window: likewise.
-      remat: whether a gradient stores only the inputs of blocks and computes each block again.
+      pooling: as in `activations`.
+      window: as in `activations`.
+      remat: whether the gradient stores only the inputs of blocks and recomputes each block.
 
     Returns:
-      `{layer: what take returns}`.
+      `{layer: result of take}`.
     """
     check_image_size(network, x.shape[0], x.shape[1], layers)
     widths = _FrozenWidths((name, int(p["bias"].shape[0])) for name, p in network.params.items())
@@ -233,10 +247,10 @@ def map_layers(
     }
     deepest = max(map(convolution_name, layers))
     needed = (name for name in convolutions(network.topology) if name <= deepest)
-    given = variables, window, others
+    constants = variables, window, others
 
-    def apply(block: Block, given: Any, x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-        variables, window, others = given
+    def apply(block: Block, constants: Any, x: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        variables, window, others = constants
         x, acts = block.apply(variables, x, window)
         return x, {
             layer: take(layer, act.astype(jnp.float32), others) for layer, act in acts.items()
@@ -253,35 +267,35 @@ def map_layers(
             pooling=None if number == deepest[4] else pooling,
         )
         of_block = partial(apply, block)
-        x, taken = (_computed_again(of_block) if remat else of_block)(given, x)
-        values |= taken
+        x, block_values = (_rematerialized(of_block) if remat else of_block)(constants, x)
+        values |= block_values
     return {layer: values[layer] for layer in layers}
 
 
-def _computed_again(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
-    """Return a function whose gradient keeps only its arguments and computes the rest again.
+def _rematerialized(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
+    """Return a function whose gradient stores only its arguments and recomputes the rest.
 
-    As `jax.checkpoint`, whose optimization barrier the CPU compiler drops before it merges the two
-    equal computations.
+    Like `jax.checkpoint`, whose optimization barrier the CPU compiler removes before it merges the
+    two equal computations.
     """
     call = jax.custom_vjp(function)
 
-    def forward(given: Any, x: jax.Array) -> tuple[Any, Any]:
-        return function(given, x), (given, x)
+    def forward(constants: Any, x: jax.Array) -> tuple[Any, Any]:
+        return function(constants, x), (constants, x)
 
     def backward(saved: Any, cotangent: Any) -> Any:
-        given, x = saved
-        # Always true, but the compiler cannot know: this makes x depend on the cotangent.
+        constants, x = saved
+        # The comparison makes x depend on the cotangent; the compiler cannot tell that it is true.
         later = jax.tree.leaves(cotangent)[0].reshape(-1)[0]
         x = jnp.where(later == later, x, 0)
-        return jax.vjp(function, given, x)[1](cotangent)
+        return jax.vjp(function, constants, x)[1](cotangent)
 
     call.defvjp(forward, backward)
     return call
 
 
 class _FrozenWidths(dict):
-    """A hashable dict, as fields of a linen module must be."""
+    """A hashable dict, as linen modules need hashable fields."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(sorted(self.items())))

@@ -1,8 +1,8 @@
-"""The one interface of all optimizers: `init` and `step` over a NamedTuple state.
+"""The interface of all optimizers: `init` and `step` over a NamedTuple state.
 
-An objective is `position -> (value, aux)`; for us an image and its `Terms`, but any
-real array will do, or a pytree of them, or a value alone. Every state has the fields `point` and
-`evaluations`.
+An objective is a function `position -> (value, aux)` or `position -> value`. In this package the
+position is an image and aux its `Terms`, but it may be any array of real floats, or a pytree of
+arrays. Every state has the fields `point` and `evaluations`.
 """
 
 from collections.abc import Callable
@@ -23,84 +23,85 @@ class Point(NamedTuple):
     """A position with the value and the gradient of the objective."""
 
     position: jax.Array
-    """Any shape, floats."""
+    """Floats of any shape."""
     value: jax.Array
-    """Scalar of the position's type."""
+    """Value of the objective, a scalar of the position's type."""
     grad: jax.Array
-    """Same shape as `position`."""
+    """Gradient of the objective, of the position's shape and type."""
     aux: Any
-    """What the objective returns beside the value."""
+    """Auxiliary output of the objective, a pytree; None if it has none."""
 
 
 class State(Protocol):
-    """The fields of every optimizer's state; each adds its own."""
+    """The fields that the states of all optimizers have."""
 
     @property
     def point(self) -> Point:
-        """The last accepted point, already evaluated."""
+        """The last accepted point, with its value and gradient."""
 
     @property
     def evaluations(self) -> jax.Array:
-        """Evaluations of value and gradient so far, that of `init` included; int32 scalar. 0 in
-        the state that `blank` builds."""
+        """Number of evaluations of value and gradient so far, including that of `init`; int32
+        scalar. 0 in the state from `unevaluated_state`."""
 
 
 class StepInfo(NamedTuple):
-    """Numbers of one step for display; no later step uses them."""
+    """Numbers of one step for display; no later step depends on them."""
 
     value: jax.Array
-    """Of the point reached."""
+    """Value at the current point, a scalar."""
     aux: Any
-    """Of the point reached."""
+    """Auxiliary output of the objective at the current point."""
     evaluations: jax.Array
-    """Evaluations so far, int32 scalar."""
+    """Number of evaluations so far, int32 scalar."""
     step_size: jax.Array
-    """Multiple of the search direction that was tried; the learning rate of first-order methods."""
+    """Multiple of the search direction that was tried, or the learning rate of a first-order
+    method; a scalar."""
     accepted: jax.Array
-    """Whether the position moved; bool scalar."""
+    """Whether the position changed; bool scalar."""
 
 
 class Optimizer(NamedTuple):
-    """A pair of pure functions; the loop belongs to the caller.
+    """A pair of pure functions, to be called in a loop of the caller's.
 
-    `init(objective, position) -> state` evaluates the start;
-    `step(objective, state) -> (state, info)`. Both jit, scan and vmap.
+    Both can be jitted, scanned and vmapped.
     """
 
     init: Callable[[Objective, jax.Array], Any]
+    """`(objective, position) -> state`; evaluates the objective at the position."""
     step: Callable[[Objective, Any], tuple[Any, StepInfo]]
+    """`(objective, state) -> (state, info)`."""
 
 
 def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return values of the pixels of an image, linearly interpolated for one of another size."""
+    """Return values at the pixels of an image, linearly interpolated to another size."""
     return jax.image.resize(values, shape, "linear")
 
 
-def blank(optimizer: Optimizer, position: jax.Array, aux: Any) -> Any:
-    """Build the state of an optimizer before any evaluation.
+def unevaluated_state(optimizer: Optimizer, position: jax.Array, aux: Any) -> Any:
+    """Build the state of an optimizer before its first evaluation.
 
-    A flat optimizer's first step from there evaluates the position and gives the state of `init`.
-    So a program that steps can start too, and the objective, which is most of what there is to
-    compile, is in one program only.
+    The first step from this state evaluates the position and returns the state of `init`. One
+    compiled program for steps is then enough, instead of a second one that contains the objective.
 
     Args:
-      optimizer: one whose step is a single evaluation.
-      position: start.
-      aux: of the form that the objective gives; the values do not matter.
+      optimizer: an optimizer whose step is a single evaluation (`registry.is_flat`).
+      position: initial position.
+      aux: a pytree with the structure, shapes and types of the objective's aux.
     """
-    # Any value is less than infinity, and the gradient is 0.
+    # The value is infinite and the gradient 0, so that the first step accepts the position.
     state = optimizer.init(lambda _: (jnp.asarray(jnp.inf), aux), position)
     return state._replace(evaluations=jnp.zeros_like(state.evaluations))
 
 
 def evaluate(objective: Objective, position: jax.Array) -> Point:
-    """Compute value and gradient once, both in the position's float type.
+    """Compute value and gradient in one evaluation, in the position's float type.
 
-    An objective may compute in another, as one in 64-bit mode does of a float32 position; what a
-    loop carries has to keep its type. It may also give the value alone; `aux` is then None.
+    The objective may return another type, for example float64 for a float32 position in 64-bit
+    mode, but loops need a constant type. If it returns the value alone, `aux` is None.
 
     Raises:
-      JaxstyleError: numbers that are not real floats, or a value that is no scalar.
+      JaxstyleError: the position does not consist of real floats, or the value is not a scalar.
     """
     if not jnp.issubdtype(jnp.result_type(position), jnp.floating):
         raise JaxstyleError(
@@ -113,10 +114,10 @@ def evaluate(objective: Objective, position: jax.Array) -> Point:
 
 
 def value_of(objective: Objective, position: jax.Array) -> tuple[jax.Array, Any]:
-    """Compute value and aux, the value in the position's float type.
+    """Compute value and aux, with the value in the position's float type.
 
     Raises:
-      JaxstyleError: a value that is no scalar of real floats.
+      JaxstyleError: the value is not a real scalar.
     """
     result = objective(position)
     value, aux = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
@@ -134,10 +135,10 @@ def value_of(objective: Objective, position: jax.Array) -> tuple[jax.Array, Any]
 
 
 def of_pytrees(optimizer: Optimizer) -> Optimizer:
-    """Return an optimizer of single arrays that takes positions of any pytree of floats too.
+    """Return an optimizer that also takes pytrees of floats, from an optimizer of single arrays.
 
-    The objective is then given the pytree, and `state.point` has a pytree as position and as
-    gradient; the rest of the state, and a preconditioner, have the raveled vector.
+    For a pytree the objective takes the pytree, and `state.point` has pytrees as position and
+    gradient. The rest of the state, and a preconditioner, have the raveled vector.
     """
 
     def raveled(objective: Objective, unravel: Callable[[jax.Array], Any]) -> Objective:

@@ -1,4 +1,4 @@
-"""Gradient descent and its relatives, from optax, behind the common interface."""
+"""First-order methods of optax with the interface of `base.Optimizer`."""
 
 from typing import Any, NamedTuple
 
@@ -7,15 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxstyle.config.numbers import Numbers
-from jaxstyle.optim.base import (
-    Objective,
-    Optimizer,
-    Point,
-    StepInfo,
-    evaluate,
-    of_pytrees,
-    resized,
-)
+from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees, resized
 
 
 class FirstOrderState(NamedTuple):
@@ -24,7 +16,7 @@ class FirstOrderState(NamedTuple):
     point: Point
     """The last point."""
     evaluations: jax.Array
-    """Evaluations so far, int32 scalar."""
+    """Number of evaluations so far, int32 scalar."""
     inner: Any
     """State of the optax transformation."""
 
@@ -35,8 +27,8 @@ def first_order(
     """Build an optimizer from an optax transformation of unit step size.
 
     Args:
-      transform: gradient to direction, such as `optax.scale_by_adam()`.
-      learning_rate: number of steps done -> step size, in units of the position.
+      transform: transformation from gradient to direction, such as `optax.scale_by_adam()`.
+      learning_rate: `number of completed steps -> step size`, in units of the position.
     """
 
     def init(objective: Objective, position: jax.Array) -> FirstOrderState:
@@ -59,8 +51,8 @@ def first_order(
 
 
 def carry_moments(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState:
-    """Return a fresh state with the moments of a state on an image of another size."""
-    # The gradient of a pixel is the smaller, the more pixels there are.
+    """Return an initial state with the moments of a state at another image size."""
+    # The gradient with respect to a pixel decreases with the number of pixels.
     lengths = [jnp.sqrt(jnp.mean(jnp.square(state.point.grad))) for state in (old, new)]
     ratio = lengths[1] / jnp.where(lengths[0] > 0, lengths[0], 1)
     inner = _resized(old.inner, ratio, new.point.position.shape)
@@ -70,8 +62,10 @@ def carry_moments(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState
 
 
 def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
-    """Return optax's moments, resized and times the ratio of the gradients; second moments times
-    its square."""
+    """Return optax's moments, resized and multiplied by the ratio of the gradients' lengths.
+
+    Second moments are multiplied by the square of the ratio.
+    """
 
     def resize(path: Any, leaf: jax.Array) -> jax.Array:
         if leaf.ndim < 2:
@@ -83,26 +77,27 @@ def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
 
 
 def schedule(name: str, numbers: Numbers) -> optax.Schedule:
-    """Return the learning rate after k of `numbers.steps` steps.
+    """Return a schedule of the learning rate.
 
     Args:
-      name: the shape of its fall, as of `Recipe.schedule`.
-      numbers: it falls from `learning_rate` to `decay` times that at the end.
+      name: name of the schedule, as in `Recipe.schedule`.
+      numbers: the learning rate decreases from `learning_rate` to `decay` times that value in
+        `steps` steps.
     """
     rate: Any = numbers.learning_rate
     decay: Any = numbers.decay
-    # On the fraction of the run, so that the number of steps may be a traced value.
-    over_run = {
+    # A function of the completed fraction of the run, as the number of steps may be traced.
+    of_fraction = {
         "constant": lambda: optax.constant_schedule(rate),
-        "exponential": lambda: lambda done: rate * decay**done,
-        "linear": lambda: lambda done: rate * (1 + (decay - 1) * done),
+        "exponential": lambda: lambda fraction: rate * decay**fraction,
+        "linear": lambda: lambda fraction: rate * (1 + (decay - 1) * fraction),
         "cosine": lambda: optax.cosine_decay_schedule(rate, 1, alpha=decay),
     }[name]()
-    return lambda count: over_run(count / numbers.steps)
+    return lambda count: of_fraction(count / numbers.steps)
 
 
 def transformation(optimizer: str, numbers: Numbers) -> optax.GradientTransformation:
-    """Return the optax transformation of a first-order method, for a step size of 1."""
+    """Return the optax transformation of a first-order method, with a step size of 1."""
     momentum: Any = numbers.momentum
     b2: Any = numbers.adam_b2
     return {

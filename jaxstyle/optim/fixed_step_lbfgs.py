@@ -1,7 +1,7 @@
 """L-BFGS with full steps and no line search, as `torch.optim.LBFGS` does by default.
 
-What most style transfer programs descend with, kept for comparison with them: no trial is ever
-refused, so the value may rise and a run may diverge. `lbfgs` is the better one.
+Most style transfer programs use it, and it is here for comparison with them. As no trial point is
+rejected, the value may increase and a run may diverge; `lbfgs` is the better choice.
 """
 
 from typing import NamedTuple
@@ -13,9 +13,9 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
-    any_held,
     dot,
     empty_history,
+    has_pairs,
     inverse_hessian_product,
     store,
     where,
@@ -23,13 +23,16 @@ from jaxstyle.optim.lbfgs_history import (
 
 
 class FixedLbfgsState(NamedTuple):
-    """Carried from step to step: the point, the move to come, the pairs."""
+    """State of `fixed_lbfgs`: the point, the next step and the curvature pairs."""
 
     point: Point
+    """The last finite point."""
     evaluations: jax.Array
+    """Number of evaluations so far, int32 scalar."""
     move: jax.Array
-    """What the next step adds to the position."""
+    """Step to be added to the position, of the position's shape."""
     pairs: CurvatureHistory
+    """Pairs of position and gradient differences."""
 
 
 def fixed_lbfgs(
@@ -39,25 +42,25 @@ def fixed_lbfgs(
     unit: float = 1 / 255,
     flat: bool = True,
 ) -> Optimizer:
-    """Build L-BFGS with a fixed step size, one evaluation a step.
+    """Build L-BFGS with a fixed step size and one evaluation per step.
 
-    The first step is min(1, 1 / |g|₁) times the gradient, a pair is kept when yᵀs > 1e-10, and
-    the inverse Hessian starts as yᵀs / yᵀy of the newest pair: torch/optim's `lbfgs.lua`
-    and `torch.optim.LBFGS` with `line_search_fn=None`, but for their tests for an end. A point
-    that is not finite is not gone to; half of the step is tried next.
+    The first step is min(1, 1 / |g|₁) times the gradient, a pair is stored if yᵀs > 1e-10, and the
+    initial inverse Hessian is yᵀs / yᵀy of the newest pair. This is `lbfgs.lua` of torch/optim and
+    `torch.optim.LBFGS` with `line_search_fn=None`, without their tests for convergence. If a trial
+    point is not finite, the position stays, and half of the step is tried next.
 
     Args:
-      history_size: pairs kept; memory is 2·history_size positions.
-      learning_rate: multiplies every step, the first too.
-      unit: what is 1 where the programs optimize, in units of the position; the length of the
-        first step depends on it. 1/255 for images in [0, 1] that they have in 0-255.
+      history_size: number of stored pairs; memory is 2·history_size positions.
+      learning_rate: factor of every step, including the first.
+      unit: the unit of the programs' positions in units of this position, on which the length of
+        the first step depends: 1/255 for images in [0, 1] if the programs have them in 0-255.
       flat: as in `lbfgs`.
 
     Returns:
       `Optimizer(init, step)` over `FixedLbfgsState`.
 
     Raises:
-      JaxstyleError: an argument outside its range.
+      JaxstyleError: an argument is out of range.
     """
     if history_size < 1 or not unit > 0:
         raise JaxstyleError(
@@ -91,7 +94,7 @@ def fixed_lbfgs(
         pairs, projected = store(state.pairs, s, y, y, point.grad, point.grad, keep)
         newton = -inverse_hessian_product(pairs, projected, point.grad)
         steepest = jnp.where(first, first_move(point.grad), -(unit**2) * point.grad)
-        move = jnp.where(any_held(pairs), newton, steepest)
+        move = jnp.where(has_pairs(pairs), newton, steepest)
         evaluations = state.evaluations + 1
         return FixedLbfgsState(
             point=point,

@@ -1,16 +1,16 @@
-"""L-BFGS made for the device: one evaluation a step, no inner loop.
+"""L-BFGS for accelerators and `vmap`: one evaluation per step, without an inner loop.
 
-The search along a direction is not a loop inside the step but the step itself: each step
-evaluates one trial position and either accepts it, which gives a new direction, or keeps
-the old point and shortens the trial. So the program holds the network once, and under
-`vmap` each batch element accepts or shrinks on its own while all of them advance together.
+The line search is not a loop inside a step. Each step evaluates one trial point and either accepts
+it, which gives a new direction, or keeps the old point and reduces the step size. The compiled
+program therefore contains the objective once, and under `vmap` each batch element accepts or
+backtracks independently, without waiting for the others.
 
-Three things make every evaluation count. A trial may be worse than the point, as long as it is
-better than one of the last few: unit steps are nearly always right in the end, and a refused
-one is an evaluation lost. Where the slope has hardly fallen along the step, or has even grown
-(the concave stretches between two minima), the next trial goes on in the same direction, twice
-as far. And the inverse Hessian may start as more than a multiple of the identity, as a
-`preconditioner`.
+Three choices reduce the number of evaluations. The line search is nonmonotone: a trial may be worse
+than the current point if it is better than one of the last few, as unit steps are nearly always
+right in the end and a rejected trial costs an evaluation. If the slope has hardly decreased along a
+step, or has increased (between two minima, where the function is concave), the next trial continues
+along the same direction, twice as far. And the initial inverse Hessian may be a `preconditioner`
+instead of a multiple of the identity.
 
 Reference:
   Liu & Nocedal, On the limited memory BFGS method for large scale optimization, 1989,
@@ -32,16 +32,16 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
-    any_held,
     dot,
     empty_history,
     forget,
+    has_pairs,
     inverse_hessian_product,
     project,
+    resize_pairs,
     store,
     where,
 )
-from jaxstyle.optim.lbfgs_history import carried as resize_pairs
 
 
 class LbfgsState(NamedTuple):
@@ -50,27 +50,27 @@ class LbfgsState(NamedTuple):
     point: Point
     """The last accepted point."""
     evaluations: jax.Array
-    """Evaluations so far, int32 scalar."""
+    """Number of evaluations so far, int32 scalar."""
     direction: jax.Array
-    """p, same shape as the position."""
+    """p, the search direction, of the position's shape."""
     slope: jax.Array
-    """Derivative along p at the point, negative."""
+    """Derivative along p at the point, a negative scalar."""
     step_size: jax.Array
-    """t of the next trial, at position + t · p."""
+    """t, the step size of the next trial at position + t · p, a scalar."""
     shrinks: jax.Array
-    """Trials refused since the last accepted one; int32."""
+    """Number of trials rejected since the last accepted one, int32 scalar."""
     pairs: CurvatureHistory
     """Pairs of position and gradient differences."""
     move: jax.Array
-    """Largest change of a coordinate that the next trial along a gradient makes."""
+    """Largest change of a coordinate in the next trial along a gradient, a scalar."""
     recent: jax.Array
-    """Values of the last points accepted, newest first, `[nonmonotone_window]`."""
+    """Values of the last accepted points, newest first, `[nonmonotone_window]`."""
     scaled_grad: jax.Array
-    """The preconditioner's product with the point's gradient over `unit`."""
+    """Product of the preconditioner and the gradient, divided by `unit`."""
     unit: jax.Array
-    """Power of two that gradients and values are divided by before they are multiplied, so that
-    products neither overflow nor vanish; 1 for gradients of usual size. `slope` and the pairs are
-    in this unit."""
+    """Power of two by which gradients and values are divided before they are multiplied, so that
+    products neither overflow nor underflow; 1 for gradients of usual magnitude. `slope` and the
+    pairs are in this unit."""
 
 
 def lbfgs(
@@ -84,39 +84,41 @@ def lbfgs(
     max_backtracks: int = 10,
     flat: bool = True,
 ) -> Optimizer:
-    """Build the flat L-BFGS: each step is exactly one evaluation of value and gradient.
+    """Build L-BFGS whose steps each take exactly one evaluation of value and gradient.
 
-    A trial is accepted when it is finite and decreases the largest of the last `nonmonotone_window`
-    accepted values enough (f(x + tp) ≤ max f + c₁ t pᵀg); otherwise t shrinks to the minimum of
-    the parabola through what is known, kept within [t/10, t/2]. If the slope at the accepted
-    trial is still steeper than c₂ times what it was, the next trial goes on along p, 2t
-    further, unless it has just given the first pair. A pair with yᵀs too small for a positive
-    definite update is not stored; where that leaves no pair at all (the start lies on a ridge, as
-    noise does), gradient steps double until one is. A point that is not finite is never accepted.
-    After `max_backtracks` refusals the pairs are forgotten and the search restarts along the
-    gradient.
+    A trial is accepted if it is finite and sufficiently below the largest of the last
+    `nonmonotone_window` accepted values (f(x + tp) ≤ max f + c₁ t pᵀg). Otherwise t becomes the
+    minimum of the interpolating parabola, within [t/10, t/2]. If the slope at an accepted trial is
+    steeper than c₂ times the slope at the start of the step, the next trial continues along p by
+    2t, unless the step gave the first pair.
 
-    The value may rise for a few steps, so the last point need not be the best: who wants the best
-    keeps it, as `jaxstyle.iterates` does, or sets `nonmonotone_window=1`.
+    A pair is not stored if yᵀs is too small for a positive definite update. As long as no pair is
+    stored (for example if the initial point is on a ridge, as noise is), gradient steps double. A
+    point that is not finite is never accepted. After `max_backtracks` rejections in a row the pairs
+    are discarded and the search restarts along the gradient.
+
+    The value may increase for a few steps, so that the last point need not be the best one. Keep
+    the best point, as `jaxstyle.iterates` does, or set `nonmonotone_window=1`.
 
     Args:
-      history_size: m, pairs kept; memory is 2·m positions.
-      preconditioner: a linear, symmetric and positive definite map M of positions, the shape of the
-        initial inverse Hessian, whose scale yᵀs / yᵀMy is taken from the newest pair; identity
-        if not given. Equal to running without it in coordinates z with x = M^(1/2) z.
-      nonmonotone_window: accepted values that a trial is compared with; 1 for a monotone descent.
-      first_move: largest change of any coordinate in the very first trial (and after a
-        restart), in units of the position: nothing is known of the curvature yet.
+      history_size: m, the number of stored pairs; memory is 2·m positions.
+      preconditioner: a linear, symmetric and positive definite map M of positions. The initial
+        inverse Hessian is M yᵀs / yᵀMy of the newest pair; M is the identity if not given. This
+        equals optimization without a preconditioner over z with x = M^(1/2) z.
+      nonmonotone_window: number of accepted values that a trial is compared with; 1 for a monotone
+        line search.
+      first_move: largest change of a coordinate in the first trial and after a restart, in units of
+        the position, as the curvature is not known yet.
       sufficient_decrease: c₁, between 0 and 1.
       curvature: c₂, between c₁ and 1.
-      max_backtracks: refusals in a row before the restart.
-      flat: whether the pairs are kept flattened, for CPUs (`CurvatureHistory`).
+      max_backtracks: number of rejections in a row before a restart.
+      flat: whether to store the pairs flattened, for CPUs (`CurvatureHistory`).
 
     Returns:
       `Optimizer(init, step)` over `LbfgsState`.
 
     Raises:
-      JaxstyleError: an argument outside its range.
+      JaxstyleError: an argument is out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -141,7 +143,7 @@ def lbfgs(
             "nonmonotone_window and max_backtracks of at least 1, first_move above 0 and "
             "0 < sufficient_decrease < curvature < 1"
         )
-    # A copy: state buffers that are one cannot be donated.
+    # A copy, as a buffer that two fields of the state share cannot be donated.
     scaled = preconditioner or jnp.copy
 
     def init(objective: Objective, position: jax.Array) -> LbfgsState:
@@ -170,11 +172,11 @@ def lbfgs(
         unit = jnp.where(first, _unit(trial.grad), state.unit)
         trial_grad = trial.grad / unit
 
-        # 1. Accept or refuse. Near a minimum the decrease drowns in the rounding of the
-        # value itself; within that, a trial is as good as the point.
+        # 1. Accept or reject the trial. Near a minimum the decrease is below the rounding error of
+        # the value; within that error, a trial is as good as the point.
         rounding = jnp.finfo(trial.value.dtype).eps * jnp.abs(old.value) / unit
         rise = (trial.value - jnp.max(state.recent)) / unit
-        # Of a start anything is taken, a value that is not a number too.
+        # The initial point is always accepted, even if its value is not a number.
         finite = first | (jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad)))
         accepted = finite & ~(rise > sufficient_decrease * t * state.slope + rounding)
         point = where(accepted, trial, old)
@@ -182,26 +184,26 @@ def lbfgs(
         scaled_grad = jnp.where(accepted, scaled(trial_grad), state.scaled_grad)
         recent = jnp.where(accepted, jnp.roll(state.recent, 1).at[0].set(trial.value), state.recent)
 
-        # 2. Store the pair where it is safe to.
+        # 2. Store the pair if the update is positive definite.
         s, y = trial.position - old.position, trial_grad - old.grad / unit
         keep = accepted & (dot(s, y) > 1e-8 * jnp.sqrt(dot(s, s)) * jnp.sqrt(dot(y, y)))
         pairs, projected = store(
             state.pairs, s, y, scaled_grad - state.scaled_grad, grad, scaled_grad, keep
         )
 
-        # 3. Forget the pairs if the search is stuck.
+        # 3. Discard the pairs after too many rejections.
         shrinks = jnp.where(accepted, 0, state.shrinks + 1)
         restart = shrinks >= max_backtracks
         shrinks = jnp.where(restart, 0, shrinks)
         pairs = forget(pairs, restart)
         recent = jnp.where(restart | first, point.value, recent)
 
-        # 4. Direct the next trial: along a new direction from an accepted point, further along
-        # the old one where the slope asks for it, nearer along it from a refused one.
+        # 4. Choose the next trial: along a new direction from an accepted point, farther along the
+        # old one if the slope is still steep, or nearer along it after a rejection.
         newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
         slope = dot(newton, grad)
-        # Without pairs, or with pairs spoiled by rounding, the gradient is what is left.
-        steepest = restart | ~any_held(pairs) | ~(slope < 0)
+        # Use the gradient without pairs, or if rounding errors leave no descent direction.
+        steepest = restart | ~has_pairs(pairs) | ~(slope < 0)
         new_direction = jnp.where(steepest, -scaled_grad, newton)
         new_slope = jnp.where(steepest, -dot(grad, scaled_grad), slope)
         move = jnp.where(
@@ -209,8 +211,8 @@ def lbfgs(
         )
         new_step_size = jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0)
         slope_here = dot(state.direction, trial_grad)
-        # Along a gradient the first pair says how far to go.
-        further = accepted & any_held(state.pairs) & ~steepest
+        # After a gradient step the first pair determines the step size.
+        further = accepted & has_pairs(state.pairs) & ~steepest
         further &= slope_here < curvature * state.slope
         turn = restart | (accepted & ~further)
         along = jnp.where(further, 2 * t, _shrunk(state, trial.value, finite, unit))
@@ -237,14 +239,14 @@ def carry_history(
     *,
     preconditioner: Callable[[jax.Array], jax.Array] | None = None,
 ) -> LbfgsState:
-    """Return a fresh state with the pairs of a state on an image of another size.
+    """Return an initial state with the pairs of a state at another image size.
 
     Args:
       old: state after some steps.
-      new: state from `init`; returned as it is if the resized pairs give no descent direction.
-      preconditioner: as in `lbfgs`.
+      new: state from `init`; returned unchanged if the resized pairs give no descent direction.
+      preconditioner: as in `lbfgs`, at the new size.
     """
-    # A copy: state buffers that are one cannot be donated.
+    # A copy, as a buffer that two fields of the state share cannot be donated.
     scaled = preconditioner or jnp.copy
     grad, scaled_grad = new.point.grad / new.unit, new.scaled_grad
     pairs = old.pairs._replace(y_history=old.pairs.y_history * (old.unit / new.unit))
@@ -252,7 +254,7 @@ def carry_history(
     projected = project(pairs, grad, scaled_grad)
     newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
     slope = dot(newton, grad)
-    usable = any_held(pairs) & (slope < 0)
+    usable = has_pairs(pairs) & (slope < 0)
     return new._replace(
         direction=jnp.where(usable, newton, new.direction),
         slope=jnp.where(usable, slope, new.slope),
@@ -264,12 +266,15 @@ def carry_history(
 def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array:
     """Return the step size at which the largest entry of a gradient step is `move`."""
     largest = jnp.max(jnp.abs(scaled_grad))
-    # At a stationary point any step will do, as it goes nowhere.
+    # At a stationary point the step is 0 for any step size.
     return move / jnp.where(largest > 0, largest, 1)
 
 
 def _unit(grad: jax.Array) -> jax.Array:
-    """Return the power of two that brings the largest entry between 2^-30 and 2^30; 1 within."""
+    """Return the power of two that scales the largest entry into [2^-30, 2^30], if it is outside.
+
+    Otherwise, and for gradients that are 0 or not finite, return 1.
+    """
     largest = jnp.max(jnp.abs(grad))
     usual = (largest >= 2.0**-30) & (largest <= 2.0**30)
     mantissa, _ = jnp.frexp(largest)

@@ -1,4 +1,4 @@
-"""A preconditioner for L-BFGS from the spectrum of images."""
+"""A preconditioner for L-BFGS with the spectrum of images."""
 
 from collections.abc import Callable
 
@@ -10,21 +10,22 @@ from jax.sharding import PartitionSpec
 from jaxstyle.nn.sharding import SpatialSharding
 
 EXPONENT = 0.6
-"""Found on the default objective: 0.4 to 0.7 were about as good."""
+"""Exponent of the frequency, chosen on the default objective; 0.4 to 0.7 were about as good."""
 Preconditioner = Callable[[jax.Array], jax.Array]
+"""A linear, symmetric and positive definite map of positions."""
 
 
 def spectrum(x: jax.Array) -> jax.Array:
-    """Return an image `[h, w, c]` whose frequencies f are multiplied by f**-0.6.
+    """Return an image `[h, w, c]` with its Fourier components of frequency f multiplied by f**-0.6.
 
-    Images, and so the steps between two of them, have amplitudes that fall with the
-    frequency f (Field, Relations between the statistics of natural images and the response
-    properties of cortical cells, 1987), while a gradient through a network is full of high
-    ones. As a preconditioner this equals optimizing Fourier coordinates that are scaled by
-    f**-0.3 (Olah et al., Feature Visualization, 2017, go to f**-1). The constant part is
-    weighed as the lowest frequency. Linear, symmetric and positive definite.
+    The amplitudes of images, and of differences of images, decrease with the frequency (Field,
+    Relations between the statistics of natural images and the response properties of cortical
+    cells, 1987), whereas the gradient of a network has large high-frequency components. As a
+    preconditioner this map equals optimization over Fourier coefficients scaled by f**-0.3 (Olah
+    et al., Feature Visualization, 2017, scale by f**-1). The mean is multiplied like the lowest
+    frequency. The map is linear, symmetric and positive definite.
     """
-    # The compiler for TPUs takes half a minute for a Fourier transform and seconds for products.
+    # TPU compilation takes half a minute for a Fourier transform, but seconds for products.
     return lax.platform_dependent(x, tpu=_by_products, default=_by_fourier)
 
 
@@ -37,10 +38,10 @@ def _by_fourier(x: jax.Array) -> jax.Array:
 
 
 def _by_products(x: jax.Array) -> jax.Array:
-    """Compute `spectrum` by products with the matrices of Hartley's transform.
+    """Compute `spectrum` by products with the matrices of the Hartley transform.
 
-    Gains that are even in both frequencies are the same for the cosine and the sine of each, so
-    that any orthogonal mixture of the two serves as a basis. Hartley's is its own inverse.
+    As the gain is even in both frequencies, it is the same for sine and cosine, and the basis of
+    the Hartley transform is as good as that of the Fourier transform. It is its own inverse.
     """
     h, w, _ = x.shape
     rows, columns = _hartley(h, x.dtype), _hartley(w, x.dtype)
@@ -50,7 +51,7 @@ def _by_products(x: jax.Array) -> jax.Array:
         along = jnp.matmul(rows, channel, precision=_EXACT)
         return jnp.matmul(along, columns, precision=_EXACT)
 
-    # A channel at a time: that is a third of the program to compile.
+    # One channel at a time, for a third of the program's size.
     channels = lax.map(
         lambda channel: transformed(transformed(channel) * gain.astype(x.dtype)),
         jnp.moveaxis(x, -1, 0),
@@ -67,35 +68,35 @@ def _hartley(size: int, dtype: jnp.dtype) -> jax.Array:
     Reference:
       Bracewell, Discrete Hartley transform, 1983.
     """
-    # Whole turns are taken off before there are fractions.
+    # Integer multiples of 2π are removed in integer arithmetic.
     index = jnp.arange(size)
     turns = (index[:, None] * index % size).astype(dtype) / size
     return jnp.sqrt(2 / size).astype(dtype) * jnp.cos(2 * jnp.pi * (turns - 1 / 8))
 
 
 def _gain(vertical: jax.Array, horizontal: jax.Array, longest: int) -> jax.Array:
-    """Return the gain of each pair of frequencies, `[vertical, horizontal]`.
+    """Return the gain at each pair of frequencies, `[n, m]`.
 
     Args:
-      vertical: frequencies in cycles a pixel.
-      horizontal: likewise.
-      longest: pixels of the image's longer side.
+      vertical: frequencies in cycles per pixel, `[n]`.
+      horizontal: frequencies in cycles per pixel, `[m]`.
+      longest: longer side of the image in pixels.
     """
     frequency = jnp.hypot(vertical[:, None], horizontal[None])
     frequency = jnp.maximum(frequency, 1 / longest)
-    # 1 at the highest frequency of a row or column.
+    # The gain is 1 at the highest frequency of a row or column.
     return (frequency / 0.5) ** -EXPONENT
 
 
 def spectrum_of_rows(rows: SpatialSharding) -> Preconditioner:
     """Return `spectrum` for an image sharded by rows, whose padding stays 0.
 
-    Each device transforms its rows, exchanges them for columns, transforms these, and back: a
-    device never has more than its part of the image.
+    Each device transforms its rows, exchanges them for columns, transforms these, and transforms
+    back, so that it never has more than its share of the image.
     """
     count = len(rows.mesh.devices)
 
-    def weigh(x: jax.Array) -> jax.Array:
+    def apply(x: jax.Array) -> jax.Array:
         _, w, _ = x.shape
         frequencies = w // 2 + 1
         added = -frequencies % count
@@ -118,11 +119,11 @@ def spectrum_of_rows(rows: SpatialSharding) -> Preconditioner:
             out_specs=PartitionSpec("rows"),
         )(x, gain)
 
-    return weigh
+    return apply
 
 
 def preconditioner(name: str, *, rows: SpatialSharding | None = None) -> Preconditioner | None:
-    """Return the preconditioner that a recipe names, for positions sharded by `rows`."""
+    """Return the preconditioner of a name (`Recipe.preconditioner`), or None for `"none"`."""
     if name == "none":
         return None
     return spectrum if rows is None else spectrum_of_rows(rows)

@@ -1,4 +1,4 @@
-"""Build the optimizer that a recipe names."""
+"""Optimizers by name, as in `Recipe.optimizer`."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optim.preconditioner import preconditioner
 
 _SEARCHES = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
-"""Those whose step is a loop of evaluations."""
+"""Optimizers whose steps are loops of evaluations."""
 
 
 def is_flat(recipe: Recipe) -> bool:
@@ -35,13 +35,13 @@ def make_optimizer(
     rows: SpatialSharding | None = None,
     platform: str = "cpu",
 ) -> Optimizer:
-    """Build the optimizer that a resolved recipe names.
+    """Build the optimizer of a resolved recipe.
 
     Args:
-      recipe: resolved.
-      numbers: in the place of the recipe's, perhaps traced.
-      rows: how the position's rows are sharded over devices.
-      platform: of the devices.
+      recipe: resolved settings.
+      numbers: numbers that replace those of the recipe; may be traced.
+      rows: sharding of the position's rows over devices.
+      platform: platform of the devices, as JAX names it.
     """
     flat = platform == "cpu"
     if recipe.optimizer not in LBFGS_OPTIMIZERS:
@@ -58,20 +58,20 @@ def make_optimizer(
             flat=flat,
         )
     if recipe.optimizer == "lbfgs-fixed":
-        # The programs that work so step on the scale of their image.
+        # The programs with this optimizer take steps on the scale of their images.
         scale = INPUTS.get(recipe.convention or "", {}).get("scale", 255.0)
         return fixed_lbfgs(history_size=history_size, unit=1 / scale, flat=flat)
     return _SEARCHES[recipe.optimizer](history_size=history_size)
 
 
-def carried(old: Any, new: Any, recipe: Recipe) -> Any:
-    """Return a fresh state with the pairs or moments of a state on an image of another size.
+def carry_over(old: Any, new: Any, recipe: Recipe) -> Any:
+    """Return an initial state with the L-BFGS pairs or moments of a state at another image size.
 
     Args:
       old: state after some steps.
-      new: state from `init`; returned as it is for `lbfgs-fixed` and the libraries' L-BFGS, of
-        which nothing is transferred.
-      recipe: resolved; of both.
+      new: state from `init`; returned unchanged for `lbfgs-fixed` and the L-BFGS of libraries,
+        whose state is not transferred.
+      recipe: resolved settings of both.
     """
     if isinstance(old, LbfgsState) and recipe.optimizer == "lbfgs":
         return carry_history(old, new, preconditioner=preconditioner(recipe.preconditioner))

@@ -19,9 +19,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from jaxstyle.engine.chunk import carry_shapes
-from jaxstyle.engine.loop import History, RunState, scale_at
+from jaxstyle.engine.compilation import carry_shapes
+from jaxstyle.engine.iterate import History, RunState
 from jaxstyle.engine.problem import Problem
+from jaxstyle.engine.scales import scale_at
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import check_readable, shown, write_atomically
 from jaxstyle.nn.sharding import SpatialSharding

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from jaxstyle import images
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine import memory
-from jaxstyle.engine.loop import Iterate, iterates
-from jaxstyle.engine.problem import Problem, prepare
+from jaxstyle.engine import planning
+from jaxstyle.engine.iterate import Iterate
+from jaxstyle.engine.loop import iterates
+from jaxstyle.engine.preparation import prepare
+from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.engine.sizes import output_size, resolve_scales
 from jaxstyle.errors import memory_errors
@@ -136,7 +138,7 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
         # What the smaller scales would find is there.
         recipe = dataclasses.replace(recipe, scales=1)
     height, width = output_size(content.shape[0], content.shape[1], recipe)
-    recipe = memory.fit(height, width, recipe=recipe, network=network, batch=count)
+    recipe = planning.fit(height, width, recipe=recipe, network=network, batch=count)
     return prepare(
         content, styles, recipe=recipe, network=network,
         start=starts[0], elements=starts if count > 1 else None,

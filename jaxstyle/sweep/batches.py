@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.config.numbers import Numbers, static_part
-from jaxstyle.engine import memory
-from jaxstyle.engine.loop import default_chunk_size
-from jaxstyle.engine.problem import Problem, prepare, shard_batch, stack
+from jaxstyle.engine import free_memory, memory, planning
+from jaxstyle.engine.preparation import prepare
+from jaxstyle.engine.problem import Problem, shard_batch, stack
+from jaxstyle.engine.scales import default_chunk_size
 from jaxstyle.engine.sizes import output_size, pyramid_levels, style_size
 from jaxstyle.engine.targets import compute_targets
-from jaxstyle.losses.objective import Targets
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
+from jaxstyle.losses.targets import Targets
 from jaxstyle.provenance.inputs import named
 from jaxstyle.sweep.cell import Cell
 
@@ -143,7 +144,7 @@ def check_memory(cell: Cell, *, elements: int = 1) -> None:
     recipe = resolve_recipe(cell.recipe, cell.network)
     styles = [(h, w) for h, w, _ in _style_shapes(cell)]
     size = output_size(height, width, cell.recipe)
-    memory.fit(*size, recipe=recipe, network=cell.network, batch=elements, styles=styles)
+    planning.fit(*size, recipe=recipe, network=cell.network, batch=elements, styles=styles)
 
 
 def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
@@ -183,7 +184,7 @@ def elements_of(group: Group, *, devices: int = 1) -> int:
     problem = stack([one] * elements, own_targets=group.own_targets)
     chunk_size = default_chunk_size(problem.start)
     needed = memory.program_bytes(problem, chunk_size=chunk_size)
-    free = memory.free_bytes()
+    free = free_memory.free_bytes()
     budget = float("inf") if free is None else memory.USABLE * free
     if jax.default_backend() == "cpu":
         budget /= devices  # They are one machine's.

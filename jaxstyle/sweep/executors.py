@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxstyle.engine.loop import Iterate, iterates
+from jaxstyle.engine.iterate import Iterate
+from jaxstyle.engine.loop import iterates
 from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxstyle.engine.loop import Iterate
+from jaxstyle.engine.iterate import Iterate
 from jaxstyle.nn.sharding import Devices, select_devices
 from jaxstyle.sweep.batches import Batch, Group, batches, elements_elsewhere, elements_of
 from jaxstyle.sweep.cell import Cell

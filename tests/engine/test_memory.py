@@ -12,8 +12,8 @@ import pytest
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images
-from jaxstyle.engine import free_memory, memory
-from jaxstyle.engine.chunk import lower
+from jaxstyle.engine import free_memory, memory, planning
+from jaxstyle.engine.compilation import lower
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.provenance.record import read_record
 
@@ -50,7 +50,7 @@ def test_shapes_lower_to_the_program_that_runs(small, make_image):
 
 
 def test_largest_is_where_needed_meets_free(small, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda: 40_000_000)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 40_000_000)
     plan = jaxstyle.plan(96, 128, recipe=SMALL, network=small)
     assert plan.fits and plan.largest % 16 == 0
     height = plan.largest * 96 // 128
@@ -76,13 +76,13 @@ def test_the_quick_bound_is_above_the_truth(small, changes):
 
 
 def test_a_run_too_large_is_refused_with_ways_out(small, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda: 8_000_000)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 8_000_000)
     recipe = dataclasses.replace(SMALL, history_size=20)
     ways = r"^size: .*--size \d+, --tile 512, --history-size 5, --remat or"
     with pytest.raises(JaxstyleError, match=ways):
-        memory.fit(200, 200, recipe=recipe, network=small)
-    monkeypatch.setattr(memory, "free_bytes", lambda: None)
-    assert memory.fit(200, 200, recipe=recipe, network=small) == recipe
+        planning.fit(200, 200, recipe=recipe, network=small)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: None)
+    assert planning.fit(200, 200, recipe=recipe, network=small) == recipe
 
 
 OPEN = dataclasses.replace(SMALL, history_size=None)
@@ -97,20 +97,20 @@ def test_a_history_left_open_is_as_long_as_memory_allows(small, monkeypatch, dev
     )  # fmt: skip
     pair = 2 * 12 * 200 * 200 // devices
     free = int((needed - 7.5 * pair) / memory.USABLE * devices)
-    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: free)
     if devices > 1:
-        monkeypatch.setattr(memory, "shard_rows", lambda *_: Over(200))
-    fitted = memory.fit(200, 200, devices=devices, **settings)
+        monkeypatch.setattr(planning, "shard_rows", lambda *_: Over(200))
+    fitted = planning.fit(200, 200, devices=devices, **settings)
     assert fitted == dataclasses.replace(OPEN, history_size=12)
     assert 0.99 * needed < memory.needed_bytes(
         200 // devices, 200, recipe=fitted, network=small
     ) + 8 * pair < 1.01 * needed  # fmt: skip
     # With much memory it stays open, with little five pairs are the least.
-    monkeypatch.setattr(memory, "free_bytes", lambda: 100 * free)
-    assert memory.fit(200, 200, devices=devices, **settings) == OPEN
-    monkeypatch.setattr(memory, "free_bytes", lambda: free // 3)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 100 * free)
+    assert planning.fit(200, 200, devices=devices, **settings) == OPEN
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: free // 3)
     with pytest.raises(JaxstyleError, match="^size: ") as caught:
-        memory.fit(200, 200, devices=devices, **settings)
+        planning.fit(200, 200, devices=devices, **settings)
     assert "--history-size" not in str(caught.value)
 
 
@@ -123,29 +123,29 @@ class Over(NamedTuple):
 def test_plan_tells_the_history_and_the_largest_size_with_the_least(small, monkeypatch):
     settings = {"recipe": OPEN, "network": small}
     needed = memory.needed_bytes(200, 200, recipe=resolve_recipe(OPEN, small), network=small)
-    monkeypatch.setattr(memory, "free_bytes", lambda: int(needed * 0.9))
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: int(needed * 0.9))
     plan = jaxstyle.plan(200, 200, **settings)
     assert plan.fits and 5 <= plan.history_size < 20 and plan.needed < needed
     side = plan.largest
-    memory.fit(side, side, **settings)
+    planning.fit(side, side, **settings)
     assert jaxstyle.plan(side, side, **settings).history_size <= 7
     adam = dataclasses.replace(OPEN, optimizer="adam")
     assert jaxstyle.plan(64, 64, recipe=adam, network=small).history_size is None
 
 
 def test_stylize_says_that_it_keeps_fewer_pairs(stylize, monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "needed_bytes", lambda h, w, **_: 1000 * h * w)
-    monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
+    monkeypatch.setattr(planning, "needed_bytes", lambda h, w, **_: 1000 * h * w)
+    monkeypatch.setattr(planning, "upper_bound", lambda *_, **__: 10**12)
     output = tmp_path / "out.png"
     stylize(output)
     pixels = images.load_image(output).shape[0] * images.load_image(output).shape[1]
     free = (1000 * pixels - 7.5 * 24 * pixels) / memory.USABLE
-    monkeypatch.setattr(memory, "free_bytes", lambda: int(free))
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: int(free))
     err = stylize(output)
     assert "jaxstyle: L-BFGS keeps 12 pairs, as many as memory has room for" in err
     assert read_record(output).recipe.history_size == 12
     # What is asked for is kept, or refused.
-    monkeypatch.setattr(memory, "needed_bytes", lambda h, w, **_: 800 * h * w)
+    monkeypatch.setattr(planning, "needed_bytes", lambda h, w, **_: 800 * h * w)
     assert "pairs" not in stylize(output, "--history-size", 12)
 
 
@@ -181,9 +181,9 @@ def test_one_program_is_compiled_where_the_run_fits(small, monkeypatch):
         sizes.append((height, width))
         return needed(height, width, **settings)
 
-    monkeypatch.setattr(memory, "needed_bytes", counted)
-    monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
-    memory.fit(64, 64, recipe=SMALL, network=small)
+    monkeypatch.setattr(planning, "needed_bytes", counted)
+    monkeypatch.setattr(planning, "upper_bound", lambda *_, **__: 10**12)
+    planning.fit(64, 64, recipe=SMALL, network=small)
     assert sizes == [(64, 64)]
 
 
@@ -212,15 +212,15 @@ def test_a_smaller_scale_is_counted(small):
 
 
 def test_checkpoints_are_counted(small, monkeypatch):
-    monkeypatch.setattr(memory, "upper_bound", lambda *_, **__: 10**12)
+    monkeypatch.setattr(planning, "upper_bound", lambda *_, **__: 10**12)
     recipe = dataclasses.replace(SMALL, margin=0, pyramid=1)
     resolved = resolve_recipe(recipe, small)
     needed = memory.needed_bytes(96, 96, recipe=resolved, network=small)
-    monkeypatch.setattr(memory, "free_bytes", lambda: int(1.01 * needed / memory.USABLE))
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: int(1.01 * needed / memory.USABLE))
     settings = {"recipe": recipe, "network": small}
-    assert memory.fit(96, 96, **settings) == recipe
+    assert planning.fit(96, 96, **settings) == recipe
     with pytest.raises(JaxstyleError, match="^size: "):
-        memory.fit(96, 96, checkpoint=True, **settings)
+        planning.fit(96, 96, checkpoint=True, **settings)
 
 
 V1 = {
@@ -269,8 +269,8 @@ def test_ulimit_is_known():
 
 
 def test_words_for_what_does_not_fit_say_how_much_can_be_used():
-    plan = memory.Plan(100, 100, 1, 23_900_000_000, 24_600_000_000, None)
+    plan = planning.Plan(100, 100, 1, 23_900_000_000, 24_600_000_000, None)
     assert not plan.fits
     assert "needs 23.9 GB of memory and 22.1 GB of 24.6 GB that are free can be used" in (
-        memory.advice(plan, SMALL)
+        planning.advice(plan, SMALL)
     )

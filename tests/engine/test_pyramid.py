@@ -20,7 +20,7 @@ from jaxstyle import (
 )
 from jaxstyle.engine.sizes import pyramid_levels, resolve_scales
 from jaxstyle.losses.masks import Masks, halve_mask
-from jaxstyle.losses.objective import halve, mirrored
+from jaxstyle.losses.pyramid import halve, mirrored
 from jaxstyle.losses.resolve import resolve_recipe
 
 LAYERS = ("relu1_1", "relu2_1")

@@ -18,9 +18,9 @@ from jaxstyle import (
 )
 from jaxstyle import stylize as stylize_one
 from jaxstyle.config.choices import OPTIMIZERS
-from jaxstyle.engine import chunk
-from jaxstyle.engine.loop import default_chunk_size
-from jaxstyle.engine.problem import initial_image
+from jaxstyle.engine import chunk, compilation
+from jaxstyle.engine.initial_images import initial_image
+from jaxstyle.engine.scales import default_chunk_size
 from jaxstyle.engine.sizes import small_style_notice, style_images, style_size
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.preprocessing import CONVENTIONS
@@ -210,7 +210,7 @@ class TestOptimizers:
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     def test_the_start_is_typed_as_steps_leave_it(self, pair, network, optimizer):
         recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
-        form = chunk.carry_shapes(prepare(*pair, recipe=recipe, network=network))
+        form = compilation.carry_shapes(prepare(*pair, recipe=recipe, network=network))
         # A weak type would compile the second chunk anew.
         assert not any(leaf.weak_type for leaf in jax.tree.leaves(form))
 

@@ -14,14 +14,16 @@ from jax.monitoring import (
 )
 
 from jaxstyle import JaxstyleError, Recipe, evaluate, finish, images, iterates, lbfgs, prepare
-from jaxstyle.engine import loop
-from jaxstyle.engine.chunk import carry_shapes, next_scale_start
-from jaxstyle.engine.loop import History, run_state, scale_at
+from jaxstyle.engine import loop, scales
+from jaxstyle.engine.chunk import next_scale_start
+from jaxstyle.engine.compilation import carry_shapes
+from jaxstyle.engine.iterate import History, run_state
 from jaxstyle.engine.results import truncate_at_divergence
+from jaxstyle.engine.scales import scale_at
 from jaxstyle.engine.sizes import output_size
 from jaxstyle.images import MIN_SIDE
 from jaxstyle.losses.resolve import resolve_recipe
-from jaxstyle.optim.registry import carried, make_optimizer
+from jaxstyle.optim.registry import carry_over, make_optimizer
 from jaxstyle.provenance.checkpoint import (
     check_same_run,
     load_state,
@@ -194,7 +196,7 @@ class TestCarried:
             state, _ = step(small, state)
         large = self.square(jnp.asarray(rng.normal(size=(9, 11, 3)), jnp.float32))
         fresh = init(large, jnp.zeros((9, 11, 3)))
-        after = carried(state, fresh, FLAT)
+        after = carry_over(state, fresh, FLAT)
         assert after.step_size == 1 and fresh.step_size != 1
         after, info = step(large, after)
         assert info.accepted and info.value < 1e-8
@@ -203,7 +205,9 @@ class TestCarried:
         init, _ = lbfgs(history_size=5)
         flat = self.square(jnp.zeros(()))
         old, new = (init(flat, jnp.ones((*size, 3))) for size in ((4, 4), (6, 6)))
-        for one, other in zip(*map(jax.tree.leaves, (carried(old, new, FLAT), new)), strict=True):
+        for one, other in zip(
+            *map(jax.tree.leaves, (carry_over(old, new, FLAT), new)), strict=True
+        ):
             np.testing.assert_array_equal(one, other)
 
     def test_moments_of_adam_go_with_the_gradients(self, network):
@@ -215,13 +219,13 @@ class TestCarried:
         for _ in range(4):
             state, _ = step(self.square(wanted), state)
         large = init(self.square(jnp.ones((8, 12, 3))), jnp.zeros((8, 12, 3)))
-        after = carried(state, large, recipe)
+        after = carry_over(state, large, recipe)
         ratio = float(jnp.abs(large.point.grad).mean() / jnp.abs(state.point.grad).mean())
         np.testing.assert_allclose(after.inner.mu, ratio * state.inner.mu[0, 0, 0], rtol=1e-4)
         np.testing.assert_allclose(after.inner.nu, ratio**2 * state.inner.nu[0, 0, 0], rtol=1e-4)
         assert after.inner.count == 4
         lost = state._replace(inner=state.inner._replace(mu=state.inner.mu * np.nan))
-        assert carried(lost, large, recipe).inner.count == 0
+        assert carry_over(lost, large, recipe).inner.count == 0
 
 
 class TestAverage:
@@ -319,7 +323,7 @@ def test_who_stops_at_the_first_scale_does_not_wait(image_pair, network, monkeyp
         begun.set()
         assert goes_on.wait(60)
 
-    monkeypatch.setattr(loop, "compile_scale", compiling)
+    monkeypatch.setattr(scales, "compile_scale", compiling)
     run = iterates(problem)
     next(run)
     assert begun.wait(60)

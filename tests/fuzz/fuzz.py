@@ -33,8 +33,9 @@ with atheris.instrument_imports(include=["jaxstyle", "PIL", "zipfile", "scipy.io
     from jaxstyle import images
     from jaxstyle.config.layers import parse_layers
     from jaxstyle.config.recipe import Recipe
-    from jaxstyle.engine import chunk
-    from jaxstyle.engine.loop import iterates, run_state
+    from jaxstyle.engine import compilation
+    from jaxstyle.engine.iterate import run_state
+    from jaxstyle.engine.loop import iterates
     from jaxstyle.errors import JaxstyleError
     from jaxstyle.provenance import checkpoint, record
     from jaxstyle.sweep.grid_file import read as read_grid
@@ -269,8 +270,8 @@ def main() -> None:
 
 
 # The form of a state is traced anew for every file that comes so far: once is enough here.
-FORM = chunk.carry_shapes(PROBLEM)
-chunk.carry_shapes = lambda problem: FORM
+FORM = compilation.carry_shapes(PROBLEM)
+compilation.carry_shapes = lambda problem: FORM
 ARRAYS = checkpoint._named(*run_state(list(iterates(PROBLEM)))[1:3])
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxstyle import Iterate, Terms
-from jaxstyle.engine.loop import History
+from jaxstyle.engine.iterate import History
 from jaxstyle.monitor.pace import Course, Pace, clock
 
 

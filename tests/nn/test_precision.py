@@ -9,7 +9,7 @@ import pytest
 
 import jaxstyle
 from jaxstyle import Recipe
-from jaxstyle.engine.chunk import common_arguments
+from jaxstyle.engine.program import common_arguments
 from jaxstyle.nn.convolution import PRECISIONS
 from jaxstyle.nn.preprocessing import preprocess
 from jaxstyle.nn.vgg import activations

@@ -9,7 +9,7 @@ import pytest
 from scipy.signal import correlate
 
 import jaxstyle
-from jaxstyle.engine.chunk import common_arguments
+from jaxstyle.engine.program import common_arguments
 from jaxstyle.nn import convolution, winograd
 from jaxstyle.nn.convolution import convolve, use_winograd
 from jaxstyle.nn.vgg import add_winograd_kernels
@@ -39,7 +39,7 @@ def test_both_ways_against_scipy(height, width):
     found = winograd.convolve(jnp.asarray(x, jnp.float32), transformed)
     wanted = reference(x, kernel)
     np.testing.assert_allclose(found, wanted, atol=3e-6 * abs(wanted).max())
-    found = winograd.convolve(jnp.asarray(back, jnp.float32), transformed, turned=True)
+    found = winograd.convolve(jnp.asarray(back, jnp.float32), transformed, flipped=True)
     wanted = reference(back, kernel[::-1, ::-1].swapaxes(2, 3))
     np.testing.assert_allclose(found, wanted, atol=3e-6 * abs(wanted).max())
 

@@ -20,7 +20,7 @@ from jaxstyle import (
 )
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.optim import preconditioner
-from jaxstyle.optim.base import blank
+from jaxstyle.optim.base import unevaluated_state
 from jaxstyle.optim.first_order import schedule
 from jaxstyle.optim.lbfgs import carry_history
 from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
@@ -615,7 +615,7 @@ def test_a_first_step_from_blank_is_the_start(optimizer, value):
 
     start = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 5, 3)), jnp.float32)
     expected = chosen.init(objective, start)
-    state = blank(chosen, start, {"mean": jnp.zeros(())})
+    state = unevaluated_state(chosen, start, {"mean": jnp.zeros(())})
     assert int(state.evaluations) == 0
     found, info = chosen.step(objective, state)
     assert int(info.evaluations) == 1 and bool(info.accepted)

@@ -23,10 +23,11 @@ from safetensors.numpy import load_file, save
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.config.choices import OPTIMIZERS
 from jaxstyle.engine import divergence, loop, results
-from jaxstyle.engine.chunk import carry_shapes
+from jaxstyle.engine.compilation import carry_shapes
 from jaxstyle.engine.divergence import diverged, ended_above
-from jaxstyle.engine.loop import iterates, run_state
-from jaxstyle.engine.problem import prepare
+from jaxstyle.engine.iterate import run_state
+from jaxstyle.engine.loop import iterates
+from jaxstyle.engine.preparation import prepare
 from jaxstyle.engine.results import finish
 from jaxstyle.provenance.checkpoint import KEYWORD, load_state, read_checkpoint
 

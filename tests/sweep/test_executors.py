@@ -16,7 +16,7 @@ from PIL import Image
 from jaxstyle import JaxstyleError
 from jaxstyle import sweep as grids
 from jaxstyle.cli import main
-from jaxstyle.engine import memory
+from jaxstyle.engine import free_memory, memory
 from jaxstyle.sweep.batches import Batch, batches
 from jaxstyle.sweep.executors import (
     Finished,
@@ -143,7 +143,7 @@ def test_an_error_of_a_problem_is_ours(groups, tmp_path):
 
 
 def test_the_memory_that_counts_is_where_cells_run(groups, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda: 1_000)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 1_000)
     with pytest.raises(JaxstyleError, match="can be used"):
         grids.check(groups)
     grids.check(groups, here=False)

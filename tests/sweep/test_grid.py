@@ -24,9 +24,10 @@ from PIL import Image
 import jaxstyle
 from jaxstyle import sweep as grids
 from jaxstyle.cli import main
-from jaxstyle.engine import chunk, loop, memory, results
+from jaxstyle.engine import chunk, free_memory, loop, memory, results
 from jaxstyle.engine.memory import program_bytes
-from jaxstyle.engine.problem import prepare, stack
+from jaxstyle.engine.preparation import prepare
+from jaxstyle.engine.problem import stack
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.sweep import FinishedCell, read_results
 from jaxstyle.sweep import batches as batches_module
@@ -446,7 +447,7 @@ class TestBatchSharding:
     def test_as_many_as_memory_holds(self, grid_file, monkeypatch):
         text = f"[base]\n{BASE}{OBJECTIVE}[grid]\nseed = {list(range(20))}"
         (group,) = grids.grouped(grids.cells(grids.read(grid_file(text)), jaxstyle.load_network))
-        monkeypatch.setattr(memory, "free_bytes", lambda: 10**12)
+        monkeypatch.setattr(free_memory, "free_bytes", lambda: 10**12)
         monkeypatch.setattr(batches_module, "MAX_BATCH_SIZE", {})
         needed = []
 
@@ -456,12 +457,12 @@ class TestBatchSharding:
 
         monkeypatch.setattr(memory, "program_bytes", program_bytes)
         assert batches_module.elements_of(group) == 20
-        monkeypatch.setattr(memory, "free_bytes", lambda: 10_000)
+        monkeypatch.setattr(free_memory, "free_bytes", lambda: 10_000)
         # Eight at a time would do; seven give equally many batches.
         assert batches_module.elements_of(group) == 7
-        monkeypatch.setattr(memory, "free_bytes", lambda: 10)
+        monkeypatch.setattr(free_memory, "free_bytes", lambda: 10)
         assert batches_module.elements_of(group) == 1
-        monkeypatch.setattr(memory, "free_bytes", lambda: None)
+        monkeypatch.setattr(free_memory, "free_bytes", lambda: None)
         assert batches_module.elements_of(group) == 20
         assert needed == [20_300] * 4
 
