@@ -1,8 +1,8 @@
 """Image files to and from arrays: RGB float32 in [0, 1], shape [height, width, 3].
 
-Only an allow-list of formats is ever opened, whatever a file's ending says, and
-the number of pixels is checked from the header before anything is decoded.
-Arrays hold sRGB values as files do (not linear light), as the networks expect.
+Only formats of an allow-list are opened, by content and not by the file's ending, and
+the header's number of pixels is checked before decoding. Arrays have sRGB values, as
+files have and the networks expect, not linear light.
 """
 
 from jaxstyle.images.array import Array as Array

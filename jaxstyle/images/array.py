@@ -4,4 +4,4 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
-"""RGB in [0, 1], sRGB values as files hold them, [height, width, 3]; alpha [height, width]."""
+"""RGB in [0, 1], sRGB values as in files, `[height, width, 3]`; alpha `[height, width]`."""

@@ -6,7 +6,10 @@ from PIL import Image, ImageCms
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image | None:
-    """Convert L, RGB or CMYK pixels to sRGB; None where the profile is absent, sRGB or unfit."""
+    """Return L, RGB or CMYK pixels converted to sRGB.
+
+    None if there is no profile, or it is sRGB's or does not fit the pixels.
+    """
     if not profile or is_srgb(profile):
         return None
     try:
@@ -16,7 +19,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image | None:
             ImageCms.ImageCmsProfile(io.BytesIO(srgb_bytes())),
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
             outputMode="RGB",
-            # Without it the shadows of a CMYK image all clip to one black.
+            # Otherwise the shadows of a CMYK image are clipped to black.
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -24,7 +27,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image | None:
 
 
 def is_srgb(profile: bytes | None) -> bool:
-    """Whether pixels with this profile, or with none, are sRGB as they stand."""
+    """Return whether pixels with this profile are sRGB; without a profile they are."""
     return not profile or _undated(profile) == srgb_bytes()
 
 
@@ -34,6 +37,6 @@ def srgb_bytes() -> bytes:
 
 
 def _undated(profile: bytes) -> bytes:
-    """Set the creation date (header bytes 24 to 35) to 1 January 2000, for equal bytes."""
+    """Return a profile with the creation date (header bytes 24 to 35) set to 1 January 2000."""
     date = b"".join(part.to_bytes(2, "big") for part in (2000, 1, 1, 0, 0, 0))
     return profile[:24] + date + profile[36:]

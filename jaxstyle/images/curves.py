@@ -1,4 +1,4 @@
-"""Loss curves as inline SVG: for the live page and for notebooks, without a plotting library."""
+"""Loss curves as inline SVG, for pages and notebooks."""
 
 import html
 import math
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Okabe and Ito's colors, told apart by color-blind people too.
+# Okabe and Ito's colors, which color-blind people can distinguish.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MAX_POINTS = 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 24
@@ -16,16 +16,16 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 24
 def svg_curves(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, width: int = 480, height: int = 240
 ) -> str:
-    """Draw curves over a logarithmic axis, with a legend.
+    """Return a plot of curves on a logarithmic axis, with a legend.
 
     Args:
-      curves: by label the steps `[n]` and the values `[n]`; values that are not finite and
-        positive are left out, as a logarithm has no place for them.
-      width: of the drawing, in pixels.
-      height: of the drawing, in pixels.
+      curves: steps `[n]` and values `[n]` by label; values that are not finite and positive are
+        left out.
+      width: width of the plot in pixels.
+      height: height of the plot in pixels.
 
     Returns:
-      One `<svg>` element that needs no script, style sheet or font from elsewhere.
+      An `<svg>` element without external scripts, style sheets or fonts.
     """
     good = {label: _thinned(*map(np.asarray, curve)) for label, curve in curves.items()}
     steps = np.concatenate([s for s, _ in good.values()] or [np.zeros(0)])
@@ -72,7 +72,7 @@ def svg_curves(
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the finite values above 0, as logarithms and at most `MAX_POINTS` of them."""
+    """Return the steps and logarithms of finite positive values, at most `MAX_POINTS`."""
     good = np.isfinite(values) & (values > 0)
     steps, values = steps[good], values[good]
     if len(steps) > MAX_POINTS:

@@ -1,4 +1,4 @@
-"""From an opened image to arrays: orientation, color modes, precision, alpha."""
+"""Conversion of an opened image to arrays: orientation, color modes, precision, alpha."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -16,15 +16,15 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class Unsupported(ValueError):
-    """A whole image of a kind that is not read."""
+    """An undamaged image of an unsupported kind."""
 
 
 def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[Array, Array | None]:
-    """Return sRGB `[h, w, 3]` and, where the file has one, alpha `[h, w]`, both in [0, 1].
+    """Return sRGB `[h, w, 3]` and alpha `[h, w]` in [0, 1]; alpha is None if there is none.
 
     Args:
-      image: opened, not decoded.
-      open_again: opens the same image once more, when `image` is decoded.
+      image: opened image, not decoded yet.
+      open_again: opens the same image again, after `image` has been decoded.
     """
     profile = image.info.get("icc_profile")
     gamma = _gamma(image)
@@ -35,8 +35,8 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
 
 
 def decode_samples(samples: np.ndarray, profile: bytes | None) -> tuple[Array, Array | None]:
-    """Return upright samples `[h, w, 1 to 4]` of 16 bits (`tiff.read`) as `decode` does."""
-    # float32 holds 16 bit exactly.
+    """Return upright 16-bit samples `[h, w, 1 to 4]` (`tiff.read`) as `decode` does."""
+    # float32 represents 16 bits exactly.
     values = samples.astype(np.float32)
     values /= 65_535
     alpha = np.ascontiguousarray(values[..., -1]) if values.shape[-1] in (2, 4) else None
@@ -44,7 +44,7 @@ def decode_samples(samples: np.ndarray, profile: bytes | None) -> tuple[Array, A
         return _in_srgb(values[..., 0], profile), alpha
     rgb = np.ascontiguousarray(values[..., :3])
     if not is_srgb(profile):
-        # The color engine takes 8 bit.
+        # The color engine works with 8 bits.
         low = Image.fromarray(np.rint(rgb * 255).astype(np.uint8))
         converted = to_srgb(low, profile)
         rgb = rgb if converted is None else _unit(converted)
@@ -52,17 +52,17 @@ def decode_samples(samples: np.ndarray, profile: bytes | None) -> tuple[Array, A
 
 
 def _gamma(image: Image.Image) -> float | None:
-    """Return the exponent of a PNG's gAMA chunk where it says something other than sRGB."""
+    """Return the exponent of a PNG's gAMA chunk, or None if it is that of sRGB."""
     gamma = image.info.get("gamma")
-    # The specification puts iCCP and sRGB before gAMA.
+    # By the specification iCCP and sRGB override gAMA.
     if image.format != "PNG" or not gamma or {"icc_profile", "srgb"} & set(image.info):
         return None
-    # 0.45455 is what files of sRGB carry.
+    # sRGB files have 0.45455.
     return gamma if abs(gamma * 2.2 - 1) > 0.05 and 0.1 < gamma < 10 else None
 
 
 def _encoded(rgb: Array, gamma: float) -> Array:
-    """Convert values encoded as light to the power of `gamma` to sRGB (IEC 61966-2-1)."""
+    """Return sRGB values (IEC 61966-2-1) of values that are light to the power of `gamma`."""
     light = rgb ** np.float32(1 / gamma)
     curve = 1.055 * np.power(light, 1 / 2.4, dtype=np.float32) - 0.055
     return np.where(light <= 0.0031308, 12.92 * light, curve).astype(np.float32)
@@ -78,10 +78,10 @@ def _decode(
         return _in_srgb(pairs[..., 0], profile), np.ascontiguousarray(pairs[..., 1])
     deep, key = is_deep(image), image.info.get("transparency")
     _scale_key(image)
-    # Of the file: what is turned has none.
+    # Before the rotation, which drops the tags.
     tags = getattr(image, "tag_v2", {})
     image = _upright(image)
-    # The color engine takes 8 bit, of which a transparent color of 16 is not made.
+    # The color engine works with 8 bits, in which a transparent color of 16 bits is not unique.
     if deep and (is_srgb(profile) or key is not None):
         low = open_again()
         take_low_bytes(low)
@@ -108,7 +108,7 @@ def _decode(
 
 
 def _scale_key(image: Image.Image) -> None:
-    """Bring a transparent gray of 2 or 4 bits to the 8 that Pillow decodes to."""
+    """Scale a transparent gray of 2 or 4 bits to the 8 bits of decoded pixels."""
     key, tiles = image.info.get("transparency"), getattr(image, "tile", [])
     factor = {"L;2": 85, "L;4": 17}.get(name_of(tiles[0]) if tiles else "")
     if isinstance(key, int) and factor:
@@ -118,16 +118,16 @@ def _scale_key(image: Image.Image) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     """Return the decoded image, rotated as its EXIF orientation says."""
     image.load()
-    # Orientation is a hint in metadata that is often broken; the image is what counts.
+    # The orientation is in metadata that is often broken, which must not prevent reading.
     with contextlib.suppress(SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError):
         image = ImageOps.exif_transpose(image)
     return image
 
 
 def _joined(high: Image.Image, low: Image.Image) -> tuple[Array, Array | None]:
-    """Put 16-bit RGB or RGBA together from the bytes of its samples."""
+    """Return RGB and alpha from the high and the low bytes of 16-bit samples."""
     values = np.asarray(high).astype(np.float32)
-    # In place: 40 megapixels are half a gigabyte. float32 holds 16 bit exactly.
+    # In place: 40 megapixels are half a gigabyte. float32 represents 16 bits exactly.
     values *= 256
     values += np.asarray(low)
     values /= 65_535
@@ -138,7 +138,7 @@ def _joined(high: Image.Image, low: Image.Image) -> tuple[Array, Array | None]:
 
 def _gray(image: Image.Image, tags: Mapping[int, Any], profile: bytes | None) -> Array:
     """Return gray of more than 8 bits as `[h, w, 3]` in [0, 1]."""
-    # float32 holds 16 bit exactly.
+    # float32 represents 16 bits exactly.
     values = np.asarray(image).astype(np.float32)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         bits = min(16, *tags.get(_BITS_PER_SAMPLE, (16,)))
@@ -153,12 +153,12 @@ def _gray(image: Image.Image, tags: Mapping[int, Any], profile: bytes | None) ->
 
 
 def _in_srgb(gray: Array, profile: bytes | None) -> Array:
-    """Return gray [h, w] of any precision as sRGB [h, w, 3]."""
+    """Return gray `[h, w]` of any precision as sRGB `[h, w, 3]`."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     curve = to_srgb(ramp, profile)
     if curve is None:
         return np.repeat(gray[..., None], 3, axis=-1)
-    # The color engine takes 8 bit here: convert a ramp and interpolate in it.
+    # The color engine works with 8 bits: convert a ramp and interpolate.
     levels = _unit(curve)[0]
     knots = np.linspace(0, 1, 256)
     rgb = np.empty((*gray.shape, 3), np.float32)

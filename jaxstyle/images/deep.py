@@ -1,9 +1,9 @@
-"""16-bit channels, which Pillow decodes to 8 bits: both bytes are read.
+"""16-bit channels, of which Pillow decodes 8 bits: both bytes are read.
 
-Pillow's decoders hand every sample to an unpacker, chosen by a name in the image's tiles, that
-keeps the high byte of its two. Named for the other byte order, the unpacker keeps the low byte.
-So an image that is opened and decoded twice comes whole, by the decoders that read all others.
-Gray with alpha has four bytes a pixel, as many as 8-bit RGBA, and is unpacked as that.
+Pillow's decoders pass every sample to an unpacker, selected by a name in the image's tiles, which
+keeps the high byte. The unpacker of the other byte order keeps the low byte, so that opening and
+decoding an image twice gives both bytes. Gray with alpha has four bytes per pixel, as 8-bit RGBA
+has, and is unpacked as such.
 """
 
 import re
@@ -12,37 +12,37 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-# Premultiplied colors are divided while they are unpacked, and by the high byte only.
+# Not premultiplied colors, which are divided by the high byte while they are unpacked.
 _RAW = re.compile(r"(RGBA?);16([BLN])")
 _OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened image, not decoded yet, is RGB or RGBA of 16 bits a channel."""
+    """Return whether an opened image, not decoded yet, is RGB or RGBA with 16 bits per channel."""
     tiles = getattr(image, "tile", [])
     return image.mode in ("RGB", "RGBA") and bool(tiles) and all(map(_raw_mode, tiles))
 
 
 def take_low_bytes(image: Image.Image) -> None:
-    """Make an opened image for which `is_deep` holds decode to the low bytes of its samples."""
+    """Set an opened image (`is_deep`) to decode to the low bytes of its samples."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [_other_byte(tile) for tile in image.tile]
 
 
 def is_deep_gray(image: Image.Image) -> bool:
-    """Whether an opened image, not decoded yet, is gray with alpha, both of 16 bits."""
+    """Return whether an opened image, not decoded yet, is gray with alpha, both with 16 bits."""
     tiles = getattr(image, "tile", [])
     return image.mode == "RGBA" and [name_of(tile) for tile in tiles] == ["LA;16B"]
 
 
 def take_all_bytes(image: Image.Image) -> None:
-    """Make an image for which `is_deep_gray` holds decode to gray and alpha, two bytes each."""
+    """Set an opened image (`is_deep_gray`) to decode to gray and alpha, two bytes each."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [_renamed(tile, "RGBA") for tile in image.tile]
 
 
 def name_of(tile: ImageFile._Tile) -> Any:
-    """Return the unpacker's name."""
+    """Return the name of a tile's unpacker."""
     return tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
 
 

@@ -1,9 +1,9 @@
-"""Procedural style images: brush strokes along a swirling sky over hills.
+"""Procedural style images: brush strokes of a swirling sky over hills.
 
-So that the demo, the notebooks, the studio and the tests need nobody else's image. Every
-stroke is a bundle of thin, tapered bristles drawn at twice the size; the same
-bristles draw a map of paint thickness that is lit from the upper left at the end.
-Lengths are in units of the shorter side; y points down.
+The demo, notebooks, studio and tests use them as styles. Every stroke consists of thin,
+tapered bristles drawn at twice the size. The same bristles draw a map of the paint's
+thickness, which is lit from the upper left at the end. Lengths are in units of the
+shorter side; y points down.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,16 @@ LIGHT = (-0.6, -0.8)  # towards the light, in x and y
 
 
 class Palette(NamedTuple):
-    """Colors of a scene; a stroke takes one of two neighboring colors at random."""
+    """Colors of a scene in hexadecimal; a stroke has one of two neighboring colors at random."""
 
     sky: list[str]
-    """From far out to the heart of a light."""
+    """Colors of the sky, from the outside to the center of a light."""
     glow: list[str]
-    """Of a light, from its rim to its heart."""
+    """Colors of a light, from its edge to its center."""
     hills: list[str]
+    """Colors of the hills."""
     accents: list[str]
-    """Broken color, here and there."""
+    """Colors of a few random strokes."""
 
 
 PALETTES: Mapping[str, Palette] = {
@@ -53,8 +54,8 @@ PALETTES: Mapping[str, Palette] = {
     ),
 }
 """Colors of a scene by name."""
-# Breadth and length of a stroke, and how often the strokes cover a point on average.
-# Large strokes lie under small ones.
+# Breadth and length of a stroke, and the mean number of strokes over a point. Small strokes are
+# drawn over large ones.
 BRUSHES = [(0.075, 0.30, 2.2), (0.036, 0.20, 1.9), (0.019, 0.13, 1.5), (0.010, 0.08, 0.6)]
 
 
@@ -72,10 +73,14 @@ def paint(
     """Return a painted image `[height, width, 3]` in [0, 1]; equal arguments give equal images.
 
     Args:
-      height: in pixels.
-      width: in pixels.
-      seed: of the scene and its strokes.
-      palette: a name of `PALETTES`.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
+      seed: seed of the scene and its strokes.
+      palette: key of `PALETTES`.
+
+    Example:
+      >>> paint(32, 48).shape
+      (32, 48, 3)
     """
     rng = np.random.default_rng(seed)
     colors = PALETTES[palette]
@@ -85,21 +90,21 @@ def paint(
     relief = Image.new("L", size, 90)
     ground = ImageDraw.Draw(canvas)
     for x, y, radius in scene.lights[:, :3] * min(size):
-        # No stroke crosses the eye of a vortex; let the ground shine through there.
+        # No stroke crosses the center of a vortex, so its background is painted bright.
         ground.circle((x, y), 0.5 * radius, fill=colors.glow[-2])
     for brush in BRUSHES:
         _draw_strokes(canvas, relief, scene, rng, brush, colors)
     color, thickness = (np.asarray(i.reduce(SUPERSAMPLE)) / 255.0 for i in (canvas, relief))
     slope_y, slope_x = np.gradient(thickness)
     shade = np.tanh(2.2 * (LIGHT[0] * slope_x + LIGHT[1] * slope_y))
-    # Ridges catch light on one flank and turn darker on the other, without graying.
+    # Lighten one side of a ridge and darken the other, at constant saturation.
     lit = color * (1 + 0.45 * np.minimum(shade, 0)[..., None])
     lit += (1 - lit) * 0.38 * np.maximum(shade, 0)[..., None]
     return np.asarray(np.clip(lit, 0, 1), np.float32)
 
 
 def _compose(rng: np.random.Generator, extent: Floats) -> Scene:
-    """Place the lights far from each other and lay out wind and hills."""
+    """Return a random scene, with lights far from each other."""
     radii = rng.permutation(np.geomspace(0.034, 0.125, int(rng.integers(4, 6))))
     places: list[Floats] = []
     for _ in radii:
@@ -114,13 +119,13 @@ def _compose(rng: np.random.Generator, extent: Floats) -> Scene:
 
 
 def _noise(scene: Scene, points: Floats) -> Floats:
-    """Return a smooth field in about [-1, 1] over points [..., 2]."""
+    """Return a smooth field in about [-1, 1] at points `[..., 2]`."""
     waves = np.sin(points @ scene.waves[:, :2].T + scene.waves[:, 2])
     return np.asarray(waves @ scene.waves[:, 3] / scene.waves[:, 3].sum() * 1.6)
 
 
 def _depth(scene: Scene, points: Floats) -> Floats:
-    """Return how far below each ridge a point lies, [..., k]; negative above it."""
+    """Return the depth of points below each ridge, `[..., k]`; negative above it."""
     height, amplitude, number, phase = scene.ridges.T
     x, y = points[..., :1], points[..., 1:]
     waves = np.sin(number * x + phase) + 0.4 * np.sin(2.7 * number * x)
@@ -128,7 +133,7 @@ def _depth(scene: Scene, points: Floats) -> Floats:
 
 
 def _direction(scene: Scene, points: Floats) -> Floats:
-    """Return unit vectors of the flow at points [..., 2]: wind, vortices, along the hills."""
+    """Return unit vectors of the flow at points `[..., 2]`: wind, vortices, and along hills."""
     angle = 0.9 * _noise(scene, points)
     flow = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     for x, y, radius, sense in scene.lights:
@@ -145,7 +150,7 @@ def _direction(scene: Scene, points: Floats) -> Floats:
 
 
 def _pick(rng: np.random.Generator, palette: list[str], tone: Floats) -> Floats:
-    """Return pigments [n, 3] in 0..255 at tones 0..1: one of two neighbors by chance."""
+    """Return colors `[n, 3]` in 0..255 at tones 0..1: one of two neighbors at random."""
     pigments = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in palette], float)
     position = np.clip(tone, 0, 1) * (len(palette) - 1)
     index = np.floor(position + rng.uniform(0, 1, tone.shape)).astype(int)
@@ -153,7 +158,7 @@ def _pick(rng: np.random.Generator, palette: list[str], tone: Floats) -> Floats:
 
 
 def _colors(scene: Scene, rng: np.random.Generator, points: Floats, palette: Palette) -> Floats:
-    """Return the colors, [n, 3] in 0..255, of strokes centered at points [n, 2]."""
+    """Return the colors `[n, 3]`, in 0..255, of strokes centered at points `[n, 2]`."""
     noise = _noise(scene, points * 1.7 + 3)
     tone = 0.30 + 0.24 * noise
     heart = np.full(len(points), -1.0)
@@ -173,7 +178,7 @@ def _colors(scene: Scene, rng: np.random.Generator, points: Floats, palette: Pal
             crest[:, None], _pick(rng, palette.hills[:2], rng.uniform(size=len(points))), earth
         )
         paint = np.where(depth[:, k, None] > 0, earth, paint)
-    # Broken color keeps a field alive, but would look like a hole in a light.
+    # Accents everywhere except in lights, where they would look like holes.
     accent = (rng.uniform(size=len(points)) < 0.03) & ~(glowing & (heart > 0.25))
     return np.where(
         accent[:, None], _pick(rng, palette.accents, rng.uniform(size=len(points))), paint
@@ -188,7 +193,7 @@ def _draw_strokes(
     brush: Brush,
     palette: Palette,
 ) -> None:
-    """Lay one brush's strokes on the canvas and on the map of thickness."""
+    """Draw one brush's strokes on the canvas and on the map of thickness."""
     breadth, length, cover = brush
     unit = min(canvas.size)
     extent = np.array(canvas.size) / unit
@@ -196,7 +201,7 @@ def _draw_strokes(
     steps = max(6, round(length / breadth * 2.0))
     start = rng.uniform(-0.1, 1.06, (count, 2)) * extent
     lengths = length * rng.uniform(0.45, 1.15, count)
-    bend = rng.normal(0, 0.25, (count, 1))  # a hand does not follow the wind exactly
+    bend = rng.normal(0, 0.25, (count, 1))  # random deviation from the flow
     path = np.empty((count, steps, 2))
     path[:, 0] = start
     for i in range(1, steps):
@@ -216,7 +221,7 @@ def _draw_strokes(
     elements = np.linspace(-0.5, 0.5, bristles)
     draw, draw_relief = ImageDraw.Draw(canvas), ImageDraw.Draw(relief)
     for s in range(count):
-        # Each bristle carries its own share of paint, light or dark.
+        # Each bristle has its own amount of paint, lighter or darker.
         load = rng.normal(0, 1, bristles)
         ends = rng.integers(0, max(1, steps // 5), bristles)
         for b in rng.permutation(bristles):

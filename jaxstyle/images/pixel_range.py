@@ -1,7 +1,7 @@
-"""Keep pixel values in [0, 1] during optimization, by a change of variables.
+"""Pixel values in [0, 1] during optimization, by a change of variables.
 
-Left to itself the objective is lowered by values outside, and what clipping then makes of the
-image was never optimized: its style term may be several times as large.
+Without it values outside of [0, 1] lower the objective, and the clipped image is another one, whose
+style term may be several times as large.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 
 MARGIN = 0.02
-"""Nearer than this to 0 and 1, `soft_clip` bends."""
+"""Distance from 0 and 1 within which `soft_clip` is not the identity."""
 EDGE = 1 / 510
-"""Half a step of 8 bits: a value nearer to 0 or 1 is saved as that."""
+"""Half a step of 8 bits: values nearer to 0 or 1 are saved as 0 or 1."""
 
 
 def soft_clip(z: jax.Array) -> jax.Array:
-    """Bring any values into (0, 1), those in [MARGIN, 1 - MARGIN] unchanged.
+    """Return values mapped to (0, 1); those in [MARGIN, 1 - MARGIN] are unchanged.
 
-    Below m = MARGIN the value is m · exp((z − m)/m), and likewise above, so that it and its slope
-    are continuous. L-BFGS needs to know nothing of bounds then.
+    Below m = MARGIN the result is m · exp((z − m)/m), and symmetrically above 1 − m, so that it and
+    its derivative are continuous. An optimizer without bounds can then be used.
 
     Example:
       >>> import jax.numpy as jnp
@@ -33,28 +33,28 @@ def soft_clip(z: jax.Array) -> jax.Array:
 
 
 def soft_clip_inverse(x: jax.Array) -> jax.Array:
-    """Find z with `soft_clip(z) == x`, after x was brought into [EDGE, 1 - EDGE]."""
+    """Return z with `soft_clip(z) == x`, for x clipped to [EDGE, 1 - EDGE]."""
     x = jnp.clip(x, EDGE, 1 - EDGE)
     low = MARGIN + MARGIN * jnp.log(x / MARGIN)
     high = 1 - MARGIN - MARGIN * jnp.log((1 - x) / MARGIN)
     return jnp.where(x < MARGIN, low, jnp.where(x > 1 - MARGIN, high, x))
 
 
-def _as_it_is(x: jax.Array) -> jax.Array:
+def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
 class Bounds(NamedTuple):
-    """A change of variables: what is optimized, and the image that it stands for."""
+    """A change of variables between the optimizer's variables and the image."""
 
     image: Callable[[jax.Array], jax.Array]
-    """From what the optimizer moves to RGB."""
+    """`variables [h, w, 3] -> RGB [h, w, 3]`."""
     position: Callable[[jax.Array], jax.Array]
-    """Back, for the initial image."""
+    """The inverse, for the initial image."""
 
 
 BOUNDS = {
     "soft": Bounds(soft_clip, soft_clip_inverse),
-    "none": Bounds(_as_it_is, _as_it_is),
+    "none": Bounds(_identity, _identity),
 }
-"""By the name that a recipe gives."""
+"""Changes of variables by the value of `Recipe.bounds`."""

@@ -1,4 +1,4 @@
-"""PNG files of 16 bits a color channel, which Pillow reads but cannot write."""
+"""PNG files with 16 bits per color channel, which Pillow cannot write."""
 
 import struct
 import zlib
@@ -8,16 +8,16 @@ import numpy as np
 
 
 def encode(pixels: np.ndarray, *, profile: bytes, text: Mapping[str, str]) -> bytes:
-    """Write a PNG (ISO/IEC 15948); the same pixels give the same bytes.
+    """Return the bytes of a PNG (ISO/IEC 15948); equal pixels give equal bytes.
 
     Args:
       pixels: RGB or RGBA `[h, w, 3 or 4]`, uint16.
       profile: ICC profile.
-      text: Latin-1 values by keyword, of text chunks.
+      text: Latin-1 values of text chunks by keyword.
     """
     height, width, channels = pixels.shape
     rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
-    # Filter 2, each byte less the one above: smooth images become small numbers.
+    # Filter 2, the difference from the byte above, which is small in smooth images.
     filtered = np.full((height, rows.shape[1] + 1), 2, np.uint8)
     filtered[0, 1:], filtered[1:, 1:] = rows[0], rows[1:] - rows[:-1]
     color_type = {3: 2, 4: 6}[channels]

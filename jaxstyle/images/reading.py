@@ -1,4 +1,4 @@
-"""Read images: formats of an allow-list, told by content, and bounded before they are decoded."""
+"""Reading image files: allow-listed formats, by content, with limits checked before decoding."""
 
 import contextlib
 import io
@@ -25,10 +25,9 @@ from jaxstyle.images.array import Array
 from jaxstyle.images.decoding import Unsupported, decode, decode_samples
 from jaxstyle.images.resizing import MIN_SIDE
 
-# 64 megapixels is more than the 48 and 50 of telephones, and
-# decodes within 2.4 GB.
+# 64 megapixels are more than the 48 and 50 of phones, and are decoded within 2.4 GB.
 MAX_PIXELS = 64_000_000
-# Pillow reads forty more formats; some (EPS, FITS, WMF) start other programs or are rarely tested.
+# Pillow reads forty other formats; some (EPS, FITS, WMF) start other programs or are rarely tested.
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
     PngImagePlugin.PngImageFile,
@@ -40,8 +39,8 @@ _PLUGINS = (
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, range(5, 9)
 READ_FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 
-# Pillow logs some oddities of a file as errors, which Python prints when nobody
-# has set up logging; users get one line from us instead.
+# Pillow logs some irregularities of a file as errors, which Python prints by default; our errors
+# are one line instead.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -52,28 +51,28 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     first_frame: bool = False,
 ) -> Array:
-    """Read an image file as sRGB.
+    """Return an image file as sRGB.
 
-    EXIF orientation is applied. An embedded ICC profile is converted to sRGB; a
-    broken one, or one that does not fit the pixels, is ignored. CMYK, palette and
-    grayscale become RGB. Grayscale and RGB of 16 bit keep their precision, with alpha too, but
-    for RGB with a profile other than sRGB, which is converted at 8 bit; a grayscale profile is
-    interpolated. Grayscale of 12 bit is read as well. Transparent pixels are
-    laid over white, as on paper; see `load_with_alpha`.
+    The EXIF orientation is applied. Pixels with an embedded ICC profile are converted to sRGB; a
+    profile that is damaged or does not fit the pixels is ignored. CMYK, palette and grayscale
+    images become RGB. 16-bit grayscale and RGB, also with alpha, keep their precision, except RGB
+    with another profile than sRGB, which is converted at 8 bits; a grayscale profile is
+    interpolated. 12-bit grayscale is supported. Transparent pixels are composited over white; see
+    `load_with_alpha`.
 
     Args:
       path: a JPEG, PNG, TIFF, WebP, AVIF or BMP file.
-      argument: how messages name the file, as in `content`.
-      max_pixels: largest width × height accepted; checked before decoding.
-      first_frame: take the first image of an animated or multi-page file instead
-        of refusing it. The further images some cameras append to a JPEG never count.
+      argument: name of the file in error messages, such as `content`.
+      max_pixels: largest width × height; checked before decoding.
+      first_frame: whether to read the first image of an animated or multi-page file instead of
+        raising. Additional images that some cameras append to a JPEG are ignored.
 
     Returns:
-      Array [height, width, 3] float32 in [0, 1], both sides at least `MIN_SIDE`.
+      Array `[height, width, 3]`, float32 in [0, 1], with sides of at least `MIN_SIDE`.
 
     Raises:
-      JaxstyleError: missing, unreadable, not an image of these formats, damaged,
-        too many pixels, too small, or several frames.
+      JaxstyleError: the file is missing, unreadable, damaged or not an image of these formats, or
+        the image has too many pixels, too few, or several frames.
     """
     return load_with_alpha(path, argument=argument, max_pixels=max_pixels, first_frame=first_frame)[
         0
@@ -87,11 +86,11 @@ def load_with_alpha(
     max_pixels: int = MAX_PIXELS,
     first_frame: bool = False,
 ) -> tuple[Array, Array | None]:
-    """Read an image as `load_image` does, and its alpha channel.
+    """Return an image like `load_image`, and its alpha channel.
 
     Returns:
-      The image over white [height, width, 3], and alpha [height, width] in [0, 1] (0 is
-      transparent), None if the file has none or is opaque throughout.
+      The image over white `[height, width, 3]`, and alpha `[height, width]` from 0, transparent, to
+      1; None if the image is opaque.
     """
     named = f"{argument} {files.shown(path)}"
     files.check_readable(path, named, kind="image file")
@@ -127,10 +126,10 @@ def load_with_alpha(
     except tiff.Deep as error:
         raise JaxstyleError(f"{named}: {error}; save it as one of these, or with 8 bits") from None
     except Exception as error:
-        # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError,
-        # struct.error, IndexError. All of them mean the same to users.
+        # For damaged files decoders raise OSError, SyntaxError, struct.error, IndexError and
+        # others, which mean the same to users.
         reason = files.reason(error)
-        if not any(c.isalpha() for c in reason):  # libtiff's codes, as in OSError(-2)
+        if not any(c.isalpha() for c in reason):  # a code of libtiff, as in OSError(-2)
             reason = f"decoder error {reason}".strip()
         raise JaxstyleError(
             f"{named} is damaged or cut short and cannot be decoded ({reason}); get a fresh copy"
@@ -145,12 +144,12 @@ def image_size(
     max_pixels: int = MAX_PIXELS,
     first_frame: bool = False,
 ) -> tuple[int, int]:
-    """Return the height and width that `load_image` would give, from the head of the file.
+    """Return the height and width of the result of `load_image`, from the file's header.
 
-    An orientation that stands behind the pixels, as a PNG may have it, is not found.
+    An orientation that follows the pixels, as is possible in a PNG, is not applied.
 
     Raises:
-      JaxstyleError: what `load_image` raises for a file that is no such image.
+      JaxstyleError: as in `load_image`, for a header that is not valid.
     """
     named = f"{argument} {files.shown(path)}"
     files.check_readable(path, named, kind="image file")
@@ -158,7 +157,7 @@ def image_size(
         image = _open(_without_text(file), named)
         _check_header(image, named, max_pixels, first_frame)
         width, height = image.size
-        # A hint that is often broken.
+        # Metadata that is often broken.
         with contextlib.suppress(Exception):
             if image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE:
                 return width, height
@@ -166,13 +165,13 @@ def image_size(
 
 
 def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
-    """Return an image of Pillow's as `load_image` returns its file.
+    """Return a Pillow image as an array like that of `load_image`.
 
     Raises:
-      JaxstyleError: pixels without a fixed range, or of a damaged file.
+      JaxstyleError: the pixels have no fixed range, or the file is damaged.
     """
     try:
-        # Decoded, so that it is what it says it is: 8 bits where its mode has 8.
+        # Decoded, so that its samples have the bits of its mode.
         copy = image.copy()
         return _over_white(*decode(copy, copy.copy))[0]
     except MemoryError:
@@ -185,9 +184,9 @@ def from_pil(image: Image.Image, *, argument: str = "image") -> Array:
 
 
 def _over_white(rgb: Array, alpha: Array | None) -> tuple[Array, Array | None]:
-    """Return an image composited over white, with its alpha unless that is 1 everywhere."""
+    """Return an image composited over white, and its alpha, None if it is 1 everywhere."""
     if alpha is not None:
-        # In place: a copy of 40 megapixels is half a gigabyte. rgb·a + 1 − a = (rgb − 1)·a + 1.
+        # In place: 40 megapixels are half a gigabyte. rgb·a + 1 − a = (rgb − 1)·a + 1.
         rgb -= 1
         rgb *= alpha[..., None]
         rgb += 1
@@ -197,9 +196,14 @@ def _over_white(rgb: Array, alpha: Array | None) -> tuple[Array, Array | None]:
 
 
 def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | None:
-    """Read a text of `save_image` by its keyword; None if there is none.
+    """Return the text of a PNG by its keyword (`save_image`); None if there is none.
 
-    Only the head of a PNG file is read, no pixel is decoded.
+    Only the header is read; no pixel is decoded.
+
+    Args:
+      path: file to read.
+      keyword: keyword of the text chunk.
+      argument: name of the file in error messages.
 
     Raises:
       JaxstyleError: the file cannot be read or is not a PNG.
@@ -209,16 +213,16 @@ def read_text(path: StrPath, keyword: str, *, argument: str = "image") -> str | 
     try:
         with open(path, "rb") as stream:
             text = PngImagePlugin.PngImageFile(stream).info.get(keyword)
-    # The list of what Pillow raises on a damaged head.
+    # The exceptions of Pillow for a damaged header.
     except (OSError, ValueError, SyntaxError, IndexError, TypeError, struct.error) as error:
         raise JaxstyleError(f"{named} is not a whole PNG file; name one") from error
     return text if isinstance(text, str) else None
 
 
 def _without_text(file: io.BufferedReader) -> BinaryIO:
-    """Return a PNG without its text chunks, since Pillow refuses large ones.
+    """Return a PNG without its text chunks, as Pillow refuses large ones.
 
-    Not XMP, which may hold the orientation. What follows on a damaged chunk stays as it is.
+    XMP, which may contain the orientation, is kept. Data after a damaged chunk is unchanged.
     """
     if file.read(8) != b"\x89PNG\r\n\x1a\n":
         return file
@@ -241,16 +245,16 @@ def _without_text(file: io.BufferedReader) -> BinaryIO:
 
 
 def _identify(stream: BinaryIO) -> Image.Image | None:
-    """Read the header with the first format that accepts it.
+    """Return the image opened by the first format that accepts its header.
 
-    As `Image.open` does, but without its bound on the number of pixels: that is the whole process's
-    (`Image.MAX_IMAGE_PIXELS`), and `_check_header` has its own.
+    Like `Image.open`, but without the limit of pixels of the process (`Image.MAX_IMAGE_PIXELS`);
+    `_check_header` checks another one.
     """
     stream.seek(0)
     head = stream.read(16)
     for format in READ_FORMATS:
         factory, accept = Image.OPEN[format]
-        # A text says what this Pillow lacks.
+        # A text names what this installation of Pillow lacks.
         if accept is not None and accept(head) is not True:
             continue
         stream.seek(0)
@@ -260,7 +264,7 @@ def _identify(stream: BinaryIO) -> Image.Image | None:
 
 
 def _open(stream: BinaryIO, named: str) -> Image.Image:
-    """Read the header only."""
+    """Return an opened image, of which only the header has been read."""
     image = _identify(stream)
     if image is None:
         stream.seek(0)
@@ -281,7 +285,7 @@ def _open(stream: BinaryIO, named: str) -> Image.Image:
 
 
 def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: bool) -> None:
-    """Raise for too many pixels or frames, before any pixel is decoded."""
+    """Raise for too many or too few pixels, or several frames, before decoding."""
     width, height = image.size
     if width * height > max_pixels:
         raise JaxstyleError(
@@ -301,13 +305,13 @@ def _check_header(image: Image.Image, named: str, max_pixels: int, first_frame: 
 
 
 def _check_coding(stream: BinaryIO, named: str) -> None:
-    """Raise for a PNG whose cICP chunk (ITU-T H.273) names other colors than sRGB's."""
+    """Raise for a PNG whose cICP chunk (ITU-T H.273) specifies other colors than sRGB."""
     stream.seek(8)
     while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
         length = int.from_bytes(head[:4], "big")
         if head[4:] == b"cICP":
             primaries, transfer = (*stream.read(2), 0, 0)[:2]
-            # BT.709's and sRGB's primaries are the same, their curves nearly so.
+            # BT.709 has the primaries of sRGB, and nearly the same curve.
             if primaries != 1 or transfer not in (1, 13):
                 raise JaxstyleError(
                     f"{named} has colors that are not those of sRGB (cICP: primaries {primaries}, "
@@ -319,13 +323,13 @@ def _check_coding(stream: BinaryIO, named: str) -> None:
 
 def _frames(image: Image.Image) -> str | None:
     """Return the number of frames of a file, as text, if it has more than one."""
-    # MPO is a JPEG with previews or depth maps behind the image.
+    # MPO is a JPEG with previews or depth maps after the image.
     if image.format == "MPO":
         return None
     if image.format != "TIFF":
         count = getattr(image, "n_frames", 1)
         return f"{count} frames" if count > 1 else None
-    # Pages are a chain, which to count is to follow to its end.
+    # Counting the linked list of pages would read all of them.
     try:
         image.seek(1)
     except EOFError:

@@ -1,4 +1,4 @@
-"""Image sizes from a longest side, and resampling."""
+"""Sizes of images by their longest side, and resampling."""
 
 import numpy as np
 from PIL import Image
@@ -6,26 +6,26 @@ from PIL import Image
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images.array import Array
 
-# Four poolings halve 16 px to 1: a smaller image has no feature left in block 5.
+# Four poolings reduce 16 pixels to 1: block 5 has no position for smaller images.
 MIN_SIDE = 16
 
 
 def fit(
     image: Array, longest_side: int, *, upscale: bool = False, min_side: int = MIN_SIDE
 ) -> Array:
-    """Resize so that the longest side has `longest_side` pixels, keeping the aspect ratio.
+    """Return an image resized to a longest side, with its aspect ratio preserved.
 
     Args:
-      image: [h, w, 3] in [0, 1].
-      longest_side: pixels of the longer side of the result.
-      upscale: enlarge a smaller image too; without it such an image is returned as it is.
-      min_side: shortest side a resized image may have.
+      image: RGB `[h, w, 3]` in [0, 1].
+      longest_side: longest side of the result in pixels.
+      upscale: whether to enlarge a smaller image, which is otherwise returned unchanged.
+      min_side: least shorter side of a resized image in pixels.
 
     Returns:
-      [h', w', 3] float32 in [0, 1]; each side within half a pixel of the exact ratio.
+      RGB `[h', w', 3]`, float32 in [0, 1]; each side is within half a pixel of the exact one.
 
     Raises:
-      JaxstyleError: the shorter side would fall under `min_side`.
+      JaxstyleError: the shorter side would be below `min_side`.
     """
     new = fitted(image.shape[0], image.shape[1], longest_side, upscale=upscale, min_side=min_side)
     return image if new == image.shape[:2] else resize(image, *new)
@@ -34,7 +34,12 @@ def fit(
 def fitted(
     height: int, width: int, longest_side: int, *, upscale: bool = False, min_side: int = MIN_SIDE
 ) -> tuple[int, int]:
-    """Return the height and width that `fit` makes of an image's."""
+    """Return the height and width of the result of `fit`.
+
+    Example:
+      >>> fitted(300, 600, 200)
+      (100, 200)
+    """
     scale = longest_side / max(height, width)
     if scale == 1 or (scale > 1 and not upscale):
         return height, width
@@ -50,16 +55,16 @@ def fitted(
 
 
 def resize(image: Array, height: int, width: int, *, clip: bool = True) -> Array:
-    """Resample with a Lanczos filter in float precision, averaging when it shrinks.
+    """Return an image resampled by a Lanczos filter in float32, antialiased when reduced.
 
     Args:
-      image: [h, w, 3] in [0, 1].
-      height: rows of the result, at least 1.
-      width: columns of the result, at least 1.
-      clip: bring the result to [0, 1], as Lanczos overshoots at edges.
+      image: RGB `[h, w, 3]` in [0, 1].
+      height: height of the result in pixels, at least 1.
+      width: width of the result in pixels, at least 1.
+      clip: whether to clip the result to [0, 1], as the filter overshoots at edges.
 
     Returns:
-      [height, width, 3] float32.
+      RGB `[height, width, 3]`, float32.
 
     Raises:
       ValueError: a side is below 1.

@@ -1,4 +1,4 @@
-"""Photographs of scikit-image, for samples and demonstrations."""
+"""Sample photographs from scikit-image."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,12 @@ from jaxstyle.images.array import Array
 
 
 class Photograph(NamedTuple):
-    """A free photograph inside scikit-image's wheel."""
+    """A free photograph in scikit-image's wheel."""
 
     name: str
-    """Of the function in `skimage.data`, whose docstring says where the photograph is from."""
+    """Name of the function in `skimage.data`, whose docstring has the source of the photograph."""
     credit: str
+    """Author and license."""
 
 
 PHOTOGRAPHS = {
@@ -25,7 +26,7 @@ PHOTOGRAPHS = {
 
 
 def load_photograph(name: str) -> Array:
-    """Load a photograph of `PHOTOGRAPHS`, RGB `[h, w, 3]` in [0, 1].
+    """Return a photograph of `PHOTOGRAPHS`, RGB `[h, w, 3]` in [0, 1].
 
     Raises:
       JaxstyleError: scikit-image is not installed.

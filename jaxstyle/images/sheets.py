@@ -1,4 +1,4 @@
-"""Contact sheets: many images on one page, labeled."""
+"""Contact sheets: labeled images on one page."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ from jaxstyle.images import Array
 def contact_sheet(
     images: Sequence[Array], *, columns: int, labels: Sequence[str] | None = None
 ) -> Array:
-    """Return images in rows on white, each centered in a cell as large as the largest.
+    """Return images in rows on white, each centered in a cell of the size of the largest image.
 
     Args:
-      images: images [h, w, 3] in [0, 1], of any sizes; filled in row by row.
-      columns: cells in a row.
-      labels: one text for each image, written under it and wrapped to the cell's width.
+      images: images `[h, w, 3]` in [0, 1], of any sizes, in row-major order.
+      columns: cells per row.
+      labels: one text per image, written below it and wrapped to the cell's width.
 
     Returns:
-      [h, w, 3] float32 in [0, 1].
+      RGB `[h, w, 3]`, float32 in [0, 1].
 
     Raises:
-      ValueError: no images, `columns` below 1, or a different number of labels.
+      ValueError: there are no images, `columns` is below 1, or the number of labels differs.
     """
     if not images or columns < 1:
         raise ValueError(f"got {len(images)} images in {columns} columns; both must be at least 1")
@@ -54,7 +54,7 @@ def contact_sheet(
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font, in a legible size where Pillow has FreeType."""
+    """Return Pillow's font, in a legible size if Pillow has FreeType."""
     try:
         return ImageFont.load_default(14)
     except ImportError:

@@ -1,6 +1,6 @@
-"""TIFF files by `tifffile`: gray and RGB of 8 or 16 bits, in every layout; 16 bits written.
+"""TIFF files by `tifffile`: reading gray and RGB of 8 or 16 bits in every layout, writing 16 bits.
 
-`tifffile` is imported where it is used: most commands read none.
+`tifffile` is imported where it is used, as most commands read no TIFF.
 """
 
 import io
@@ -11,18 +11,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-# A damaged file is told of by an exception, not in the log.
+# Damaged files raise an exception; `tifffile` would also log them.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 # Photometric interpretations.
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _GRAY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
 _SEPARATE = 2
-"""Planar configuration: a plane a sample."""
+"""Planar configuration with one plane per channel."""
 _LOSSY = (6, 7, 34712, 50001)
-"""JPEG, JPEG 2000 and WebP, which decode their own colors; Pillow reads them."""
+"""JPEG, JPEG 2000 and WebP, which Pillow reads."""
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _ORIENTATION, _PROFILE = 274, 34675
-# TIFF 6.0, page 36: mirrored or not, then quarter turns counterclockwise.
+# TIFF 6.0, page 36: whether it is mirrored, and quarter turns counterclockwise after that.
 _TURNS = {
     1: (False, 0), 2: (True, 0), 3: (False, 2), 4: (True, 2),
     5: (True, 1), 6: (False, 3), 7: (True, 3), 8: (False, 1),
@@ -30,24 +30,24 @@ _TURNS = {
 
 
 class Deep(ValueError):
-    """More than 8 bits a channel in a color space that is read at 8 bits only."""
+    """More than 8 bits per channel in a color space that is read at 8 bits only."""
 
 
 def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | None] | None:
-    """Read the first page of a TIFF file, upright.
+    """Return the first page of a TIFF file, upright, and its ICC profile.
 
     Args:
-      stream: of the file.
-      size: width and height, whose number of pixels has been accepted.
+      stream: the file.
+      size: width and height from the header, whose number of pixels has been checked.
 
     Returns:
-      Samples `[h, w, 1 to 4]` of type uint8 or uint16: gray or RGB, with straight alpha where there
-      are 2 or 4; and the ICC profile. None for kinds that Pillow reads: palettes, CMYK, JPEG and
-      the like, of 8 bits, and gray of other depths.
+      Samples `[h, w, 1 to 4]` of type uint8 or uint16, and the ICC profile or None. The samples are
+      gray or RGB, with unassociated alpha if there are 2 or 4 channels. None for files that Pillow
+      reads: 8-bit palettes, CMYK, JPEG and others, and gray of other bit depths.
 
     Raises:
-      Deep: 16 bits of such a kind.
-      Exception: whatever a damaged file leads to.
+      Deep: 16 bits in a color space that Pillow reads.
+      Exception: any exception, for a damaged file.
     """
     import tifffile
 
@@ -58,20 +58,20 @@ def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | N
         page = file.pages.first
         assert isinstance(page, tifffile.TiffPage)
         kind = page.photometric
-        known = page.dtype in (np.uint8, np.uint16) and page.bitspersample in (8, 16)
+        has_bytes = page.dtype in (np.uint8, np.uint16) and page.bitspersample in (8, 16)
         readable = kind in _GRAY or kind == _RGB
-        if not known or not readable or page.compression in _LOSSY:
+        if not has_bytes or not readable or page.compression in _LOSSY:
             if page.bitspersample == 16 and not readable:
                 raise Deep("16 bits a channel are read of gray and RGB only")
             return None
         colors = 1 if kind in _GRAY else 3
         width, height = page.imagewidth, page.imagelength
-        wanted = width * height * page.samplesperpixel
-        # Pillow gives the size as it is upright.
+        count = width * height * page.samplesperpixel
+        # Pillow's size is that of the upright image.
         if {width, height} != set(size) or page.imagedepth != 1:
             raise ValueError("its tags contradict each other")
-        # What a segment decodes to is allocated before its bytes are looked at.
-        if math.prod(page.chunks) > 2 * wanted + 2**22:
+        # The memory of a decoded segment is allocated before its bytes are read.
+        if math.prod(page.chunks) > 2 * count + 2**22:
             raise ValueError("a strip or tile is larger than the image")
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         if len(segments) < math.prod(page.chunked) or any(o + n > length for o, n in segments):
@@ -80,7 +80,7 @@ def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | N
         if page.planarconfig == _SEPARATE and page.samplesperpixel > 1:
             samples = np.moveaxis(samples.reshape(-1, height, width), 0, -1)
         samples = samples.reshape(height, width, -1)
-        if samples.shape[-1] < colors or samples.size != wanted:
+        if samples.shape[-1] < colors or samples.size != count:
             raise ValueError("it has fewer samples than its tags say")
         if kind == _WHITE_IS_ZERO:
             samples = np.concatenate(
@@ -100,7 +100,7 @@ def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | N
 
 
 def encode(pixels: np.ndarray, *, profile: bytes) -> bytes:
-    """Write a TIFF with deflate; the same pixels give the same bytes.
+    """Return the bytes of a TIFF compressed by deflate; equal pixels give equal bytes.
 
     Args:
       pixels: RGB or RGBA `[h, w, 3 or 4]`, uint16.
@@ -123,14 +123,14 @@ def encode(pixels: np.ndarray, *, profile: bytes) -> bytes:
         metadata=None,
         software=False,
         byteorder="<",
-        # Its threads and codecs are the same whatever the machine.
+        # One thread, so that the bytes do not depend on the machine.
         maxworkers=1,
     )
     return buffer.getvalue()
 
 
 def as_image(samples: np.ndarray, profile: bytes | None) -> Image.Image:
-    """Return 8-bit samples as Pillow has them."""
+    """Return 8-bit samples as a Pillow image."""
     image = Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
     if profile:
         image.info["icc_profile"] = profile
@@ -138,7 +138,7 @@ def as_image(samples: np.ndarray, profile: bytes | None) -> Image.Image:
 
 
 def _straight(samples: np.ndarray) -> np.ndarray:
-    """Divide colors by alpha."""
+    """Return samples with premultiplied colors divided by alpha."""
     most = np.iinfo(samples.dtype).max
     alpha = samples[..., -1:].astype(np.float64)
     colors = np.rint(np.minimum(samples[..., :-1] * (most / np.maximum(alpha, 1)), most))

@@ -1,4 +1,4 @@
-"""Write images: equal arrays give equal bytes, and files are written whole or not at all."""
+"""Writing image files: equal arrays give equal bytes, and files are written atomically."""
 
 import io
 from collections.abc import Mapping
@@ -26,20 +26,20 @@ WRITE_FORMATS: dict[str, str] = {
     ".avif": "AVIF",
 }
 ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF")
-"""What keeps an alpha channel."""
+"""Formats with an alpha channel."""
 DEEP_FORMATS = ("PNG", "TIFF")
-"""What is written with 16 bits a channel on request."""
+"""Formats that can be written with 16 bits per channel."""
 BIT_DEPTHS = (8, 16)
 _LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     "PNG": {},
-    # 4:4:4: halving the color's resolution blurs the edges of brush strokes. No optimized tables:
-    # for them Pillow takes a buffer that strong noise overflows.
+    # 4:4:4, as chroma subsampling blurs the edges of brush strokes. No optimized tables: their
+    # buffer in Pillow is too small for strong noise.
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95, "method": 4},
     "TIFF": {"compression": "tiff_deflate"},
     "BMP": {},
-    # One thread: the bytes depend on how many there are.
+    # One thread, as the bytes depend on the number of threads.
     "AVIF": {"quality": 95, "subsampling": "4:4:4", "max_threads": 1},
 }
 
@@ -54,21 +54,20 @@ def encode_image(
 ) -> bytes:
     """Return an array as the bytes of an image file; equal arrays give equal bytes.
 
-    Values are clipped to [0, 1] and rounded to 8 bit, or 16 in a PNG or TIFF. An sRGB profile is
-    embedded except in BMP, which has no place for it. JPEG is written at quality 95 without
-    chroma subsampling, so is AVIF, WebP at quality 95.
+    Values are clipped to [0, 1] and rounded to 8 bits, or to 16 bits in a PNG or TIFF. An sRGB
+    profile is embedded, except in BMP. JPEG and AVIF are written at quality 95 without chroma
+    subsampling, WebP at quality 95.
 
     Args:
-      array: [h, w, 3] floats.
-      format: a value of `WRITE_FORMATS`, as `format_of` returns it.
-      text: keywords and values kept in a PNG's text chunks; other formats leave it out.
-      alpha: [h, w] floats, 0 transparent and 1 opaque; formats outside `ALPHA_FORMATS` leave it
-        out.
-      bit_depth: bits a channel, 8 or 16.
+      array: RGB `[h, w, 3]`, floats.
+      format: a value of `WRITE_FORMATS`, as from `format_of`.
+      text: values of a PNG's text chunks by keyword; ignored for other formats.
+      alpha: `[h, w]` floats from 0, transparent, to 1; ignored for formats outside `ALPHA_FORMATS`.
+      bit_depth: bits per channel, 8 or 16.
 
     Raises:
-      ValueError: the array has another shape or type, or holds NaN or infinity.
-      JaxstyleError: the format cannot hold a side as long as this, or 16 bit.
+      ValueError: the array has another shape or type, or contains NaN or infinity.
+      JaxstyleError: the format does not support sides of this length, or 16 bits.
     """
     values = np.asarray(array)
     if values.ndim != 3 or values.shape[-1] != 3 or 0 in values.shape:
@@ -116,12 +115,18 @@ def save_image(
     alpha: npt.ArrayLike | None = None,
     bit_depth: int = 8,
 ) -> None:
-    """Write `array` ([h, w, 3] in [0, 1]) whole or not at all, in the format of the path's ending.
+    """Write an image atomically, in the format of the path's ending.
 
-    See `encode_image` for what is written and `files.write_atomically` for how.
+    Args:
+      path: file to write.
+      array: RGB `[h, w, 3]` in [0, 1]; see `encode_image`.
+      argument: name of the file in error messages.
+      text: as in `encode_image`.
+      alpha: as in `encode_image`.
+      bit_depth: as in `encode_image`.
 
     Raises:
-      JaxstyleError: unknown ending, or the file cannot be written.
+      JaxstyleError: the ending is unknown, or the file cannot be written.
       ValueError: the array is not an image.
     """
     format = format_of(path, argument=argument)
@@ -134,6 +139,10 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
 
     Raises:
       JaxstyleError: the ending is not in `WRITE_FORMATS`.
+
+    Example:
+      >>> format_of("out.jpg")
+      'JPEG'
     """
     ending = Path(path).suffix
     try:
@@ -149,12 +158,12 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
 def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
     """Return the colors whose composite over white with `alpha` is `image`.
 
-    What is painted lies over white, as what was read does (`load_with_alpha`); with the same alpha
-    over it once more, edges would be too light.
+    The stylized image of a transparent one is over white (`load_with_alpha`). If it were written
+    with the same alpha, edges would be too light.
 
     Args:
-      image: [h, w, 3] in [0, 1], over white.
-      alpha: [h, w] in [0, 1]; where it is 0 the color is of no account, and stays.
+      image: RGB `[h, w, 3]` in [0, 1], over white.
+      alpha: `[h, w]` in [0, 1]; where it is 0, the color is unchanged.
     """
     rgb, share = np.asarray(image, np.float32), np.asarray(alpha, np.float32)[..., None]
     colors = (rgb - (1 - share)) / np.maximum(share, 1e-6)
@@ -162,25 +171,24 @@ def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
 
 
 def check_bit_depth(bit_depth: int, format: str, *, argument: str = "bit_depth") -> None:
-    """Raise if a format is not written with so many bits a channel.
-
-    Raises:
-      JaxstyleError: names `argument` and what is possible.
-    """
+    """Raise a `JaxstyleError` if a format cannot have this number of bits per channel."""
     if bit_depth not in BIT_DEPTHS:
-        raise JaxstyleError(f"{argument}: {bit_depth} bits a channel are not written; give 8 or 16")
+        raise JaxstyleError(
+            f"{argument}: {bit_depth} bits per channel are not written; give 8 or 16"
+        )
     if bit_depth == 16 and format not in DEEP_FORMATS:
         raise JaxstyleError(
-            f"{argument}: 16 bits a channel are not written as {format}; write a .png or .tiff"
+            f"{argument}: 16 bits per channel are not written as {format}; write a .png or .tiff"
         )
 
 
 def check_output(path: StrPath, *, argument: str = "output") -> None:
-    """Raise, before any long work, if `save_image` could not write to `path`.
+    """Raise, before a run, if `save_image` could not write to `path`.
 
     Raises:
-      JaxstyleError: unknown ending, missing or unwritable folder, or a folder itself.
+      JaxstyleError: the ending is unknown, the folder is missing or not writable, or `path` is a
+        folder.
     """
-    # The folder first: `-o results` should be told to be a folder, not to lack an ending.
+    # The folder first: the error for `-o results` is that it is a folder, not its missing ending.
     files.check_writable(path, argument=argument)
     format_of(path, argument=argument)

@@ -1,1 +1,1 @@
-"""Reports, records inside images, and checkpoints of a run."""
+"""Reports of a run, records inside images, and checkpoints."""

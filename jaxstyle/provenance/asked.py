@@ -1,4 +1,4 @@
-"""The settings as the user gave them, before defaults were resolved."""
+"""The user's settings before defaults were resolved."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from jaxstyle.config.recipe import Recipe
 
 WEIGHTS = ("strength", "content_weight", "style_weight")
-"""Settings of which the network, the losses and the images decide the defaults."""
+"""Settings whose defaults depend on the network, the losses and the images."""
 _SCALES = ("scales", "pyramid", "margin", "history_size")
 DECIDES: Mapping[str, Collection[str]] = {
     "weights": (*WEIGHTS, "tv_weight", "content_layers", "style_layers", "history_size"),
@@ -23,32 +23,39 @@ DECIDES: Mapping[str, Collection[str]] = {
     "scale_side": ("scales",),
     "scales": ("pyramid", "margin"),
 }
-"""Settings, by the setting or the input that decides what their defaults are."""
+"""For each setting or input, the settings whose defaults depend on it."""
 
 
 def asked_settings(asked: Recipe, resolved: Recipe) -> dict[str, Any]:
-    """Return the given values of the settings that resolving changed, for JSON.
+    """Return the settings that differ between a recipe and its resolved form, as JSON values.
+
+    Args:
+      unresolved: the user's settings.
+      resolved: the same settings with all defaults filled in.
+
+    Returns:
+      `{name: value in unresolved}`.
 
     Example:
       >>> asked_settings(Recipe(), Recipe(style_weight=100.0))
       {'style_weight': None}
     """
-    came_to = resolved.as_dict()
-    return {name: value for name, value in asked.as_dict().items() if value != came_to[name]}
+    final = resolved.as_dict()
+    return {name: value for name, value in asked.as_dict().items() if value != final[name]}
 
 
 def release(
     recipe: Recipe, asked: Mapping[str, Any], changed: Collection[str]
 ) -> tuple[Recipe, dict[str, Any]]:
-    """Return a resolved recipe with the settings unset that depend on changed ones.
+    """Return a resolved recipe in which the defaults that depend on changed settings are unset.
 
     Args:
-      recipe: resolved.
-      asked: of it, from `asked_settings`.
+      recipe: resolved settings.
+      unresolved: its settings before resolving, from `unresolved_settings`.
       changed: keys of `DECIDES` that are about to change.
 
     Returns:
-      The recipe, and `asked` of what is still resolved.
+      The recipe, and the unresolved values of the settings that are still resolved.
     """
     names = {name for key in changed for name in DECIDES.get(key, ())} & asked.keys()
     released = {name: asked[name] for name in names}

@@ -1,9 +1,8 @@
-"""Checkpoints: a run's state in one `.safetensors`, written whole or not at all, checked when read.
+"""Checkpoints: the state of a run in a `.safetensors` file, written atomically and checked.
 
 The arrays are the leaves of the run's carry, named by their path (`carry.state.point.position`),
-and the history (`history.loss`). One metadata string, `jaxstyle-checkpoint`, holds as JSON the
-record of the run so far (see `record`), the number of batch elements, the seconds spent and a
-digest of the arrays.
+and the history (`history.loss`). The metadata string `jaxstyle-checkpoint` is JSON: the record of
+the run so far (see `record`), the batch size, the seconds of the run and a digest of the arrays.
 """
 
 import dataclasses
@@ -38,13 +37,17 @@ class Checkpoint(NamedTuple):
     """The metadata of a checkpoint; `load_state` reads its arrays."""
 
     path: Path
+    """The file."""
     record: Record
-    """Its `steps` are those done; its `recipe` that of the whole run."""
+    """Record of the run; `steps` is the number of steps so far, `recipe` that of the whole run."""
     elements: int
-    """Images in one program, as of `--batch`."""
+    """Batch size."""
     compile_seconds: float
+    """Seconds of tracing and compiling so far."""
     run_seconds: float
+    """Seconds of running so far."""
     digest: str
+    """SHA-256 of the arrays."""
 
 
 def save_checkpoint(
@@ -56,29 +59,29 @@ def save_checkpoint(
     inputs: Mapping[str, Any],
     asked: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint; an earlier one of that name stays until the new one is whole.
+    """Write a checkpoint, which replaces an earlier one atomically.
 
     Args:
-      path: the file.
-      state: from `run_state`.
-      problem: the run's.
-      weights: the name or the file that the weights were asked for by.
+      path: file to write.
+      state: state from `run_state`.
+      problem: problem of the run.
+      weights: name or file of the weights, as the user gave it.
       inputs: the images, as in `report.record`.
-      asked: settings, likewise.
+      unresolved: settings before resolving, as in `report.record`.
 
     Raises:
-      JaxstyleError: it cannot be written.
+      JaxstyleError: the file cannot be written.
     """
     carry = state.carry
     if isinstance(problem.layout, SpatialSharding):
-        # What is kept is the same on any number of devices.
+        # Without padding, which depends on the number of devices.
         carry = jax.tree.map(
             partial(np.array, order="C"), problem.layout.unpad(carry, problem.size[1])
         )
-    arrays = _named(carry, state.history)
+    arrays = _by_path(carry, state.history)
     described = {
         "schema": SCHEMA,
-        # Of the best batch element; one that is not a number becomes null.
+        # The lowest loss of the batch; NaN becomes null.
         "loss": float(np.min(state.carry.best.loss)),
         "steps": state.step,
         "recipe": problem.recipe.as_dict(),
@@ -90,16 +93,20 @@ def save_checkpoint(
         "seconds": {"compile": state.compile_seconds, "run": state.run_seconds},
         "digest": _digest(arrays),
     }
-    # One entry: safetensors shuffles several.
+    # One entry, as safetensors changes the order of several.
     data = save(arrays, {KEYWORD: to_json(described, indent=None)})
     write_atomically(path, data, argument="--checkpoint")
 
 
 def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
-    """Read the metadata of a checkpoint. Nothing in it is trusted.
+    """Read the metadata of an untrusted checkpoint.
+
+    Args:
+      path: file to read.
+      argument: name of the file in error messages.
 
     Raises:
-      JaxstyleError: missing, not a checkpoint, or damaged; names `argument`.
+      JaxstyleError: the file is missing, not a checkpoint or damaged.
     """
     check_readable(path, f"{argument}: {shown(path)}", kind="checkpoint")
     try:
@@ -127,43 +134,46 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
 
 
 def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> RunState:
-    """Read the arrays after checking their names, types and shapes against `problem`.
+    """Read the arrays after a check of their names, types and shapes.
+
+    Args:
+      checkpoint: from `read_checkpoint`.
+      problem: problem of the run to resume.
+      argument: name of the file in error messages.
 
     Raises:
-      JaxstyleError: they are not, or the file is damaged.
+      JaxstyleError: the arrays do not fit the problem, or the file is damaged.
     """
-    path, form = (
-        checkpoint.path,
-        carry_shapes(problem.scales[scale_at(problem, checkpoint.record.steps)]),
-    )
+    path = checkpoint.path
+    form = carry_shapes(problem.scales[scale_at(problem, checkpoint.record.steps)])
     if isinstance(problem.layout, SpatialSharding):
         form = jax.eval_shape(partial(problem.layout.unpad, width=problem.size[1]), form)
     steps = checkpoint.record.steps + 1
     batch = problem.start.shape[:1] if problem.start.ndim == 4 else ()
-    # Shapes and types in the place of arrays.
+
     steps_form: Any = jax.ShapeDtypeStruct((steps,), np.dtype(np.int64))
     values_form: Any = jax.ShapeDtypeStruct((*batch, steps), np.dtype(np.float32))
     history_form = History(steps_form, *[values_form] * (len(History._fields) - 1))
-    wanted = _named(form, history_form)
+    expected = _by_path(form, history_form)
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            held = set(file.keys())
-            for name, like in wanted.items():
-                if name not in held:
+            names = set(file.keys())
+            for name, like in expected.items():
+                if name not in names:
                     raise ValueError(f"it lacks {name}")
                 view = file.get_slice(name)
                 stored = (view.get_dtype(), tuple(view.get_shape()))
                 if stored != (_CODES[like.dtype.name], like.shape):
                     raise ValueError(f"{name} is {stored}, not {like.dtype} {like.shape}")
-            if extra := held - set(wanted):
+            if extra := names - set(expected):
                 raise ValueError(f"{min(extra)} is too much")
-            arrays = {name: file.get_tensor(name) for name in wanted}
+            arrays = {name: file.get_tensor(name) for name in expected}
     except (*_UNREADABLE, ValueError) as error:
         raise _damaged(path, argument, error) from None
     if _digest(arrays) != checkpoint.digest:
         raise _damaged(path, argument, ValueError("its arrays do not have the digest it names"))
     history = History(*(arrays[f"history.{field}"] for field in History._fields))
-    leaves = [arrays[name] for name in wanted if not name.startswith("history.")]
+    leaves = [arrays[name] for name in expected if not name.startswith("history.")]
     if not np.array_equal(history.step, np.arange(steps)):
         raise _damaged(path, argument, ValueError("its history has other steps"))
     return RunState(
@@ -176,12 +186,12 @@ def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--r
 
 
 def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> None:
-    """Raise for another recipe, other weights or another number of batch elements.
+    """Raise if recipe, weights or batch size differ from those of a checkpoint.
 
-    More `steps` are fine as long as nothing else depends on them.
+    More `steps` are allowed if no schedule or scale depends on them.
 
     Raises:
-      JaxstyleError: the setting that differs, with both its values.
+      JaxstyleError: a setting differs; the message names it and both values.
     """
     path, record = checkpoint.path, checkpoint.record
     here, there = problem.recipe, record.recipe
@@ -202,7 +212,7 @@ def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = 
         free = here.schedule == "constant" and here.scales == 1
         if field.name == "steps" and free and now >= record.steps:
             continue
-        # A file's name is not what makes its image: the digest is compared.
+        # The digests of files are compared instead of their names.
         if field.name in ("content_mask", "mask") or (field.name == "init" and record.init):
             continue
         if now != then:
@@ -213,10 +223,10 @@ def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = 
 def check_same_images(
     checkpoint: Checkpoint, inputs: Mapping[str, Any], *, argument: str = "--resume"
 ) -> None:
-    """Raise for other images than those of the checkpoint, whatever their names.
+    """Raise if an image differs from that of a checkpoint, by its digest.
 
     Raises:
-      JaxstyleError: the image that differs.
+      JaxstyleError: an image differs; the message names it.
     """
     then = {name: file and file.sha256 for name, file in checkpoint.record.files.items()}
     now = {name: file and file["sha256"] for name, file in named(inputs)}
@@ -236,16 +246,18 @@ def _elements(problem: Problem) -> int:
     return len(problem.start) if problem.start.ndim == 4 else 1
 
 
-def _named(carry: Any, history: History) -> dict[str, Any]:
+def _by_path(carry: Any, history: History) -> dict[str, Any]:
+    """Return the arrays of a state by their names in the file."""
     leaves = jax.tree_util.tree_leaves_with_path(carry)
-    named = {
+    arrays = {
         "carry." + jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in leaves
     }
-    return named | {f"history.{field}": values for field, values in history._asdict().items()}
+    return arrays | {f"history.{field}": values for field, values in history._asdict().items()}
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Compute the SHA-256 of arrays, with their names, types and shapes."""
     total = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         total.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())

@@ -1,4 +1,4 @@
-"""The images that a run reads from files, and how its record names them."""
+"""The image files of a run, and their entries in its record."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +15,16 @@ from jaxstyle.provenance.report import image_report
 
 
 class InputImage(NamedTuple):
-    """An image with its entry in the report."""
+    """An image that was read from a file."""
 
     pixels: Array
+    """RGB `[h, w, 3]` in [0, 1]."""
     report: dict[str, Any]
+    """Path, digest and size, for reports."""
 
     @classmethod
     def of(cls, path: Path, pixels: Array) -> "InputImage":
-        """Return the identity of an image that was read from `path`."""
+        """Build the entry of an image that was read from `path`."""
         return cls(pixels, image_report(path, pixels))
 
 
@@ -32,20 +34,24 @@ Pair = tuple[InputImage | None, InputImage | None]
 
 
 class Inputs(NamedTuple):
-    """Every image that a run depends on."""
+    """The image files that a run depends on."""
 
     content: InputImage
+    """Content image."""
     styles: tuple[InputImage, ...]
+    """Style images in order."""
     init: InputImage | None = None
-    """The initial image, if it is a file's."""
+    """Initial image, if it is a file."""
     content_mask: InputImage | None = None
+    """Mask of the content, if any."""
     masks: tuple[Pair, ...] = ()
+    """For each style, the region of the output and that of the style; None is the whole image."""
 
     @classmethod
     def read(
         cls, content: StrPath, styles: Sequence[StrPath], recipe: Recipe, load: Load
     ) -> "Inputs":
-        """Read content and styles, and whatever files the recipe names."""
+        """Read content, styles and the files that the recipe names."""
 
         def optional(key: str, file: str | None, absent: Sequence[str | None]) -> InputImage | None:
             if file is None or file in absent:
@@ -70,13 +76,13 @@ class Inputs(NamedTuple):
 
     @property
     def arrays(self) -> Masks:
-        """The masks, as `prepare` wants them."""
+        """The masks as arrays, an argument of `prepare`."""
         return Masks(
             _pixels(self.content_mask), tuple((_pixels(a), _pixels(b)) for a, b in self.masks)
         )
 
     def report(self) -> dict[str, Any]:
-        """Return the files' paths, digests and sizes, as `report.record` takes them."""
+        """Return the files' paths, digests and sizes, an argument of `report.record`."""
         entries: dict[str, Any] = {
             "content": self.content.report,
             "styles": [style.report for style in self.styles],
@@ -90,7 +96,7 @@ class Inputs(NamedTuple):
 
 
 def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """List the files that a recipe names, each with the setting that names it."""
+    """Yield the files that a recipe names, each with the name of its setting first."""
     if recipe.init not in INITS:
         yield "init", recipe.init
     if recipe.content_mask is not None:
@@ -99,7 +105,7 @@ def recipe_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def named(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Return the images of an `Inputs.report`, each with a name."""
+    """Yield the images of an `Inputs.report`, each with its name first."""
     yield "content", report["content"]
     for number, style in enumerate(report["styles"], start=1):
         yield f"style {number}", style

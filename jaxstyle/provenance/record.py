@@ -14,58 +14,67 @@ from jaxstyle.provenance.inputs import named, recipe_files
 from jaxstyle.provenance.report import SCHEMA, to_json
 
 KEYWORD = "jaxstyle"
-"""Of the PNG text chunk."""
+"""Keyword of the PNG's text chunk."""
 LONGEST = 1 << 20
-"""Characters; a record of ours has a few thousand."""
-# What a text that is no record makes `parse_record` raise, beside `JaxstyleError`.
+"""Largest number of characters that is read; records have a few thousand."""
+# Exceptions of `parse_record` for a text that is not a record, besides `JaxstyleError`.
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 class InputFile(NamedTuple):
-    """An image file that a run read."""
+    """An image file of a run."""
 
     path: Path
+    """Path of the file, as the user gave it."""
     sha256: str
+    """Digest of its bytes, in hexadecimal digits."""
 
 
 class Record(NamedTuple):
-    """A record, read and checked."""
+    """A record that was read and checked."""
 
     recipe: Recipe
-    """Resolved."""
+    """Resolved settings."""
     asked: Mapping[str, Any]
-    """Settings as they were asked for, where they are not those of `recipe` (`asked_settings`)."""
+    """Settings before resolving, if they differ from `recipe` (`unresolved_settings`)."""
     steps: int
-    """Done; fewer than `recipe.steps` after an interruption."""
+    """Number of steps; fewer than `recipe.total_steps` after an interruption."""
     content: InputFile
+    """Content image."""
     styles: tuple[InputFile, ...]
+    """Style images in order."""
     init: InputFile | None
-    """The initial image, if it was a file's."""
+    """Initial image, if it was a file."""
     files: Mapping[str, InputFile | None]
-    """All of them, masks too, by the words that `inputs.named` gives."""
+    """All files, including masks, by name (`inputs.named`)."""
     terms: dict[str, float | None]
-    """The weighted parts of the loss."""
+    """Weighted terms of the loss."""
     weights: str
-    """Name or file that the weights were asked for by."""
+    """Name or file of the weights, as the user gave it."""
     weights_name: str
-    """Name of the network that this was."""
+    """Name of the network."""
     weights_sha256: str
+    """Digest of the network's arrays."""
     environment: Mapping[str, str]
     """Versions and device by name."""
     everything: Mapping[str, Any]
-    """As it is written, with loss, terms, sizes and versions."""
+    """The whole record as JSON values, with loss, terms, sizes and versions."""
 
 
 def as_text(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return a record as the text that `images.save_image` puts into a PNG."""
+    """Return a record as text chunks of a PNG, an argument of `images.save_image`."""
     return {KEYWORD: to_json(record, indent=None)}
 
 
 def read_record(path: Path, *, argument: str = "image") -> Record:
-    """Read the record in a PNG that jaxstyle wrote. Nothing in it is trusted.
+    """Read the untrusted record in a PNG.
+
+    Args:
+      path: file to read.
+      argument: name of the file in error messages.
 
     Raises:
-      JaxstyleError: no image, no record, or one that is damaged; names `argument`.
+      JaxstyleError: the file is not an image, or has no record or a damaged one.
     """
     text = images.read_text(path, KEYWORD, argument=argument)
     if text is None:
@@ -83,7 +92,7 @@ def read_record(path: Path, *, argument: str = "image") -> Record:
 
 
 def size_made_at(path: Path) -> int | None:
-    """Return the size that an image was made at, if it has a record."""
+    """Return the size setting from the record of an image; None without a record."""
     try:
         return read_record(path).recipe.size
     except JaxstyleError:
@@ -91,11 +100,11 @@ def size_made_at(path: Path) -> int | None:
 
 
 def parse_record(text: str) -> Record:
-    """Read an untrusted record.
+    """Return the record in an untrusted text.
 
     Raises:
       JaxstyleError: a setting of its recipe does not exist or is out of range.
-      ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError: it is
+      ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError: the text is
         malformed (`MALFORMED`).
     """
     if len(text) > LONGEST:
@@ -117,11 +126,11 @@ def _checked(values: Any) -> Record:
     files = {name: file and _input(file) for name, file in named(inputs)}
     recipe = Recipe.from_dict(values["recipe"])
     asked = values.get("asked", {})
-    # As defaults of today, and as far as they are settings at all.
+    # Checks the unresolved settings.
     Recipe.from_dict(values["recipe"] | asked)
-    known = {file.path for file in files.values() if file}
+    paths = {file.path for file in files.values() if file}
     for setting, name in recipe_files(recipe):
-        if Path(name) not in known:
+        if Path(name) not in paths:
             raise ValueError(f"it has no digest of the {setting} {name!r}")
     return Record(
         recipe=recipe,
@@ -152,7 +161,7 @@ def _file_name(value: Any) -> str:
 
 
 def _string(value: Any) -> str:
-    # Bytes of a name that is not UTF-8 are lone surrogates to Python.
+    # Python decodes bytes that are not UTF-8 to lone surrogates.
     if not isinstance(value, str) or not re.sub("[\udc80-\udcff]", "", value).isprintable():
         raise ValueError(f"{value!r} is not a plain text")
     return value

@@ -29,15 +29,15 @@ def record(
 ) -> dict[str, Any]:
     """Return the record of an image: settings, inputs, weights and versions.
 
-    The same run gives the same record, so nothing in it is of the clock.
+    Equal runs have equal records, so a record contains no times.
 
     Args:
-      result: of the run.
-      network: its weights.
-      weights: the name or the file that they were asked for by.
-      inputs: from `inputs.Inputs.report`, made when the files were read: the output may since
-        have replaced one of them.
-      asked: settings as they were asked for, where resolving changed them (`asked_settings`).
+      result: result of the run.
+      network: weights of the run.
+      weights: name or file of the weights, as the user gave it.
+      inputs: from `inputs.Inputs.report`, computed when the files were read, as the output may
+        replace one of them.
+      unresolved: settings before resolving, if resolving changed them (`unresolved_settings`).
     """
     return {
         "schema": SCHEMA,
@@ -58,7 +58,7 @@ def record(
 def texture_report(
     result: Result, *, network: Network, weights: str, styles: Sequence[Path], output: Path
 ) -> dict[str, Any]:
-    """Return the report of a texture: as `run_report`, without a content image."""
+    """Return the report of a texture: that of `run_report`, without a content image."""
     identities = [{"path": str(file), "sha256": sha256_of(file)} for file in styles]
     inputs = {"content": None, "styles": identities}
     return run_report(result, network=network, weights=weights, inputs=inputs, output=output)
@@ -73,8 +73,10 @@ def run_report(
     output: Path,
     asked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Describe one finished image that has been written to `output`: its `record`, with how
-    the loss went, the seconds and the file."""
+    """Return the report of an image that was written to `output`.
+
+    It consists of its `record`, the history of the loss, the times and the file.
+    """
     described = record(result, network=network, weights=weights, inputs=inputs, asked=asked)
     history = {name: values.tolist() for name, values in result.history._asdict().items()}
     return described | {
@@ -91,7 +93,7 @@ def batch_report(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def layers_report(layers: LayerLosses) -> dict[str, dict[str, float]]:
-    """Return the parts of the terms by layer, by name."""
+    """Return the parts of the terms by name and layer."""
     return {name: dict(parts) for name, parts in layers._asdict().items()}
 
 
@@ -117,18 +119,18 @@ def environment_report() -> dict[str, str]:
 
 
 def to_json(report: Any, *, indent: int | None = 1) -> str:
-    """Write JSON without NaN or Infinity, which JSON does not have: they become null."""
+    """Return a value as JSON, with null for NaN and infinity."""
     return json.dumps(_finite(report), indent=indent, allow_nan=False) + "\n"
 
 
 def write_report(path: Path, report: Any) -> None:
-    """Write a report whole or not at all; into a stream or a device as it is (`is_stream`)."""
+    """Write a report atomically, or directly to a stream or device (`is_stream`)."""
     write = write_stream if is_stream(path) else write_atomically
     write(path, to_json(report).encode(), argument="--report")
 
 
 def image_report(path: Path, image: np.ndarray) -> dict[str, Any]:
-    """Return path, digest and size of an image `[h, w, 3]`."""
+    """Return the path, digest and size of an image `[h, w, 3]` in a file."""
     height, width = image.shape[:2]
     return {"path": str(path), "sha256": sha256_of(path), "size": [width, height]}
 

@@ -1,7 +1,7 @@
 """Grids: every combination of some settings, run in batches and stored in a folder.
 
-`read` a grid file, make `cells` of it, and `run` them into a folder; run again, it goes on
-where it stopped. `read_results` gives the finished cells of a folder.
+`read` reads a grid file, `cells` resolves its combinations, and `run` runs them into a folder,
+skipping finished cells. `read_results` returns the finished cells of a folder.
 """
 
 from jaxstyle.sweep.batches import Group as Group

@@ -1,9 +1,9 @@
 """Batches of the cells of a grid: which cells share a program, and how many run at a time.
 
-On a CPU the last bits of a gradient may depend on the place that a batch element has in its batch
-(threads divide the rows of all batch elements), but not on what its neighbors hold. So a cell's
-batch and place follow from the grid alone: cells that are done leave their places to copies of
-those that are not.
+On a CPU the last bits of a gradient may depend on an element's position in its batch (threads
+divide the rows of all batch elements), but not on the other elements. Therefore the grid alone
+determines the batch and the position of a cell: copies of unfinished cells take the positions of
+finished ones.
 """
 
 from collections.abc import Sequence
@@ -26,43 +26,45 @@ from jaxstyle.losses.targets import Targets
 from jaxstyle.provenance.inputs import named
 from jaxstyle.sweep.cell import Cell
 
-# Beyond these, batch elements hardly gain and a crash loses more.
+# Larger batches are hardly faster, and a crash loses more.
 MAX_BATCH_SIZE = {"cpu": 8}
 MAX_BATCH_SIZE_ELSEWHERE = 64
 
 
 class Group(NamedTuple):
-    """Cells that differ in numbers and images only: batch elements of one program."""
+    """Cells that differ in numbers and images only, which share a program."""
 
     cells: tuple[Cell, ...]
+    """The cells in the grid's order."""
     shape: tuple[int, ...]
-    """Of every image, `[h, w, 3]`."""
+    """Shape of every output, `(h, w, 3)`."""
 
     @property
     def own_targets(self) -> bool:
-        """Whether each batch element needs its own targets, as contents, styles or blends
-        differ."""
-        return len({_of_targets(cell) for cell in self.cells}) > 1
+        """Whether batch elements need their own targets, as contents, styles or blends differ."""
+        return len({_targets_key(cell) for cell in self.cells}) > 1
 
 
 class Batch(NamedTuple):
-    """Batch elements that run together: a place for each cell, None where the cell is done."""
+    """Cells that run together."""
 
     group: Group
+    """The group of the cells."""
     places: tuple[Cell | None, ...]
+    """The cell at each position of the batch; None if it is finished, or there are too few."""
 
     @property
     def filled(self) -> int:
-        """Places that hold a cell."""
+        """Number of positions with a cell."""
         return sum(cell is not None for cell in self.places)
 
     @property
     def work(self) -> float:
-        """Image values times steps times batch elements: proportional to the running time."""
+        """Image values times steps times batch size, which is proportional to the running time."""
         return self.work_until(self.group.cells[0].recipe.total_steps)
 
     def work_until(self, step: int) -> float:
-        """Return the work up to a step; steps of smaller scales are less."""
+        """Return the work up to a step; steps at smaller scales count less."""
         height, width, channels = self.group.shape
         recipe = self.group.cells[0].recipe
         scales = recipe.scales or 1
@@ -86,7 +88,7 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
             shapes[fitted] = (*output_size(height, width, recipe), 3)
         settings = recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))
         masks = recipe.content_mask is None, len(recipe.mask)
-        # The statistics of losses that are no means have a size that depends on the style's.
+        # If statistics are not means over positions, their shapes depend on the style's size.
         is_mean_over_positions = STYLE_LOSSES[recipe.style_loss].is_mean_over_positions
         styles = None if is_mean_over_positions else _style_shapes(cell)
         form = shapes[fitted], cell.network.key, settings, masks, styles
@@ -95,13 +97,13 @@ def grouped(cells: Sequence[Cell]) -> list[Group]:
 
 
 def check(groups: Sequence[Group], *, here: bool = True) -> None:
-    """Raise the errors that running a cell would raise: too small an image, too little memory.
+    """Raise the errors that running a cell would raise, for images too small or too little memory.
 
     Only shapes are computed.
 
     Args:
-      groups: all of the grid.
-      here: whether the cells run on this machine, so that its memory counts.
+      groups: all groups of the grid.
+      here: whether the cells run on this machine, whose memory is then checked.
     """
     for group in groups:
         if here:
@@ -109,10 +111,10 @@ def check(groups: Sequence[Group], *, here: bool = True) -> None:
         checked = set()
         for cell in group.cells:
             masks = tuple(pair for pair in named(cell.inputs.report()) if "mask" in pair[0])
-            known = (_style_shapes(cell), len(cell.recipe.style_blend or ()), str(masks))
-            if known in checked:
+            key = (_style_shapes(cell), len(cell.recipe.style_blend or ()), str(masks))
+            if key in checked:
                 continue
-            checked.add(known)
+            checked.add(key)
             content = cell.inputs.content.pixels
             for level in {0, (cell.recipe.scales or 1) - 1}:
                 size = output_size(content.shape[0], content.shape[1], cell.recipe, level=level)
@@ -136,11 +138,11 @@ def check_memory(cell: Cell, *, elements: int = 1) -> None:
     """Raise a `JaxstyleError` if a batch of such cells does not fit into memory.
 
     Args:
-      cell: any of the batch.
-      elements: of the batch.
+      cell: any cell of the batch.
+      elements: batch size.
     """
     height, width = cell.inputs.content.pixels.shape[:2]
-    # Batch elements are numbered by their settings: memory is not to choose any.
+    # Resolved, so that the history size does not depend on the memory: settings identify cells.
     recipe = resolve_recipe(cell.recipe, cell.network)
     styles = [(h, w) for h, w, _ in _style_shapes(cell)]
     size = output_size(height, width, cell.recipe)
@@ -148,40 +150,48 @@ def check_memory(cell: Cell, *, elements: int = 1) -> None:
 
 
 def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
-    """Return the batches that have a cell to run, with equally many places, one for each cell."""
-    wanted = {cell.key for cell in todo}
+    """Return the batches of a group that have a cell to run.
+
+    Args:
+      group: cells that share a program.
+      elements: batch size.
+      todo: cells that are not finished.
+    """
+    unfinished = {cell.key for cell in todo}
     result = []
     for first in range(0, len(group.cells), elements):
         part = group.cells[first : first + elements]
-        places = [cell if cell.key in wanted else None for cell in part]
+        places = [cell if cell.key in unfinished else None for cell in part]
         if any(places):
             result.append(Batch(group, (*places, *[None] * (elements - len(part)))))
     return result
 
 
 def elements_elsewhere(group: Group) -> int:
-    """Return the batch size of a group for a machine that is not known.
+    """Return the batch size of a group on other machines.
 
-    Few, which have room in most memories and keep several workers busy.
+    It is small, to fit into most memories and to keep several workers busy.
     """
     return _even(len(group.cells), min(MAX_BATCH_SIZE.values()))
 
 
 def elements_of(group: Group, *, devices: int = 1) -> int:
-    """Choose how many batch elements of a group run at a time: as many as memory holds, evenly
-    distributed.
+    """Return the batch size of a group: as large as memory allows, with batches of equal size.
 
-    With several devices equally many run on each, copies where there are too few cells. The
-    compiler says what the program takes; it is compiled once, as it will be run unless it is too
-    large.
+    Devices have equal numbers of batch elements, filled up with copies. The memory is that of the
+    compiled program, which is the program that runs unless it is too large.
+
+    Args:
+      group: cells that share a program.
+      devices: number of devices that share a batch.
     """
     most = MAX_BATCH_SIZE.get(jax.default_backend(), MAX_BATCH_SIZE_ELSEWHERE)
     cells = -(-len(group.cells) // devices)
     elements = _even(cells, most)
     if elements == 1:
         return devices
-    one = problem_of(group.cells[0], {})
-    problem = stack([one] * elements, own_targets=group.own_targets)
+    single = problem_of(group.cells[0], {})
+    problem = stack([single] * elements, own_targets=group.own_targets)
     chunk_size = default_chunk_size(problem.start)
     needed = memory.program_bytes(problem, chunk_size=chunk_size)
     free = free_memory.free_bytes()
@@ -190,21 +200,21 @@ def elements_of(group: Group, *, devices: int = 1) -> int:
         budget /= devices  # They are one machine's.
     if needed <= budget:
         return elements * devices
-    # What does not grow with the batch elements is counted with them, which errs on the safe side.
+    # An underestimate, as a part of the memory does not grow with the batch size.
     fitting = max(1, int(budget / (needed / elements)))
-    # A power of two, so that a little more or less free memory next time changes nothing.
+    # A power of two, to be independent of small changes of the free memory.
     return _even(cells, 1 << (fitting.bit_length() - 1)) * devices
 
 
 def _even(cells: int, most: int) -> int:
-    """Return the smallest batch of at most `most` that gives equally many batches."""
+    """Return the smallest batch size that needs no more batches than the batch size `most`."""
     return -(-cells // -(-cells // most))
 
 
 def problem_of_places(
     places: Sequence[Cell | None], own_targets: bool, devices: Sequence[jax.Device]
 ) -> Problem:
-    """Prepare a batch for devices; empty positions run a copy of another cell."""
+    """Build the problem of a batch, sharded over devices; empty positions get a copy of a cell."""
     shared: dict[Any, Sequence[Targets]] = {}
     stand_in = next(cell for cell in places if cell)
     problems = {cell.key: problem_of(cell, shared) for cell in places if cell}
@@ -213,8 +223,8 @@ def problem_of_places(
 
 
 def problem_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:
-    """Prepare one cell; targets are cached in `shared`."""
-    known = _of_targets(cell)
+    """Build the problem of one cell; targets are cached in `shared`."""
+    key = _targets_key(cell)
     problem = prepare(
         cell.inputs.content.pixels,
         [style.pixels for style in cell.inputs.styles],
@@ -222,9 +232,9 @@ def problem_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:
         network=cell.network,
         start=cell.inputs.init.pixels if cell.inputs.init else None,
         masks=cell.inputs.arrays,
-        targets=shared.get(known),
+        targets=shared.get(key),
     )
-    shared[known] = [scale.targets for scale in problem.scales]
+    shared[key] = [scale.targets for scale in problem.scales]
     return problem
 
 
@@ -233,15 +243,15 @@ def _style_shapes(cell: Cell, *, level: int = 0) -> tuple[tuple[int, ...], ...]:
     return tuple((*style_size(h, w, cell.recipe, level=level), 3) for h, w, _ in sizes)
 
 
-def _of_targets(cell: Cell) -> tuple[Any, ...]:
-    """Return what the targets of a group's cells may differ by."""
+def _targets_key(cell: Cell) -> tuple[Any, ...]:
+    """Return a key that is equal for cells of a group with equal targets."""
     recipe = cell.recipe
     files = tuple(f and f["sha256"] for name, f in named(cell.inputs.report()) if name != "init")
-    # The size of the styles follows from `size`, also where that of the output does not.
+    # `size` determines the size of the styles, even if it does not determine that of the output.
     sizes = (recipe.size, recipe.upscale, recipe.style_scale)
-    # Losses that take several layers together have their weights in the targets.
-    joined = (
+    # The targets of losses that take layers together depend on the weights of the layers.
+    joint = (
         recipe.content_layers if recipe.content_loss != "features" else None,
         recipe.style_layers if STYLE_LOSSES[recipe.style_loss].is_joint else None,
     )
-    return (files, recipe.style_blend, sizes, recipe.preserve_color, joined)
+    return (files, recipe.style_blend, sizes, recipe.preserve_color, joint)

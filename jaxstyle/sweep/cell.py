@@ -1,4 +1,4 @@
-"""The cells of a grid file, with resolved recipes, images, weights and keys."""
+"""The cells of a grid, with resolved recipes, images, weights and keys."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ OPTIMIZATION_SETTINGS = frozenset(
         "adam_b2", "history_size", "preconditioner", "bounds", "tile", "remat", "precision",
     }
 )  # fmt: skip
-"""Settings of a recipe that name images, apart from what these contain."""
+"""Settings of a recipe that affect the optimization, but not the objective."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,30 +38,32 @@ class Cell:
     """One combination of settings, with everything that its image depends on."""
 
     settings: Settings
-    """As in the grid file, base and axes."""
+    """Settings as in the grid file, base and axes."""
     axes: tuple[str, ...]
-    """The settings that vary over the grid."""
+    """Names of the settings that vary over the grid."""
     recipe: Recipe
-    """Resolved."""
+    """Resolved settings."""
     network: Network
+    """Weights."""
     inputs: Inputs
+    """Images."""
 
     @functools.cached_property
     def key(self) -> str:
-        """Digest of all that the result depends on but the program: settings and inputs."""
+        """Digest of the settings and inputs, on which the result depends."""
         return self._digest({"init"} if self.inputs.init else set(), set())
 
     @functools.cached_property
     def objective(self) -> str:
-        """Digest of all that the loss of a given image depends on.
+        """Digest of the settings and inputs of the objective.
 
-        Only the losses of cells that share it can be compared.
+        Losses are comparable between cells with equal digests only.
         """
         return self._digest(OPTIMIZATION_SETTINGS, {"init"})
 
     def _digest(self, settings: Collection[str], files: Collection[str]) -> str:
         """Return the digest of settings and inputs, without some settings and some files."""
-        # Of files the digest counts and not the name.
+        # The digests of files count instead of their names.
         recipe = self.recipe.as_dict() | {"content_mask": None, "mask": None}
         recipe |= dict.fromkeys(settings)
         digests = {
@@ -74,18 +76,23 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell's files: what varies, in words, and the key's beginning."""
+        """Name of the cell's files: the settings that vary and the beginning of the key."""
         parts = [f"{axis}={text}" for axis, text in self.labels().items()]
         readable = re.sub(r"[^\w.=+-]+", "_", ",".join(parts), flags=re.ASCII)[:100].strip("_.-")
         return f"{readable}-{self.key[:12]}" if readable else self.key[:12]
 
     def labels(self) -> dict[str, str]:
-        """What varies, as short texts by setting."""
+        """Return the settings that vary, as short texts by name."""
         return {axis: label(self.settings[axis]) for axis in self.axes}
 
 
 def label(value: Any) -> str:
-    """Return a setting's value as a short text: numbers plainly, images without their folder."""
+    """Return a setting's value as a short text, with files without folder and ending.
+
+    Example:
+      >>> label(1000.0), label("images/night.png")
+      ('1000', 'night')
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -108,19 +115,19 @@ def cells(
 ) -> list[Cell]:
     """Load the inputs of a grid and resolve every combination; nothing is written.
 
-    Paths in the file are looked for in its folder, then in the current one.
+    Paths in the file are relative to its folder, or else to the current one.
 
     Args:
       grid: from `read`.
-      load_network: weights by name or file.
-      max_pixels: of an image that is read, as in `images.load_image`.
+      load_network: returns weights by name or file.
+      max_pixels: largest number of pixels of an image, as in `images.load_image`.
       first_frame: whether to read the first image of an animated file.
 
     Returns:
-      The cells in the file's order, without those that come to the same settings.
+      The cells in the file's order, without duplicates of equal resolved settings.
 
     Raises:
-      JaxstyleError: an image, weights, layer or value that cannot be used.
+      JaxstyleError: an image, network, layer or value cannot be used.
     """
     networks: dict[str, Network] = {}
     imgs: dict[tuple[str, str], InputImage] = {}
@@ -142,9 +149,9 @@ def cells(
         if text not in networks:
             located = _located(text, grid.path.parent)
             try:
-                # A name may also be that of a file beside the grid; the name wins.
-                named = str(located) if located.suffix == ".safetensors" else text
-                networks[text] = load_network(named)
+                # A name of a network has priority over a file of that name.
+                name = str(located) if located.suffix == ".safetensors" else text
+                networks[text] = load_network(name)
             except JaxstyleError as error:
                 raise JaxstyleError(f"{where('weights')}: {error}") from None
         return networks[text]
@@ -152,13 +159,16 @@ def cells(
     fields = {name: float in (hint, *typing.get_args(hint)) for name, hint in HINTS.items()}
     by_key: dict[str, Cell] = {}
     for settings in grid.combinations():
-        given = {name: value for name, value in settings.items() if name in fields}
-        # 1000 and 1000.0 are one number and must give one key.
-        given = {n: float(v) if type(v) is int and fields[n] else v for n, v in given.items()}
+        # 1000 and 1000.0 must give equal keys.
+        values = {
+            name: float(value) if type(value) is int and fields[name] else value
+            for name, value in settings.items()
+            if name in fields
+        }
         try:
-            recipe = preset(settings.get("preset", "default"), given)
+            recipe = preset(settings.get("preset", "default"), values)
             weights = network(settings.get("weights", "auto"))
-            # The images of the cell decide the default style weight (`losses.balance`).
+            # The default style weight depends on the images of the cell (`losses.balance`).
             asked = {name: getattr(recipe, name) for name in WEIGHTS}
             recipe = dataclasses.replace(resolve_recipe(recipe, weights), **asked)
         except JaxstyleError as error:
@@ -183,13 +193,13 @@ def cells(
 
 
 def _located(text: str, folder: Path) -> Path:
-    """Return a path of the grid file: relative to it, or else to the current folder."""
+    """Return a path in the grid file, relative to its folder or else to the current one."""
     beside = folder / text
     return beside if beside.exists() or not Path(text).exists() else Path(text)
 
 
 def _placed(error: JaxstyleError, where: Callable[[str], str], grid: GridFile) -> JaxstyleError:
-    """Return an error whose message names the table of the setting that it begins with."""
+    """Return the error with the file and table of the setting in its message."""
     message = str(error)
     if message.startswith(str(grid.path)):
         return error

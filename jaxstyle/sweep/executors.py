@@ -1,9 +1,8 @@
-"""Where batches run: in this process, as tasks of a Ray cluster, as jobs of Slurm.
+"""Executors of batches: this process, tasks of a Ray cluster, or jobs of Slurm.
 
-An executor is a function from batches to events: it takes them one after the other, and yields
-what becomes of them in whatever order, until all have finished. Closing the generator ends what
-still runs. Cells are stored by the process that asks, never by a worker: a batch that ran twice,
-as its first worker died, is there once.
+An executor is a function from an iterable of batches to a generator of events, in any order, which
+ends when all batches have finished. Closing the generator cancels unfinished batches. The calling
+process stores the cells, not the workers, so that a batch that was restarted is stored once.
 """
 
 import contextlib
@@ -26,10 +25,9 @@ from jaxstyle.sweep.batches import Batch, check_memory, problem_of_places
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.weights import load_network, save_network
 
-# Begun again as often when its worker or node dies.
+# Number of restarts of a batch whose worker or node died.
 RETRIES = 3
-# Seconds between two looks at what runs elsewhere.
-BETWEEN_LOOKS = 1.0
+POLL_SECONDS = 1.0
 
 
 class Step(NamedTuple):
@@ -40,10 +38,10 @@ class Step(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """No news from the executor."""
+    """No batch has finished since the last event."""
 
     running: tuple[Batch, ...]
-    """Those not finished; some may be queued."""
+    """Unfinished batches; some may be queued."""
 
 
 class Finished(NamedTuple):
@@ -51,7 +49,7 @@ class Finished(NamedTuple):
 
     batch: Batch
     results: list[Result]
-    """One a place, also where it holds no cell."""
+    """One result per position of the batch, including positions without a cell."""
 
 
 Event = Step | Waiting | Finished
@@ -59,8 +57,7 @@ Executor = Callable[[Iterable[Batch]], Iterator[Event]]
 
 
 def local(devices: Sequence[jax.Device]) -> Executor:
-    """Run one batch after the other in this process, its batch elements distributed over
-    `devices`."""
+    """Return an executor that runs batches in this process, each sharded over `devices`."""
 
     def run(batches: Iterable[Batch]) -> Iterator[Event]:
         for batch in batches:
@@ -77,11 +74,13 @@ def local(devices: Sequence[jax.Device]) -> Executor:
 
 
 def on_ray(options: Mapping[str, Any]) -> Executor:
-    """Run each batch as a task of a Ray cluster: `RAY_ADDRESS`, or one of this machine.
+    """Return an executor that runs each batch as a task of a Ray cluster.
+
+    The cluster is that of `RAY_ADDRESS`, or a local one.
 
     Args:
-      options: of `ray.remote`, such as `num_gpus`, `num_cpus` and `max_retries`. A task asks for a
-        GPU if the cluster has any, and runs again when its worker dies.
+      options: options of `ray.remote`, such as `num_gpus`, `num_cpus` and `max_retries`. By default
+        a task requests a GPU if the cluster has any, and is restarted when its worker dies.
 
     Raises:
       JaxstyleError: Ray is not installed, or no cluster can be reached.
@@ -98,9 +97,9 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
         pending: dict[Any, Batch] = {}
         try:
             gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-            asked = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, **options}
+            resources = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, **options}
             try:
-                task = ray.remote(**asked)(outcome_of)
+                task = ray.remote(**resources)(outcome_of)
             except (TypeError, ValueError) as error:
                 raise JaxstyleError(f"--executor-option: {error}; see ray.remote") from None
             stored: dict[Any, Any] = {}
@@ -108,15 +107,15 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
                 network, places = _apart(batch)
                 if network.key not in stored:
                     stored[network.key] = ray.put(network)
-                given = stored[network.key], places, batch.group.own_targets
-                pending[task.remote(*given)] = batch
+                arguments = stored[network.key], places, batch.group.own_targets
+                pending[task.remote(*arguments)] = batch
             while pending:
-                ready, _ = ray.wait(list(pending), timeout=BETWEEN_LOOKS)
+                ready, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
                 for reference in ready:
                     try:
                         outcome = ray.get(reference)
                     except ray.exceptions.RayTaskError:
-                        raise  # A fault of ours, with the worker's traceback.
+                        raise  # A bug, with the worker's traceback.
                     except ray.exceptions.RayError as error:
                         raise _died("ray", error) from None
                     yield Finished(pending.pop(reference), _results(outcome))
@@ -132,27 +131,28 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
 
 
 def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
-    """Run each batch as a job of Slurm, by way of submitit.
+    """Return an executor that runs each batch as a job of Slurm, with submitit.
+
+    A preempted job is requeued, and a job whose node died is submitted again.
 
     Args:
-      folder: for the jobs' arguments, results and logs; every node must see it.
-      options: of submitit's `update_parameters`, such as `slurm_partition`, `gpus_per_node` and
-        `timeout_min`; or `cluster="local"` for processes of this machine instead. A job that is
-        preempted is queued again, one whose node dies submitted again.
+      folder: folder of the jobs' arguments, results and logs, shared by all nodes.
+      options: options of submitit's `update_parameters`, such as `slurm_partition`, `gpus_per_node`
+        and `timeout_min`; `cluster="local"` runs processes of this machine instead.
 
     Raises:
       JaxstyleError: submitit is not installed, there is no Slurm, or an option is unknown.
     """
     submitit = _imported("submitit", extra="slurm")
-    # For its workers, which may be other machines.
+    # An absolute path, for workers on other machines.
     folder = folder.resolve()
 
     def run(batches: Iterable[Batch]) -> Iterator[Event]:
-        asked = {"name": "jaxstyle", "cluster": "slurm", **options}
+        parameters = {"name": "jaxstyle", "cluster": "slurm", **options}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            executor = submitit.AutoExecutor(folder=folder, cluster=asked.pop("cluster"))
-            executor.update_parameters(**asked)
+            executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster"))
+            executor.update_parameters(**parameters)
         except (RuntimeError, ValueError, NameError, TypeError) as error:
             raise _unreachable("slurm", error) from None
         pending: dict[Any, tuple[Batch, int]] = {}
@@ -175,7 +175,7 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
                     try:
                         outcome = job.result()
                     except submitit.core.utils.FailedJobError:
-                        raise  # A fault of ours, with the job's traceback.
+                        raise  # A bug, with the job's traceback.
                     except submitit.core.utils.UncompletedJobError as error:
                         if deaths == RETRIES:
                             raise _died("slurm", error) from None
@@ -184,7 +184,7 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
                     yield Finished(batch, _results(outcome))
                 if not ready:
                     yield Waiting(tuple(batch for batch, _ in pending.values()))
-                    time.sleep(BETWEEN_LOOKS)
+                    time.sleep(POLL_SECONDS)
         finally:
             for job in pending:
                 with contextlib.suppress(Exception):
@@ -194,10 +194,10 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Executor:
 
 
 def executor_option(text: str) -> tuple[str, Any]:
-    """Read `KEY=VALUE`, where VALUE is JSON or else a text.
+    """Return key and value of `KEY=VALUE`; the value is read as JSON if it is valid JSON.
 
     Raises:
-      JaxstyleError: there is no `=`, or nothing before it.
+      JaxstyleError: the text is not of this form.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
@@ -212,7 +212,7 @@ def executor_option(text: str) -> tuple[str, Any]:
 
 
 Outcome = list[Result] | JaxstyleError
-"""An error of ours comes back like a result: engines wrap what is raised in errors of theirs."""
+"""A `JaxstyleError` is returned like a result, as Ray and submitit wrap exceptions in their own."""
 
 
 def outcome_of(
@@ -221,8 +221,8 @@ def outcome_of(
     """Run the cells of a batch on the first device of this process.
 
     Args:
-      network: or a file of it.
-      places: without their network (`_apart`).
+      network: weights, or a file of weights.
+      places: cells without their network (`_apart`).
       own_targets: as in `problem_of_places`.
     """
     try:
@@ -240,7 +240,7 @@ def outcome_of(
 
 
 def _check_room(places: tuple[Cell | None, ...]) -> None:
-    """Raise a `JaxstyleError` if this machine's memory does not hold a batch."""
+    """Raise a `JaxstyleError` if a batch does not fit into the memory of this machine."""
     first = next(cell for cell in places if cell)
     try:
         check_memory(first, elements=len(places))
@@ -258,7 +258,7 @@ def _too_many(elements: int) -> JaxstyleError:
 
 
 def _apart(batch: Batch) -> tuple[Network, tuple[Cell | None, ...]]:
-    """Return a batch's cells without their network, which is sent once for all batches."""
+    """Return a batch's network, and its cells without it: workers get the network only once."""
     networks = [cell.network for cell in batch.places if cell]
     bare: Any = None
     return networks[0], tuple(
@@ -273,7 +273,7 @@ def _results(outcome: Outcome) -> list[Result]:
 
 
 class _Requeued:
-    """`outcome_of` for submitit, which asks `checkpoint` what to do after a preemption."""
+    """`outcome_of` for submitit, which calls `checkpoint` after a preemption."""
 
     def __call__(self, *arguments: Any) -> Outcome:
         return outcome_of(*arguments)

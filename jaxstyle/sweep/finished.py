@@ -1,4 +1,4 @@
-"""Finished cells of a grid's folder, as notebooks and scripts read them."""
+"""The finished cells of a grid's folder, for notebooks and scripts."""
 
 import csv
 import dataclasses
@@ -22,28 +22,30 @@ class FinishedCell:
     """A finished cell of a grid: its report and its image."""
 
     report: Report
+    """Report of the cell, as JSON values."""
     image_path: Path
+    """File of the image."""
     settings: dict[str, Any]
-    """What varies over the grid."""
+    """The settings that vary over the grid."""
 
     @cached_property
     def recipe(self) -> Recipe:
-        """Every setting, resolved."""
+        """All settings, resolved."""
         return Recipe.from_dict(self.report["recipe"])
 
     @cached_property
     def image(self) -> images.Array:
-        """The returned image `[h, w, 3]`, RGB in [0, 1]."""
+        """The image `[h, w, 3]`, RGB in [0, 1]."""
         width, height = self.report["images"]["output"]["size"]
         return images.load_image(self.image_path, max_pixels=width * height)
 
     @property
     def loss(self) -> float:
-        """Of the returned image, under the cell's own recipe; infinite if it is not finite.
+        """Loss of the image under the cell's recipe; infinite if it is not finite.
 
-        Not to be compared where the objectives differ.
+        Losses of different objectives are not comparable.
         """
-        # JSON has no infinity: it is written as null.
+        # JSON has null in the place of infinity.
         loss = self.report["loss"]
         return float("inf") if loss is None else float(loss)
 
@@ -51,18 +53,18 @@ class FinishedCell:
     def lowest(self) -> float:
         """The lowest loss of the run; infinite if none is finite.
 
-        Without bounds it may lie well below `loss`, whose image is clipped to [0, 1].
+        Without bounds it may be much lower than `loss`, whose image is clipped to [0, 1].
         """
         losses = self.history("loss")
         return float(np.min(losses[np.isfinite(losses)], initial=np.inf))
 
     @property
     def seconds(self) -> float:
-        """Its share of its batch's running time."""
+        """The running time of its batch, divided by the number of cells."""
         return float(self.report["cell"]["seconds"])
 
     def history(self, name: str) -> np.ndarray:
-        """Return `step`, `loss`, `content`, `style` or `tv` by step; NaN where it is not finite."""
+        """Return `step`, `loss`, `content`, `style` or `tv` by step; NaN if it is not finite."""
         values = self.report["history"][name]
         return np.array([np.nan if value is None else value for value in values], float)
 
@@ -71,7 +73,7 @@ def read_results(folder: StrPath) -> list[FinishedCell]:
     """Return the finished cells of a grid's folder, in the grid's order.
 
     Raises:
-      JaxstyleError: no `results.csv` there, or a report of it that cannot be read.
+      JaxstyleError: there is no `results.csv`, or a report cannot be read.
     """
     folder = Path(folder)
     try:
@@ -94,6 +96,6 @@ def read_results(folder: StrPath) -> list[FinishedCell]:
 
 
 def _varied(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the names of the settings that are not alike in all cells, in the file's order."""
+    """Return the names of the settings that differ between cells, in the file's order."""
     names = settings[0] if settings else ()
     return [name for name in names if any(other[name] != settings[0][name] for other in settings)]

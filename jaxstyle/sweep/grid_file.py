@@ -1,8 +1,8 @@
-"""The grid file: TOML with one value a flag in `[base]` and a list a flag in `[grid]`.
+"""The grid file: TOML with one value per flag in `[base]` and a list per flag in `[grid]`.
 
     [base]
-    content = "photo.jpg"        # from the file's folder
-    style = "painting.jpg"       # a list of images is a blend of them
+    content = "photo.jpg"        # relative to the file's folder
+    style = "painting.jpg"       # a list of images is blended
     steps = 200
 
     [grid]
@@ -27,12 +27,12 @@ from jaxstyle.errors import JaxstyleError, shortened
 from jaxstyle.files import check_readable, reason, shown
 
 MAX_CELLS = 100_000
-# A list for each of so many cells has less.
+# Larger than lists for so many cells.
 MAX_BYTES = 1 << 22
 IMAGES = ("content", "style")
 HINTS = typing.get_type_hints(Recipe)
 KEYS = (*IMAGES, "weights", "preset", *HINTS)
-"""What a grid file may set: the images, and the flags that a run's result depends on."""
+"""The keys of a grid file: images, weights, preset and the settings of a recipe."""
 Settings = dict[str, Any]
 
 
@@ -40,12 +40,14 @@ class GridFile(NamedTuple):
     """A grid file, checked without reading its images and weights."""
 
     path: Path
+    """The file."""
     base: Settings
+    """Settings that all cells share."""
     axes: dict[str, list[Any]]
-    """Values by flag, in the file's order; empty for a grid of one cell."""
+    """Values by setting, in the file's order; empty for a grid of one cell."""
 
     def combinations(self) -> list[Settings]:
-        """Every cell's settings, base and axes together, the last axis changing fastest."""
+        """Return the settings of every cell, base and axes; the last axis changes fastest."""
         return [
             {**self.base, **dict(zip(self.axes, values, strict=True))}
             for values in itertools.product(*self.axes.values())
@@ -56,7 +58,7 @@ def read(path: Path) -> GridFile:
     """Read a grid file.
 
     Raises:
-      JaxstyleError: it cannot be read, is not TOML, or holds a key or a value that no flag has.
+      JaxstyleError: the file cannot be read or is not TOML, or a key or value is not valid.
     """
     named = shown(path)
     check_readable(path, f"FILE {named}", kind="grid file (TOML)")
@@ -76,7 +78,7 @@ def read(path: Path) -> GridFile:
         raise JaxstyleError(f"FILE {named} is nested too deeply; write plain lists") from None
     except JaxstyleError as error:
         raise JaxstyleError(f"{path}: {error}") from None
-    # Not only of TOML: a number may have more digits than Python reads.
+    # From the TOML parser, or from Python for a number with too many digits.
     except ValueError as error:
         # As in "C:\\Users": TOML reads escapes between double quotes.
         escapes = any(re.search(r'"[^"]*\\[^"]*"', line) for line in text.splitlines())
@@ -85,19 +87,19 @@ def read(path: Path) -> GridFile:
 
 
 def parse(text: str, path: Path) -> GridFile:
-    """Check a grid file's text (see `read`)."""
+    """Return the grid file in a text, checked as in `read`."""
     tables = tomllib.loads(text)
     for name, table in tables.items():
         if name not in ("base", "grid") or not isinstance(table, dict):
             hint = " (it belongs in [base])" if name in KEYS else ""
             raise JaxstyleError(
                 f"{name}: {shortened(table)} stands outside [base] and [grid]{hint}; put one value "
-                "a flag in [base] and a list a flag in [grid]"
+                "per flag in [base] and a list per flag in [grid]"
             )
     base, grid = tables.get("base", {}), tables.get("grid", {})
     for key, value in base.items():
         _check(f"[base] {key}", key, value)
-    # Before every value is looked at.
+    # Before every value is checked.
     count = math.prod(len(values) for values in grid.values() if isinstance(values, list))
     if count > MAX_CELLS:
         raise JaxstyleError(
@@ -122,7 +124,7 @@ def parse(text: str, path: Path) -> GridFile:
     for key in IMAGES:
         if key not in base and key not in grid:
             raise JaxstyleError(f'{key}: no {key} image is named; put {key} = "FILE" in [base]')
-    # A list wins over the one value, as flags win over a preset.
+    # A list overrides the value in [base].
     return GridFile(path, {k: v for k, v in base.items() if k not in grid}, grid)
 
 
@@ -148,7 +150,6 @@ def _check(where: str, key: str, value: Any) -> None:
             wanted += "; a list of them belongs in [grid]"
     else:
         try:
-            # What a setting may be is the recipe's to say; here the table is known.
             Recipe.from_dict({key: value})
         except JaxstyleError as error:
             raise JaxstyleError(f"{where}: {str(error).removeprefix(f'{key}: ')}") from None
@@ -162,7 +163,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _identity(value: Any) -> Hashable:
-    """Equal for equal values of one kind: 1 and 1.0 are one number, but 1 and true are not."""
+    """Return a key that is equal for equal values: 1 and 1.0 are equal, but 1 and true are not."""
     if isinstance(value, list):
         return ("list", *map(_identity, value))
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """The HTML page of a grid, which sorts cells by loss and filters them by setting.
 
-The page needs nothing beside it: images are embedded (reduced, with a link to the whole
-one), loss curves are inline SVG, and the script is a few lines of its own.
+The page is self-contained: reduced images are embedded, with links to the full ones, loss
+curves are inline SVG, and the script is inline.
 """
 
 import base64
@@ -27,7 +27,14 @@ def page(
     reports: Mapping[str, Report],
     thumbnails: Mapping[str, np.ndarray],
 ) -> str:
-    """Return the page of the finished cells."""
+    """Return the page of the finished cells.
+
+    Args:
+      title: title of the page.
+      cells: finished cells in the grid's order.
+      reports: reports by key.
+      thumbnails: reduced images `[h, w, 3]` by key.
+    """
     axes = {
         axis: list(dict.fromkeys(cell.labels()[axis] for cell in cells)) for axis in cells[0].axes
     }
@@ -84,7 +91,7 @@ def _card(number: int, cell: Cell, report: Report, thumbnail: np.ndarray, *, obj
 
 
 def _curve(history: Mapping[str, Sequence[float | None]]) -> str:
-    # What the report has as null is no number, and is left out of the curve.
+    # Null becomes NaN, which is left out of the curve.
     steps, losses = (np.asarray(history[name], float) for name in ("step", "loss"))
     return svg_curves({"loss": (steps, losses)}, width=WIDTH, height=HEIGHT)
 

@@ -19,24 +19,26 @@ class Progress(NamedTuple):
     """Progress of a grid."""
 
     done: int
-    """Cells finished, earlier ones included."""
+    """Number of finished cells, including those of earlier runs."""
     total: int
+    """Number of cells."""
     running: int
-    """Cells that run now."""
+    """Number of running cells."""
     step: int
-    """Of the running cells."""
+    """Step of the running cells."""
     steps: int
+    """Last step of the running cells."""
     best: Cell | None
-    """The cell of the least loss so far, running ones included; None if the cells have different
-    objectives, whose losses do not compare."""
+    """The cell with the lowest loss so far, including running cells; None if the cells have
+    different objectives, whose losses are not comparable."""
     loss: float
-    """Its loss; NaN without one."""
+    """Loss of `best`; NaN without one."""
     seconds_left: float | None
-    """Estimated from the steps done since the start; `None` before there are any."""
+    """Estimated time left; None before the first steps."""
     places: tuple[Cell | None, ...] = ()
-    """Which cell runs in each batch element of the batch that has just gone on."""
+    """The cell at each position of the batch that reported last."""
     iterate: Iterate | None = None
-    """What its batch elements have come to."""
+    """Last iterate of that batch."""
 
 
 def run(
@@ -54,22 +56,21 @@ def run(
 
     Args:
       groups: from `grouped`.
-      finished: reports of cells that are done, by key.
-      store: where images and reports go, batch by batch.
-      elements: cells at a time, at most; chosen from the memory, or with an `executor`
-        (`elements_elsewhere`), if not given. With several devices the next multiple of their
-        number.
-      devices: see `prepare`; they share the batch elements.
-      executor: where batches run; in this process, on `devices`, if not given.
-      show: called between chunks of steps; may raise `KeyboardInterrupt`, which loses the batches
-        under way.
+      finished: reports of finished cells by key.
+      store: stores images and reports after each batch.
+      elements: largest batch size, rounded up to a multiple of the number of devices. If not given,
+        chosen by the memory, or by `elements_elsewhere` with an `executor`.
+      devices: devices that share a batch, as in `prepare`.
+      executor: runs the batches; in this process, on `devices`, if not given.
+      show: called between chunks of steps; may raise `KeyboardInterrupt`, which discards running
+        batches.
       kept: called with all reports so far after each batch has been stored.
 
     Returns:
       All reports by key.
 
     Raises:
-      JaxstyleError: the batch elements do not fit in memory, or a file cannot be written.
+      JaxstyleError: a batch does not fit into memory, or a file cannot be written.
     """
     reports = dict(finished)
     cells = {cell.key: cell for group in groups for cell in group.cells}
@@ -83,7 +84,7 @@ def run(
             todo = [cell for cell in group.cells if cell.key not in reports]
             if not todo:
                 continue
-            # More places than the group has cells would run copies only.
+            # Further elements would only run copies.
             count = min(elements, len(group.cells)) if elements else _as_before(group, reports)
             if not count:
                 here = executor is None
@@ -92,8 +93,8 @@ def run(
                 )
             yield from batches(group, -(-count // len(sharing)) * len(sharing), todo)
 
-    def progress(running: int, step: int, steps: int, seen: Mapping[Cell, float]) -> Progress:
-        losses = {cells[key]: _loss(report) for key, report in reports.items()} | dict(seen)
+    def progress(running: int, step: int, steps: int, current: Mapping[Cell, float]) -> Progress:
+        losses = {cells[key]: _loss(report) for key, report in reports.items()} | dict(current)
         best = min(losses, key=losses.__getitem__, default=None) if comparable else None
         loss = losses[best] if best else float("nan")
         return Progress(len(reports), len(cells), running, step, steps, best, loss, clock.left())
@@ -123,21 +124,25 @@ def run(
     return reports
 
 
-def _saved(done: Finished, store: Store) -> dict[str, Report]:
-    places, of, filled = done.batch.places, len(done.batch.group.cells), done.batch.filled
+def _saved(event: Finished, store: Store) -> dict[str, Report]:
+    """Store the cells of a finished batch and return their reports by key."""
+    places, of, filled = event.batch.places, len(event.batch.group.cells), event.batch.filled
     return {
         cell.key: store.save(cell, result, elements=len(places), place=place, of=of, filled=filled)
-        for place, (cell, result) in enumerate(zip(places, done.results, strict=True))
+        for place, (cell, result) in enumerate(zip(places, event.results, strict=True))
         if cell
     }
 
 
 def _as_before(group: Group, reports: Mapping[str, Report]) -> int | None:
-    """Return the batch size of the group's finished cells, so that cells keep their positions."""
+    """Return the batch size of the group's finished cells, with which cells keep their positions.
+
+    None if no cell of the group is finished.
+    """
     for cell in group.cells:
-        ran = reports[cell.key]["cell"] if cell.key in reports else {}
-        if ran.get("of") == len(group.cells):
-            return int(ran["lanes"])
+        entry = reports[cell.key]["cell"] if cell.key in reports else {}
+        if entry.get("of") == len(group.cells):
+            return int(entry["lanes"])
     return None
 
 
@@ -146,13 +151,13 @@ def _loss(report: Report) -> float:
 
 
 class _Clock:
-    """Estimates the time left: running goes by the work, compiling by the group.
+    """Estimates the time left: running time by the work, compilation by the number of groups.
 
-    Of batches that run elsewhere nothing is known but when they finish.
+    For batches on other machines, only the times at which they finish are known.
     """
 
     def __init__(self, groups: Sequence[Group], reports: Mapping[str, Report]):
-        # As if unfinished cells ran alone; copies that fill a batch cost as much as cells.
+        # An estimate: copies that fill a batch take as much time as cells.
         todo = [[c for c in group.cells if c.key not in reports] for group in groups]
         self.waiting = {
             id(group.cells): Batch(group, tuple(cells)).work

@@ -24,8 +24,8 @@ Report = dict[str, Any]
 class Store:
     """Finished cells in `folder/cells`, identified by their settings and inputs.
 
-    The report is written after the image and holds the image's digest and its own, so a cell
-    with a good report is done: its settings, images and weights are those asked for, and
+    A report is written after the image and contains the digests of both. A cell with a valid
+    report is therefore finished: its settings, images and weights are those of the grid, and
     neither file has changed since.
     """
 
@@ -37,12 +37,12 @@ class Store:
         """Create the folder and lock it against other processes until the context ends.
 
         Raises:
-          JaxstyleError: it cannot be made or written, or another process has it.
+          JaxstyleError: the folder cannot be created or written, or another process locks it.
         """
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
-            held = lock.acquire()
+            context = lock.acquire()
         except Timeout:
             raise JaxstyleError(
                 f"-o {shown(self.folder)}: another jaxstyle grid is running there; wait for it "
@@ -53,14 +53,14 @@ class Store:
                 f"-o {shown(self.folder)} cannot be written: {reason(error)}; choose another folder"
             ) from None
         for left in self.cells.glob(".jaxstyle-*.tmp"):
-            left.unlink()  # Of a process that was killed while writing.
-        return held
+            left.unlink()  # From a process that was killed while writing.
+        return context
 
     def find(self, cells: Iterable[Cell]) -> dict[str, Report]:
-        """Return the reports of the cells that are done, by key; the folder is listed once.
+        """Return the reports of the finished cells by key; the folder is listed once.
 
-        The readable part of a file's name depends on what else varies in the grid, so only the
-        beginning of the key in it is compared.
+        Only the part of the key in a file's name is compared, as the readable part depends on the
+        other settings that vary in the grid.
         """
         paths = collections.defaultdict(list)
         for path in sorted(self.cells.glob("*.json")):
@@ -76,21 +76,21 @@ class Store:
     def save(
         self, cell: Cell, result: Result, *, elements: int, place: int, of: int, filled: int
     ) -> Report:
-        """Write a cell's image and then its report.
+        """Write a cell's image, then its report, and return the report.
 
         Args:
-          cell: what was run.
-          result: what came of it.
-          elements: places in its batch.
-          place: its own among them.
-          of: cells in its group.
-          filled: places in its batch that cells ran in.
+          cell: the cell.
+          result: its result.
+          elements: size of its batch.
+          place: position of the cell in its batch.
+          of: number of cells in its group.
+          filled: number of cells in its batch.
         """
         path = self.cells / f"{cell.name}.png"
         weights = cell.settings.get("weights", "auto")
         inputs = cell.inputs.report()
-        made = record(result, network=cell.network, weights=weights, inputs=inputs)
-        images.save_image(path, result.image, argument="-o", text=as_text(made))
+        text = as_text(record(result, network=cell.network, weights=weights, inputs=inputs))
+        images.save_image(path, result.image, argument="-o", text=text)
         report = run_report(
             result, network=cell.network, weights=weights, inputs=inputs, output=path
         )
@@ -111,11 +111,11 @@ class Store:
 
 
 _KEY_DIGITS = 12
-"""Of a cell's key, at the end of its files' names (`Cell.name`)."""
+"""Digits of a cell's key at the end of its files' names (`Cell.name`)."""
 
 
 def _finished(path: Path, cell: Cell) -> Report | None:
-    """Return a cell's report; None if it is another cell's, or it or its image is not whole."""
+    """Return a cell's report; None if it is of another cell, or it or its image is damaged."""
     report = _read(path)
     if report is None or report["cell"]["key"] != cell.key:
         return None
@@ -136,6 +136,6 @@ def _read(path: Path) -> Report | None:
 
 
 def _digest(report: Report) -> str:
-    """Compute the digest of a report as JSON has it, with null for numbers that are not finite."""
+    """Compute the digest of a report as JSON, with null for numbers that are not finite."""
     plain = json.dumps(json.loads(to_json(report)), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The summary of a grid: a table, a contact sheet and a page, from the cells' reports."""
+"""The summary of a grid: a table, a contact sheet and a page."""
 
 import csv
 import io
@@ -16,13 +16,13 @@ from jaxstyle.sweep.cell import Cell
 from jaxstyle.sweep.page import page
 from jaxstyle.sweep.store import Report
 
-# A sheet of more pixels than this is no overview.
+# Largest width of a contact sheet, and of an image in it, in pixels.
 WIDEST, THUMBNAIL = 6000, 256
 MAX_IN_A_ROW = 8
 
 
 def write_table(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Report]) -> None:
-    """Write `results.csv`, a row for each finished cell in the grid's order."""
+    """Write `results.csv`, with a row per finished cell in the grid's order."""
     rows = [row(cell, reports[cell.key]) for cell in cells if cell.key in reports]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["image"], lineterminator="\n")
@@ -34,9 +34,9 @@ def write_table(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Repor
 def row(cell: Cell, report: Report) -> dict[str, Any]:
     """Return a cell's settings and numbers as a row; missing values are empty.
 
-    `loss_content`, `loss_style` and `loss_tv` are the weighted terms; losses compare only between
-    rows of one `objective`. `seconds` is the cell's share of the running time of the batch of
-    `lanes` that it was in.
+    `loss_content`, `loss_style` and `loss_tv` are the weighted terms. Losses are comparable between
+    rows with equal `objective` only. `lanes` is the size of the cell's batch, and `seconds` the
+    running time of the batch divided by its number of cells.
     """
     recipe = {
         name: format_layers(tuple(value.items())) if isinstance(value, dict) else value
@@ -63,7 +63,7 @@ def row(cell: Cell, report: Report) -> dict[str, Any]:
 
 
 def image_of(report: Report) -> str:
-    """Return the path of the cell's image in the grid's folder."""
+    """Return the path of a cell's image, relative to the grid's folder."""
     return f"cells/{report['cell']['name']}.png"
 
 
@@ -72,7 +72,7 @@ def write_overview(folder: Path, cells: Sequence[Cell], reports: Mapping[str, Re
     finished = [cell for cell in cells if cell.key in reports]
     if not finished:
         return
-    # What varies the fastest runs along the rows; one long axis is folded.
+    # The fastest axis runs along the rows; a single long axis is wrapped.
     along, down = cells[0].axes[-1:], cells[0].axes[:-1]
     columns = list(dict.fromkeys(_named(cell, along) for cell in cells))
     rows = list(dict.fromkeys(_named(cell, down) for cell in cells))
@@ -97,8 +97,8 @@ def _named(cell: Cell, axes: Sequence[str]) -> str:
 
 
 def load_reduced(folder: Path, report: Report, side: int) -> np.ndarray:
-    """Read a finished cell's image, its longer side reduced to `side` pixels at most."""
-    # The bound is on what others made: ours may be larger, and says how large it is.
+    """Read a finished cell's image, reduced to a longest side of at most `side` pixels."""
+    # The limit on pixels is for images of others; a report has the size of the image.
     width, height = report["images"]["output"]["size"]
     image = images.load_image(folder / image_of(report), max_pixels=width * height)
     return images.fit(image, side, min_side=1)

@@ -1,4 +1,4 @@
-"""Network weights: published files, one checked format, and networks by name."""
+"""Network weights: published files, the project's checked format, and networks by name."""
 
 from jaxstyle.weights.conversion import convert as convert
 from jaxstyle.weights.formats.layouts import caffe_to_flax as caffe_to_flax

@@ -1,4 +1,4 @@
-"""From a file that others published to a checked `Network`."""
+"""Conversion of a published weight file to a checked `Network`."""
 
 import dataclasses
 import hashlib
@@ -30,30 +30,31 @@ def convert(
     normalized: bool = False,
     trust_source: bool = False,
 ) -> Network:
-    """Convert a published file of VGG weights; a classifier in it is left out.
+    """Convert a published file of VGG weights, without its classifier.
 
-    The format is found from the content: a PyTorch state dict (torchvision's, the Caffe
-    ones of jcjohnson, Gatys's), Keras's `.h5`, MatConvNet's `.mat`, `.npz`, or a state
-    dict as `.safetensors`. A file with only the first layers gives a network of those.
+    The format is detected from the content: a PyTorch state dict (torchvision's, the Caffe
+    networks of jcjohnson, Gatys's), Keras's `.h5`, MatConvNet's `.mat`, `.npz`, or a state
+    dict as `.safetensors`. A file with only the first layers gives a network of these layers.
 
     Args:
-      source_path: the file.
-      network: `"vgg16"` or `"vgg19"`; found from the layers when not given.
-      convention: `"caffe"` or `"torchvision"` (see `CONVENTIONS`). Needed only for state
-        dicts with torchvision's keys, which both have, unless the manifest has the file.
-      padding: `"zeros"` or `"reflect"`; when not given reflection for a compact teacher,
-        zeros for the others.
-      normalized: say that every filter's mean activation is 1, which no format tells.
-      trust_source: open an `.h5` or `.mat` file whose digest the manifest does not pin: they are
-        read by the HDF5 library and by SciPy, which are not made for files of strangers.
-      name: what the network is called; the file's name without its ending when not given.
+      source_path: file to convert.
+      network: `"vgg16"` or `"vgg19"`; detected from the layers if not given.
+      convention: `"caffe"` or `"torchvision"` (see `CONVENTIONS`). Required only for state dicts
+        with torchvision's keys, which networks of both conventions have, unless the file is in the
+        manifest.
+      padding: `"zeros"` or `"reflect"`; if not given, `"reflect"` for a compact teacher and
+        `"zeros"` for others.
+      name: name of the network; the file's name without its ending if not given.
+      normalized: whether the mean activation of every filter is 1, which no format records.
+      trust_source: whether to open an `.h5` or `.mat` file whose digest is not in the manifest. The
+        HDF5 library and SciPy, which read them, are not secure against malicious files.
 
     Returns:
       A `Network` with float32 params.
 
     Raises:
-      JaxstyleError: the file is unknown, damaged, incomplete, ambiguous or to be trusted first,
-        or an argument does not fit it.
+      JaxstyleError: the file is of an unknown format, damaged, incomplete, ambiguous or not
+        trusted, or an argument does not fit it.
     """
     path = Path(source_path)
     if network is not None:
@@ -68,8 +69,8 @@ def convert(
             )
     where = f"source {path}"
     file_format = find_format(path)
-    known = identify(path)
-    if file_format in BY_OTHERS and known is None and not trust_source:
+    pinned = identify(path)
+    if file_format in BY_OTHERS and pinned is None and not trust_source:
         raise JaxstyleError(
             f"{where} is a .{file_format} file whose digest is not pinned, and a damaged or "
             "malicious one may harm the library that reads it; give --trust-source if you trust "
@@ -80,9 +81,9 @@ def convert(
         kind, params = _to_flax(file_format, contents, network)
     except JaxstyleError as error:
         raise JaxstyleError(f"{where}: {error}") from error
-    topology = network or (known.network if known else find_topology(params, where=where))
+    topology = network or (pinned.network if pinned else find_topology(params, where=where))
     check_params(params, topology, where=where)
-    params, taken = _choose_convention(kind, convention, known, params, where)
+    params, preprocessing = _choose_convention(kind, convention, pinned, params, where)
     default = "reflect" if kind == "teacher" else "zeros"
     return Network(
         params={
@@ -90,11 +91,11 @@ def convert(
             for layer, arrays in params.items()
         },
         topology=topology,
-        convention=dataclasses.replace(taken, padding=padding or default),
-        # A file's name need not be text, metadata must.
+        convention=dataclasses.replace(preprocessing, padding=padding or default),
+        # Metadata must be valid UTF-8, unlike the name of a file.
         name=(name or path.stem).encode("utf-8", "replace").decode(),
-        source=known.urls[0] if known else _describe(path),
-        license=known.license if known else "",
+        source=pinned.urls[0] if pinned else _describe(path),
+        license=pinned.license if pinned else "",
         normalized=normalized,
         digest=digest(params),
     )
@@ -103,7 +104,7 @@ def convert(
 def _to_flax(
     file_format: str, contents: Mapping[str, Any], network: str | None
 ) -> tuple[str, Arrays]:
-    """Choose among `sources` by the keys; return the kind and what it gives."""
+    """Return the kind of a file, by the names of its arrays, and its Flax params."""
     if file_format == "mat":
         return "matconvnet", layouts.matconvnet_to_flax(contents)
     if file_format == "h5":
@@ -123,33 +124,40 @@ def _to_flax(
 
 
 def _choose_convention(
-    kind: str, asked: str | None, known: Source | None, params: Arrays, where: str
+    kind: str, convention: str | None, pinned: Source | None, params: Arrays, where: str
 ) -> tuple[Arrays, Preprocessing]:
-    """Return the network's input convention: as asked for, as the manifest says, or by the
-    format."""
+    """Return the params and their preprocessing.
+
+    Args:
+      kind: from `_to_flax`.
+      convention: requested convention, if any.
+      pinned: entry of the manifest, if any.
+      params: Flax params.
+      where: name of the file in error messages.
+    """
     if kind == "matconvnet":
-        if asked == "torchvision":
+        if convention == "torchvision":
             raise JaxstyleError(
                 f"{where}: convention 'torchvision' cannot be a MatConvNet file's, "
                 "which takes RGB 0-255; leave --convention out"
             )
-        # Its own convention and Caffe's differ in the order of channels alone.
-        if asked == "caffe":
+        # The conventions of MatConvNet and Caffe differ in the order of channels only.
+        if convention == "caffe":
             return layouts.swap_channels(params), CONVENTIONS["caffe"]
         return params, layouts.MATCONVNET
-    if kind == "teacher" and asked == "torchvision":
+    if kind == "teacher" and convention == "torchvision":
         raise JaxstyleError(
             f"{where}: convention 'torchvision' cannot be a teacher's, whose conv0 makes "
             "Caffe's input; leave --convention out"
         )
-    if asked is None and known is not None:
-        asked = known.convention
-    if asked is None and kind == "numbered":
+    if convention is None and pinned is not None:
+        convention = pinned.convention
+    if convention is None and kind == "numbered":
         raise JaxstyleError(
             f"{where} may be torchvision's or Caffe's network, which have the same keys and take "
             "different input; say which with --convention torchvision or --convention caffe"
         )
-    return params, CONVENTIONS[asked or "caffe"]
+    return params, CONVENTIONS[convention or "caffe"]
 
 
 def _describe(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Download of a file from one of its addresses, checked against its digest."""
+"""Downloads of weight files, checked against their digests."""
 
 import importlib
 import ipaddress
@@ -11,21 +11,26 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.weights.manifest import Source, agrees, file_digest, is_test_manifest
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes received so far and, where known, in all."""
-# For sources whose size nobody published; the largest known has 575 MB.
+"""Called with the bytes received so far and the size of the file, None if unknown."""
+# For sources without a published size; the largest known source has 575 MB.
 _MAX_BYTES = 700_000_000
 _TIMEOUT_SECONDS = 30
-# Of an address whose connections are cut on the way.
+# Attempts per address after interrupted connections.
 _ATTEMPTS = 5
 
 
 def download(source: Source, target: Path, *, progress: Progress | None = None) -> None:
-    """Download a source to `target`, trying its addresses in turn.
+    """Download a source to `target`, from the first of its addresses that works.
 
-    The digest is checked before this returns; nothing opens the file until then.
+    The digest is checked before the function returns.
+
+    Args:
+      source: entry of the manifest.
+      target: file to write.
+      progress: called after each chunk.
 
     Raises:
-      JaxstyleError: no address gives the file; says of each why, and what was expected.
+      JaxstyleError: the download failed; the message has the reason for each address.
     """
     if not source.digest:
         raise JaxstyleError(
@@ -65,11 +70,12 @@ def check_url(url: str) -> None:
 
 
 class _Failure(Exception):
-    """The reason why an address failed."""
+    """An address failed; the message is the reason."""
 
 
 def _download(url: str, source: Source, target: Path, progress: Progress | None) -> None:
-    # Here because they take a third of a second, which the other commands need not spend.
+    """Download a file from one address and check its size and digest."""
+    # Imported here, as they take a third of a second to import.
     import requests
 
     pooch: Any = importlib.import_module("pooch")
@@ -85,19 +91,19 @@ def _download(url: str, source: Source, target: Path, progress: Progress | None)
 
         def check(response: Any, *_: Any, **__: Any) -> None:
             check_redirect(response)
-            # A server that does not know ranges sends the whole file again.
+            # A server without support for ranges sends the whole file again.
             if not response.is_redirect and response.status_code != 206:
                 writer.restart()
 
         for attempt in range(_ATTEMPTS):
-            had = writer.received
+            offset = writer.received
             fetch = pooch.HTTPDownloader(
                 chunk_size=1 << 16,
                 timeout=_TIMEOUT_SECONDS,
                 hooks={"response": check},
-                # Compressed in transit, a range would be one of other bytes.
+                # Uncompressed, as a range would refer to compressed bytes.
                 headers={"Accept-Encoding": "identity"}
-                | ({"Range": f"bytes={had}-"} if had else {}),
+                | ({"Range": f"bytes={offset}-"} if offset else {}),
             )
             try:
                 fetch(url=url, output_file=writer, pooch=None)
@@ -108,7 +114,7 @@ def _download(url: str, source: Source, target: Path, progress: Progress | None)
             except requests.exceptions.ContentDecodingError as error:
                 raise _Failure(f"the connection broke after {writer.received} bytes") from error
             except requests.exceptions.RequestException as error:
-                # Cut on the way: what is there is kept, the rest is asked for.
+                # Interrupted: keep the bytes and request the rest.
                 if writer.received and attempt + 1 < _ATTEMPTS:
                     continue
                 if writer.received or isinstance(error, requests.exceptions.ChunkedEncodingError):
@@ -124,7 +130,7 @@ def _download(url: str, source: Source, target: Path, progress: Progress | None)
 
 
 class _BoundedWriter:
-    """A file that refuses to grow past the size that the manifest gives."""
+    """A file that raises when it exceeds the expected size."""
 
     def __init__(self, file: IO[bytes], size: int | None, progress: Progress | None) -> None:
         self.file, self.size, self.progress = file, size, progress
@@ -139,13 +145,13 @@ class _BoundedWriter:
             self.progress(self.received, self.size)
 
     def restart(self) -> None:
-        """Forget what was received."""
+        """Discard the bytes received so far."""
         self.file.seek(0)
         self.file.truncate()
         self.received = 0
 
     def flush(self) -> None:
-        """Do nothing: flushing after every chunk only costs time."""
+        """Do nothing, as flushing after every chunk would take time."""
 
 
 def _is_loopback(host: str) -> bool:
@@ -156,7 +162,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return the innermost cause of an error of requests."""
+    """Return the innermost cause of an exception of requests, as text."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner

@@ -1,4 +1,4 @@
-"""The list of known weights, `manifest.toml`: addresses, sizes, digests and licenses."""
+"""The manifest of known weights, `manifest.toml`: addresses, sizes, digests and licenses."""
 
 import hashlib
 import os
@@ -10,56 +10,64 @@ from typing import Any
 from jaxstyle.errors import JaxstyleError
 
 ENVIRONMENT = "JAXSTYLE_MANIFEST"
-"""Names another manifest, for tests; it may then have addresses on this machine."""
+"""Environment variable with another manifest, for tests; it may have addresses on this machine."""
 DIGEST_KINDS = {"md5": 32, "sha256": 64, "sha256-prefix": None}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of weights that others publish."""
+    """A published file of weights."""
 
     name: str
     kind: str
-    """The format: `"keras"`, `"torchvision"`, `"caffe-pth"`, `"gatys"` or `"matconvnet"`."""
+    """Format: `"keras"`, `"torchvision"`, `"caffe-pth"`, `"gatys"` or `"matconvnet"`."""
     network: str
     """`"vgg16"` or `"vgg19"`."""
     convention: str
     """`"caffe"`, `"torchvision"` or `"matconvnet"`."""
     urls: tuple[str, ...]
-    """The same file at different places, tried in turn."""
+    """Addresses of the file, tried in order."""
     size: int | None
-    """Bytes, where known."""
+    """Bytes of the file, if known."""
     digest: str | None
-    """`"sha256:…"`, `"md5:…"` or `"sha256-prefix:…"`; without one it is not fetched."""
+    """`"sha256:…"`, `"md5:…"` or `"sha256-prefix:…"`; without one the file is not fetched."""
     license: str
+    """License of the weights."""
     note: str
+    """Description for `jaxstyle weights list`."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A network that comes with jaxstyle, beside the manifest."""
+    """A network in the package."""
 
     name: str
+    """Name of the network."""
     file: Path
+    """File of the network, beside the manifest."""
     digest: str
-    """Of its arrays, as `jaxstyle.weights.digest` computes it."""
+    """SHA-256 of its arrays, from `jaxstyle.weights.digest`."""
     trained: bool
+    """Whether it is trained; if not, it is a placeholder with random weights."""
     note: str
+    """Description for `jaxstyle weights list`."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that can be named in place of a file."""
+    """The weights that can be named instead of a file."""
 
     sources: dict[str, Source]
+    """Published files by name."""
     embedded: dict[str, Embedded]
+    """Networks in the package by name."""
 
 
 def read_manifest() -> Manifest:
-    """Read the manifest that comes with jaxstyle, or the one that `JAXSTYLE_MANIFEST` names.
+    """Read the manifest of the package, or that in `JAXSTYLE_MANIFEST`.
 
     Raises:
-      JaxstyleError: it cannot be read or an entry lacks a field.
+      JaxstyleError: the manifest cannot be read, or an entry lacks a field.
     """
     path = _path()
     try:
@@ -91,23 +99,23 @@ def is_test_manifest() -> bool:
 
 
 def file_digest(path: Path, like: str) -> str:
-    """Compute the digest of a file by the algorithm of another: `"md5:…"` or `"sha256:…"`."""
+    """Compute the digest of a file, by the algorithm of `like`, as `"md5:…"` or `"sha256:…"`."""
     algorithm = "md5" if like.startswith("md5:") else "sha256"
     with open(path, "rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
 def agrees(pinned: str, actual: str) -> bool:
-    """Return whether a manifest's digest is that of a file."""
+    """Return whether a digest in the manifest is that of a file."""
     if pinned.startswith("sha256-prefix:"):
         return actual.startswith(pinned.replace("-prefix", ""))
     return actual == pinned
 
 
 def identify(path: Path) -> Source | None:
-    """Find the source that a file on disk is a copy of, by size and digest."""
+    """Return the source of a file, by its size and digest; None if it is not in the manifest."""
     size = path.stat().st_size
-    digests: dict[bool, str] = {}  # files have half a gigabyte: each algorithm runs once at most
+    digests: dict[bool, str] = {}  # Cached, as files have half a gigabyte.
     for source in read_manifest().sources.values():
         if source.digest and source.size in (None, size):
             is_md5 = source.digest.startswith("md5:")

@@ -1,4 +1,4 @@
-"""Weights by name: listing, downloading, verifying and loading."""
+"""Weights by name: listing, fetching, verifying and loading."""
 
 import os
 import shutil
@@ -21,26 +21,30 @@ _STALE_SECONDS = 24 * 3600
 
 
 class Row(NamedTuple):
-    """One line of `jaxstyle weights list`."""
+    """A row of `jaxstyle weights list`."""
 
     name: str
+    """Name of the weights."""
     network: str
+    """`"vgg16"` or `"vgg19"`."""
     where: str
     """`"embedded"`, `"cached"`, `"not fetched"` or `"not fetchable"`."""
     size: int | None
-    """Bytes on disk, or to download where that is known and it is not here yet."""
+    """Bytes on disk, or of the download; None if unknown."""
     license: str
+    """License, if known."""
     note: str
+    """Description."""
 
 
 def names() -> tuple[str, ...]:
-    """List the names that `load_network` knows besides `"auto"`."""
+    """Return the names of weights for `load_network`, besides `"auto"`."""
     manifest = read_manifest()
     return (*manifest.embedded, *manifest.sources)
 
 
 def cache_folder() -> Path:
-    """Return the folder of fetched networks: `JAXSTYLE_CACHE`, else the platform's cache folder."""
+    """Return the folder of fetched networks, `JAXSTYLE_CACHE` or the platform's cache folder."""
     chosen = os.environ.get(CACHE_ENVIRONMENT)
     if chosen:
         return Path(chosen)
@@ -50,7 +54,7 @@ def cache_folder() -> Path:
 
 
 def describe() -> tuple[Row, ...]:
-    """Return a description of every name, and whether it is on this machine."""
+    """Return a description of each name, including whether it is on this machine."""
     manifest = read_manifest()
     rows = []
     for entry in manifest.embedded.values():
@@ -67,18 +71,18 @@ def describe() -> tuple[Row, ...]:
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
-    """Download, check and convert a source, unless that is done; return the network's file.
+    """Download, check and convert weights, unless they are cached; return the network's file.
 
     Args:
       name: one of `names()`.
-      progress: called with the bytes received and the bytes in all (None if not known).
+      progress: called with the bytes received and the size of the file, None if unknown.
 
     Returns:
       `cache_folder() / (name + ".safetensors")`, or the file of an embedded network.
 
     Raises:
-      JaxstyleError: the name is unknown, no address gives the file that the manifest
-        pins, or the cache cannot be written. Nothing is left under the final name then.
+      JaxstyleError: the name is unknown, the download failed, or the cache cannot be written.
+        The file is not created then.
     """
     entry = _find(name)
     if isinstance(entry, Embedded):
@@ -89,7 +93,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             read_network(target)
             return target
         except JaxstyleError:
-            pass  # damaged since: a good one was asked for
+            pass  # The cached file is damaged.
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +111,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the remains of killed downloads."""
+    """Remove temporary files of killed downloads."""
     for left in folder.glob(".fetch-*"):
         if time.time() - left.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -117,7 +121,7 @@ def path(name: str) -> Path:
     """Return the file of an embedded or fetched network.
 
     Raises:
-      JaxstyleError: the name is unknown, or its network is not here.
+      JaxstyleError: the name is unknown, or its network is not on this machine.
     """
     entry = _find(name)
     file = entry.file if isinstance(entry, Embedded) else _cached(name)
@@ -139,33 +143,37 @@ def path(name: str) -> Path:
 
 
 def verify(name: str | None = None) -> dict[str, str]:
-    """Check the digest of a network that is here, or of all of them.
+    """Check the digest of a network on this machine, or of all of them.
 
     Returns:
-      `{name: digest of the arrays}` of what was checked.
+      `{name: digest of the arrays}` of the checked networks.
 
     Raises:
-      JaxstyleError: one is damaged, or the one that was named is not here.
+      JaxstyleError: a network is damaged, or the given one is not on this machine.
     """
     if name is None:
-        here = [row.name for row in describe() if row.where in ("embedded", "cached")]
+        present = [row.name for row in describe() if row.where in ("embedded", "cached")]
     else:
-        here = [name]
-    return {each: _load(each).digest for each in here}
+        present = [name]
+    return {each: _load(each).digest for each in present}
 
 
 def load_network(name_or_path: str | os.PathLike = "auto") -> Network:
     """Load weights by name or from a converted file.
 
     Args:
-      name_or_path: `"auto"` (`"vgg19"` if it is in the cache, else `"medium"`), one of
-        `names()`, or a `.safetensors` that `jaxstyle weights convert` wrote.
+      name_or_path: `"auto"` (`"vgg19"` if it is cached, else `"medium"`), one of `names()`, or a
+        `.safetensors` file from `jaxstyle weights convert`.
 
     Returns:
-      A `Network` with float32 params, its digest checked.
+      A `Network` with float32 params, whose digest has been checked.
 
     Raises:
-      JaxstyleError: the name is unknown or not fetched, or the file is not good.
+      JaxstyleError: the name is unknown or not fetched, or the file is not valid.
+
+    Example:
+      >>> load_network("compact").layers[-1]
+      'conv5_1'
     """
     text = os.fspath(name_or_path)
     if text == "auto":
@@ -184,7 +192,7 @@ def load_network(name_or_path: str | os.PathLike = "auto") -> Network:
 
 
 def auto_notice() -> str | None:
-    """Return the notice that `"auto"` is the embedded network, or None if it is not."""
+    """Return the notice that `"auto"` is the embedded network; None if it is not."""
     if _automatic() != _FALLBACK:
         return None
     entry = read_manifest().embedded.get(_FALLBACK)

@@ -1,4 +1,4 @@
-"""Checks of weights from any file."""
+"""Checks of the layers and shapes of weights."""
 
 from collections.abc import Collection, Mapping
 
@@ -12,19 +12,23 @@ Arrays = dict[str, dict[str, np.ndarray]]
 
 
 def unfit(message: str) -> JaxstyleError:
-    """Return the error for a file that does not contain a network."""
+    """Return the error for a file without a valid network."""
     return JaxstyleError(f"{message}; take a complete, unchanged file of such a network")
 
 
 def find_topology(layers: Collection[str], *, where: str) -> str:
-    """Return `"vgg16"` or `"vgg19"` by the convolutions that are there.
+    """Return `"vgg16"` or `"vgg19"`, detected from the convolutions.
 
     Args:
       layers: names such as `"conv3_4"`, in any order.
-      where: what to call the weights in a message.
+      where: name of the weights in error messages.
 
     Raises:
-      JaxstyleError: a layer is in neither, or the layers are the same in both.
+      JaxstyleError: a layer is in neither, or both have the layers.
+
+    Example:
+      >>> find_topology(["conv3_4"], where="weights")
+      'vgg19'
     """
     fits = [name for name in TOPOLOGIES if set(layers) <= set(convolutions(name))]
     if not layers or not fits:
@@ -35,8 +39,7 @@ def find_topology(layers: Collection[str], *, where: str) -> str:
         )
     if len(fits) == 1:
         return fits[0]
-    # A VGG-19 that goes deeper than this has a conv3_4, and one that is cut into whole
-    # blocks does not end here.
+    # A deeper VGG-19 has a conv3_4, and a VGG-19 of whole blocks does not end here.
     if max(layers) >= "conv3_3":
         return "vgg16"
     raise JaxstyleError(
@@ -56,36 +59,41 @@ def check_topology(topology: str, *, where: str) -> None:
 def check_params(
     params: Mapping[str, Mapping[str, np.ndarray]], topology: str, *, where: str
 ) -> None:
-    """Check that `params` are the first convolutions of `topology`, without a gap.
+    """Raise unless `params` are the first convolutions of `topology`, without a gap.
 
-    Every kernel is `[3, 3, in, out]` with `in` the layer before's `out` (3 for the
-    first), every bias `[out]`, and every number finite.
+    Kernels must be `[3, 3, in, out]`, with `in` the `out` of the preceding layer (3 for the
+    first), biases `[out]`, and all numbers finite.
+
+    Args:
+      params: Flax params.
+      topology: `"vgg16"` or `"vgg19"`.
+      where: name of the weights in error messages.
 
     Raises:
-      JaxstyleError: with `where`, the layer and what is wrong with it.
+      JaxstyleError: a layer is not valid; the message names it and the reason.
     """
-    known = convolutions(topology)
-    unknown = sorted(set(params) - set(known))
+    names = convolutions(topology)
+    unknown = sorted(set(params) - set(names))
     if unknown:
         raise unfit(
             f"{where}: layer {unknown[0]!r} is not in {topology}, "
-            f"whose layers run from {known[0]!r} to {known[-1]!r}"
+            f"whose layers run from {names[0]!r} to {names[-1]!r}"
         )
     if not params:
         raise unfit(f"{where} has no convolution of {topology}")
-    deepest = max(known.index(layer) for layer in params)
+    deepest = max(names.index(layer) for layer in params)
     channels = 3
-    for layer in known[: deepest + 1]:
+    for layer in names[: deepest + 1]:
         if layer not in params:
             raise JaxstyleError(
                 f"{where}: layer {layer!r} of {topology} is missing although "
-                f"{known[deepest]!r} is there; use a complete file or another --network"
+                f"{names[deepest]!r} is there; use a complete file or another --network"
             )
         channels = _check_layer(params[layer], channels, f"{where}: layer {layer!r}")
 
 
 def _check_layer(arrays: Mapping[str, np.ndarray], channels: int, where: str) -> int:
-    """Check one convolution that takes `channels` in; return how many it gives out."""
+    """Return the output channels of a convolution; raise unless it is valid for `channels`."""
     for part in ("kernel", "bias"):
         if part not in arrays:
             raise unfit(f"{where} has no {part}")

@@ -1,9 +1,9 @@
 """The file format of networks: `.safetensors` with topology, preprocessing and digest.
 
-The arrays are called `conv1_1.kernel` (HWIO) and `conv1_1.bias`; they are float32, float16 or
-bfloat16 in the file, and float32 in use. The metadata, all strings, are `format`, `network`,
-`name`, `source`, `licence`, `channel_order`, `scale`, `mean`, `std`, `padding`, `digest` and, where
-every mean activation is 1, `normalised`.
+The arrays are named `conv1_1.kernel` (HWIO) and `conv1_1.bias`. They are float32, float16 or
+bfloat16 in the file, and float32 in memory. The metadata strings are `format`, `network`, `name`,
+`source`, `licence`, `channel_order`, `scale`, `mean`, `std`, `padding`, `digest` and, for
+normalized networks, `normalised`.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ _FIELDS = (
 
 
 def digest(params: Mapping[str, Mapping[str, Any]]) -> str:
-    """Compute the SHA-256 of some params, as 64 hexadecimal digits.
+    """Compute the SHA-256 of params, as 64 hexadecimal digits.
 
-    It is over the arrays in the order of their names: `name`, a zero byte, the dtype's
-    name, a zero byte, the shape as `3x3x64x64`, a zero byte, and the numbers in C
-    order, little-endian.
+    The input is, for each array in the order of their names, `name`, a zero byte, the dtype's
+    name, a zero byte, the shape as `3x3x64x64`, a zero byte, and the numbers in C order,
+    little-endian.
     """
     total = hashlib.sha256()
     for name, array in sorted(_flatten(params).items()):
@@ -51,10 +51,10 @@ def digest(params: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def save_network(network: Network, path: str | os.PathLike) -> None:
-    """Write a network, whole or not at all; the same network gives the same bytes.
+    """Write a network atomically; equal networks give equal bytes.
 
-    Arrays keep their dtype (float32, float16 or bfloat16). The digest is computed
-    anew, whatever `network.digest` says.
+    Arrays keep their dtype (float32, float16 or bfloat16). The digest is computed from
+    the arrays, not taken from `network.digest`.
 
     Raises:
       JaxstyleError: `path` does not end in `.safetensors` or cannot be written.
@@ -67,11 +67,11 @@ def save_network(network: Network, path: str | os.PathLike) -> None:
 
 
 def read_network(path: str | os.PathLike) -> Network:
-    """Read a network that `save_network` wrote, and check its digest and its layers.
+    """Read a file of `save_network`, and check its digest and layers.
 
     Returns:
-      A `Network` with float32 params; half-precision arrays are widened. Its `digest`
-      is that of the arrays as the file has them.
+      A `Network` with float32 params. Its `digest` is that of the arrays in the file, which may
+      have half precision.
 
     Raises:
       JaxstyleError: the file is missing, not of this format, damaged or incomplete.
@@ -102,7 +102,7 @@ def read_network(path: str | os.PathLike) -> Network:
 
 
 def _read(path: Path, where: str) -> tuple[dict[str, str], Arrays]:
-    """Read the metadata and arrays of a file, unchecked but for the format."""
+    """Read the metadata and arrays of a file; only the format is checked."""
     if not path.is_file():
         raise JaxstyleError(f"{where} does not exist; see `jaxstyle weights list` for names")
     try:
@@ -161,7 +161,7 @@ def _convention(metadata: Mapping[str, str], where: str) -> Preprocessing:
 
 
 def _encode(network: Network, *, where: str) -> bytes:
-    """Return the bytes of the file; safetensors' own writer would shuffle the metadata."""
+    """Return the bytes of the file; the writer of safetensors changes the order of metadata."""
     convention = network.convention
     metadata = {
         "format": FORMAT,
@@ -190,7 +190,7 @@ def _encode(network: Network, *, where: str) -> bytes:
     header: dict[str, Any] = {"__metadata__": metadata}
     chunks: list[bytes] = []
     offset = 0
-    # Wide types first, as safetensors' writer does, so that every array is aligned.
+    # Wide types first, like the writer of safetensors, so that every array is aligned.
     arrays = _flatten(network.params).items()
     for name, array in sorted(arrays, key=lambda item: (-item[1].dtype.itemsize, item[0])):
         if array.dtype.name not in _CODES:

@@ -1,1 +1,1 @@
-"""Readers of the files in which others publish VGG weights."""
+"""Readers of published weight files."""

@@ -1,10 +1,9 @@
-"""From each source's arrays to Flax params: pure functions, one a source.
+"""Conversion of each source's arrays to Flax params, by one pure function per source.
 
-All of them take every array that the source has, keep the convolutions and give
-`{"conv1_1": {"kernel": float32 [3, 3, in, out], "bias": float32 [out]}, ...}`. What
-they give is not checked here (see `layers.check_params`): a missing layer is simply
-not there. All sources compute a cross-correlation, as Flax does, so no kernel is
-ever flipped.
+The functions take all arrays of the source and return its convolutions as
+`{"conv1_1": {"kernel": float32 [3, 3, in, out], "bias": float32 [out]}, ...}`. The
+result is not checked (see `shapes.check_params`); layers may be missing. All sources
+compute cross-correlations, as Flax does, so that no kernel is flipped.
 """
 
 import re
@@ -18,7 +17,7 @@ from jaxstyle.nn.preprocessing import CONVENTIONS, Preprocessing
 from jaxstyle.weights.shapes import Arrays, unfit
 
 MATCONVNET = Preprocessing("rgb", 255.0, (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
-"""What MatConvNet's networks take: RGB, 0-255, minus the mean color."""
+"""Preprocessing of MatConvNet's networks: RGB, 0-255, minus the mean color."""
 State = Mapping[str, np.ndarray]
 _FEATURES = re.compile(r"(?:module\.)?(?:features\.)?(\d+)\.(weight|bias)")
 _NAMED = re.compile(r"(conv[1-5]_[1-9])\.(weight|bias)")
@@ -35,11 +34,11 @@ def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
     N counts the convolutions, ReLUs and poolings of the topology. The classifier is ignored.
 
     Args:
-      state: all arrays of the file.
-      network: `"vgg16"` or `"vgg19"`; found from the Ns when not given.
+      state: all arrays of the file by name.
+      network: `"vgg16"` or `"vgg19"`; detected from the Ns if not given.
 
     Raises:
-      JaxstyleError: the Ns fit no topology, as with the variants that normalize batches.
+      JaxstyleError: the Ns fit no topology, as for networks with batch normalization.
     """
     matched = {match: array for key, array in state.items() if (match := _FEATURES.fullmatch(key))}
     if any(key.endswith(".running_mean") for key in state):
@@ -63,9 +62,9 @@ def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
 
 
 def caffe_to_flax(state: State, *, network: str | None = None) -> Arrays:
-    """Convert the Caffe networks in PyTorch's format, as jcjohnson published them.
+    """Convert the Caffe networks that jcjohnson published in PyTorch's format.
 
-    Keys and layout are `torchvision_to_flax`'s. The numbers are others: they take BGR, 0-255.
+    Keys and layout are those of `torchvision_to_flax`, but the networks take BGR, 0-255.
     """
     return torchvision_to_flax(state, network=network)
 
@@ -80,7 +79,7 @@ def gatys_to_flax(state: State) -> Arrays:
 
 
 def keras_to_flax(state: State) -> Arrays:
-    """Convert the arrays of a Keras `.h5`, by their paths in it; kernels are HWIO already.
+    """Convert the arrays of a Keras `.h5` by their paths; kernels are HWIO.
 
     `block1_conv1/block1_conv1_W_1:0` (2016), `block1_conv1/block1_conv1/kernel:0`
     (later) and `layers/block1_conv1/vars/0` (Keras 3).
@@ -96,13 +95,13 @@ def keras_to_flax(state: State) -> Arrays:
 
 
 def matconvnet_to_flax(contents: Mapping[str, Any]) -> Arrays:
-    """Convert a MatConvNet network as `scipy.io.loadmat` gives it; its input is RGB, 0-255.
+    """Convert a MatConvNet network from `scipy.io.loadmat`; its input is RGB, 0-255.
 
-    MatConvNet's kernels are H x W x I x O, and SciPy keeps the order of the axes, so
-    nothing is transposed. Published users of the file disagree: anishathalye's
+    MatConvNet's kernels are H x W x I x O, and SciPy preserves the order of the axes, so
+    nothing is transposed. Programs that read this file disagree: anishathalye's
     neural-style swaps the first two axes, log0's port does not. MATLAB's first axis is
-    the vertical one, in kernels as in the images they were made for; storing columns
-    first is a matter of memory, which SciPy undoes.
+    the vertical one, for kernels and for images. Column-major storage concerns the order
+    in memory, which SciPy converts.
 
     Args:
       contents: `contents["layers"]` is a cell array of structs with `name` and either
@@ -134,16 +133,16 @@ def matconvnet_to_flax(contents: Mapping[str, Any]) -> Arrays:
 def npz_to_flax(state: State) -> Arrays:
     """Convert a `.npz` with OIHW arrays named `conv1_1.weight`, or a compact teacher's `conv11`.
 
-    A teacher (Collaborative Distillation, arXiv:2003.08436) begins with a 1x1 layer
-    `conv0` that turns RGB 0-1 into nearly BGR 0-255 minus the Caffe mean. It is folded
-    into conv1_1, so that the network takes exactly the `"caffe"` input. That is the
-    same function if the image is padded by reflection, as teachers are. The `_aux`
-    arrays, maps to the large network's channels, are ignored.
+    The first layer of a teacher (Collaborative Distillation, arXiv:2003.08436) is a 1x1
+    convolution `conv0` from RGB 0-1 to nearly BGR 0-255 minus the Caffe mean. It is folded
+    into conv1_1, so that the network takes exactly the `"caffe"` input. This is the
+    same function with reflection padding, which teachers use. The `_aux` arrays, which
+    map to the channels of the large network, are ignored.
     """
     if "conv0.weight" not in state:
-        named = gatys_to_flax(state)
-        if named:
-            return named
+        params = gatys_to_flax(state)
+        if params:
+            return params
     params: Arrays = {}
     for key, array in state.items():
         if match := _COMPACT.fullmatch(key):
@@ -161,7 +160,7 @@ def npz_to_flax(state: State) -> Arrays:
 
 
 def swap_channels(params: Arrays) -> Arrays:
-    """Make a network that takes RGB one that takes BGR, or the reverse."""
+    """Return the params with RGB and BGR of the input swapped."""
     first = params["conv1_1"]
     return {**params, "conv1_1": {**first, "kernel": first["kernel"][:, :, ::-1]}}
 
@@ -174,8 +173,7 @@ def _fold(weight: np.ndarray, bias: np.ndarray, first: dict[str, np.ndarray]) ->
     # conv0(rgb) = W·rgb + b, with rgb = reverse(x + mean) / 255 for the input x.
     mixing = weight[:, ::-1, 0, 0].astype(np.float64) / caffe.scale
     constant = mixing @ np.asarray(caffe.mean) + bias
-    # Unchecked, a conv0 of another kind would be folded into a network that works
-    # inside and not at all at the borders.
+    # Folding another conv0 would give a network that is wrong at the borders.
     if np.abs(mixing - np.eye(3)).max() > 0.01 or np.abs(constant).max() > 1.0:
         raise unfit("its conv0 does not turn RGB 0-1 into BGR 0-255 minus the Caffe mean")
     kernel = first["kernel"].astype(np.float64)
@@ -208,8 +206,8 @@ def _put(params: Arrays, layer: str, part: str, array: np.ndarray) -> None:
 
 def _float32(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
-    # bfloat16 has NumPy's kind for «other».
+    # NumPy's kind of bfloat16 is that of unknown types.
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise unfit(f"{name} holds {array.dtype.name} instead of floating-point numbers")
-    with np.errstate(over="ignore"):  # an infinity is reported with its layer's name later
+    with np.errstate(over="ignore"):  # infinities are reported later, with the layer's name
         return array.astype(np.float32)

@@ -1,10 +1,9 @@
-"""A reader of the pickle inside a PyTorch file that builds data and calls nothing.
+"""A reader of the pickle in a PyTorch file that builds data and calls no functions of the file.
 
-Python's own unpickler calls what the file names. A subclass with its own `find_class` would not,
-but still reserves memory for any place in the memo that the file asks for (64 GB in ten bytes) and
-hashes keys of nested tuples, which may never end. This one walks the opcodes (`pickletools.genops`,
-which only splits them) and knows the few that a state dict needs; of the names in a file it accepts
-those of tensors and nothing else.
+Python's unpickler calls the functions that the file names. A subclass with its own `find_class`
+would not, but it still allocates memory for any memo index in the file (64 GB with ten bytes) and
+hashes keys of nested tuples, which may take forever. This reader interprets the opcodes
+(`pickletools.genops` splits them) that a state dict needs, and accepts only the names of tensors.
 """
 
 import io
@@ -16,7 +15,7 @@ import numpy as np
 
 from jaxstyle.errors import JaxstyleError
 
-# A VGG's pickle has about 20 kB; the bound is on the time that a hostile one can take.
+# A VGG's pickle has about 20 kB; the limit bounds the time for a malicious one.
 MAX_PICKLE_BYTES = 1 << 20
 _DTYPES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype("<f4"),
@@ -40,7 +39,7 @@ _CALLS = {
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    # The last two are Python 2's, in which the oldest files were written.
+    # The last two are from Python 2, which wrote the oldest files.
     *("BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINSTRING", "BINSTRING"),
 }
 _PUTS = {"BINPUT", "LONG_BINPUT"}
@@ -50,43 +49,49 @@ _MARK = object()
 
 
 class Storage(NamedTuple):
-    """A flat run of `numel` numbers that the file keeps under `key`."""
+    """A flat array in the file."""
 
     dtype: np.dtype
+    """Type of its numbers."""
     key: str
+    """Name of the storage in the file."""
     numel: int
+    """Number of elements."""
 
 
 class Tensor(NamedTuple):
-    """A view of a storage: element `i, j, ...` lies at `offset + i·stride[0] + j·stride[1] ...`."""
+    """A view of a storage: element `i, j, ...` is at `offset + i·stride[0] + j·stride[1] ...`."""
 
     storage: Storage
     offset: int
+    """Index of the first element in the storage."""
     size: tuple[int, ...]
+    """Shape of the tensor."""
     stride: tuple[int, ...]
+    """Stride of each axis in elements."""
 
 
 class _Global(NamedTuple):
-    """A name in the file: never looked up in any module."""
+    """A name in the file, which is never imported."""
 
     module: str
     name: str
 
 
 class Malformed(ValueError):
-    """Not a pickle that torch.save writes; the caller adds the file's name."""
+    """Not a pickle of torch.save; the caller adds the file's name to the message."""
 
 
 def load(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
-    """Read one pickle from `stream`, which is left behind the pickle's end.
+    """Read one pickle from `stream`, up to its end.
 
     Returns:
-      What it holds (strings, numbers, tuples, lists, dicts, `Storage` and `Tensor`), and
-      by their keys all storages that it refers to.
+      Its value (strings, numbers, tuples, lists, dicts, `Storage` and `Tensor`), and all storages
+      that it refers to, by their keys.
 
     Raises:
-      Malformed: an opcode or a combination that no state dict has, or the data ends.
-      JaxstyleError: the pickle names a class or function that is not a tensor's.
+      Malformed: the pickle has opcodes that no state dict has, or is truncated.
+      JaxstyleError: the pickle names a class or function that does not belong to tensors.
     """
     try:
         machine = _Machine()
@@ -150,7 +155,7 @@ class _Machine:
             function, arguments = self.pop(2)
             stack.append(_build(_expect(function, _Global), _expect(arguments, tuple)))
         elif name == "BUILD":
-            # A module's version numbers (`_metadata`), which no tensor needs.
+            # Version numbers of modules (`_metadata`), which are ignored.
             self.pop(1)
             _expect(stack[-1], dict)
         elif name == "BINPERSID":
@@ -177,7 +182,7 @@ class _Machine:
 
 
 def _expect(value: Any, kind: type | tuple[type, ...]) -> Any:
-    # `Tensor` and the others are tuples too, but not the file's.
+    # `Tensor` and other NamedTuples are not tuples of the file.
     if not isinstance(value, kind) or (kind is tuple and hasattr(value, "_fields")):
         raise Malformed("its pickle is damaged (a value is not of the type it must be)")
     return value
@@ -185,7 +190,7 @@ def _expect(value: Any, kind: type | tuple[type, ...]) -> Any:
 
 def _fill(target: dict, pairs: Any) -> dict:
     for key, value in pairs:
-        # Hashing a tuple of tuples of ... can take for ever.
+        # Hashing nested tuples can take forever.
         if not isinstance(key, str | int):
             raise Malformed("its pickle has a dict whose keys are not names")
         target[key] = value
@@ -236,7 +241,7 @@ def _check_bounds(tensor: Tensor) -> None:
     for size, stride in zip(tensor.size, tensor.stride, strict=True):
         count *= size
         last += max(size - 1, 0) * stride
-    # The second test refuses views that repeat numbers: a few bytes could claim terabytes.
+    # The second test rejects views that repeat numbers, which could be terabytes for a few bytes.
     if count and (last >= tensor.storage.numel or count > tensor.storage.numel):
         raise Malformed(
             f"a tensor of shape {tensor.size} lies outside of its {tensor.storage.numel} numbers"

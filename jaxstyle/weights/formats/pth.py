@@ -1,7 +1,7 @@
-"""Reads PyTorch's `.pth` state dicts without PyTorch and without executing anything in them.
+"""A reader of PyTorch's `.pth` state dicts, without PyTorch and without executing code in them.
 
-Both formats of `torch.save`: the zip of PyTorch 1.6 and later, and the stream of
-pickles followed by raw storages from before, in which the classic VGG files are.
+It reads both formats of `torch.save`: the zip archive of PyTorch 1.6 and later, and the
+earlier stream of pickles followed by raw storages, the format of the classic VGG files.
 
 Reference:
   PyTorch, torch/serialization.py (`_save`, `_legacy_save`).
@@ -22,7 +22,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.weights.formats import pickles
 from jaxstyle.weights.formats.pickles import MAX_PICKLE_BYTES, Malformed, Tensor
 
-# What zipfile raises for damaged archives is not one family.
+# The exceptions of zipfile for damaged archives.
 ZIP_ERRORS: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError),
     *(ValueError, KeyError, IndexError, OverflowError),
@@ -32,19 +32,19 @@ _LEGACY_PROTOCOL = 1001
 
 
 def read_pth(path: str | os.PathLike, *, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Read a state dict's tensors.
+    """Read the tensors of a state dict.
 
     Args:
-      path: the file.
-      skip: beginnings of names that are left out, such as `"classifier."`, so that
-        most of a VGG's half gigabyte is not read.
+      path: file to read.
+      skip: prefixes of names to skip, such as `"classifier."`, which is most of a VGG's
+        half gigabyte.
 
     Returns:
       `{name: array}` with the shapes and dtypes of the file; arrays may be strided views.
 
     Raises:
-      JaxstyleError: not such a file, damaged, written on a big-endian machine, or it
-        names anything but tensors.
+      JaxstyleError: the file is not of this format, damaged, or written on a big-endian
+        machine, or it names classes or functions that do not belong to tensors.
     """
     path = Path(path)
     try:
@@ -79,7 +79,7 @@ def _read_archive(
     archive: zipfile.ZipFile, size: int, wanted: Callable[[str], bool]
 ) -> dict[str, np.ndarray]:
     infos = archive.infolist()
-    # torch.save never compresses, so an archive that holds more than its own size is a bomb.
+    # torch.save does not compress, so an archive cannot contain more than its own size.
     if any(i.compress_type != zipfile.ZIP_STORED for i in infos) or size < sum(
         i.file_size for i in infos
     ):
@@ -109,7 +109,7 @@ def _read_archive(
 def _read_legacy(file: IO[bytes], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    # In memory, so that a length that lies cannot ask for more than there is.
+    # In memory, so that a wrong length cannot exceed the available bytes.
     head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
     magic, _ = pickles.load(head)
     if magic != _LEGACY_MAGIC:
@@ -161,7 +161,7 @@ def _view(spec: Tensor, storages: dict[str, np.ndarray]) -> np.ndarray:
     flat = storages[spec.storage.key]
     if 0 in spec.size:
         return np.empty(spec.size, flat.dtype)
-    # `pickles` has checked the bounds against `numel`, the readers the length against it.
+    # `pickles` has checked the view against `numel`, and the readers the length of the storage.
     return np.lib.stride_tricks.as_strided(
         flat[spec.offset :],
         spec.size,

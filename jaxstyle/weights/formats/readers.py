@@ -1,7 +1,7 @@
 """Readers of published weight files; the format is detected from the content.
 
-Nothing here executes what a file holds, and what a file claims about sizes is compared
-with the bytes that are there before memory is asked for.
+Nothing in a file is executed, and its sizes are compared with the available bytes before
+memory is allocated.
 """
 
 import io
@@ -21,9 +21,9 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.weights.formats.pth import ZIP_ERRORS, read_pth
 from jaxstyle.weights.weight_file import FORMAT
 
-# The largest VGG has 575 MB. Bounds what compressed files may unpack to.
+# Largest size of decompressed data; the largest VGG has 575 MB.
 MAX_BYTES = 1 << 30
-# Weights hardly compress: what unpacks to so many times its bytes on disk is a bomb.
+# Largest ratio of compression; weights hardly compress.
 MAX_RATIO = 64
 _SMALL = 1 << 20
 _NPZ_ERRORS: tuple[type[Exception], ...] = (
@@ -36,19 +36,19 @@ _NPZ_ERRORS: tuple[type[Exception], ...] = (
 )
 _MAT_COMPRESSED = 15
 BY_OTHERS = ("h5", "mat")
-"""Formats whose files the readers of HDF5 and SciPy take apart, in code that is not ours."""
+"""Formats that the HDF5 library and SciPy read, whose readers are not secure."""
 FORMATS = "PyTorch .pth, Keras .h5, MatConvNet .mat, NumPy .npz and .safetensors"
 
 
 def read_source(path: Path) -> tuple[str, dict[str, Any]]:
-    """Read a source's arrays.
+    """Read the arrays of a published file.
 
     Returns:
-      Its format, as `find_format` gives it, and `{name: array}` (for `.mat` what
-      `scipy.io.loadmat` gives).
+      Its format (`find_format`) and `{name: array}`, for `.mat` the result of
+      `scipy.io.loadmat`.
 
     Raises:
-      JaxstyleError: the file is missing, damaged or of none of these formats.
+      JaxstyleError: the file is missing, damaged or of another format.
     """
     format = find_format(path)
     read: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -65,7 +65,7 @@ def find_format(path: Path) -> str:
     """Return `"pth"`, `"npz"`, `"h5"`, `"mat"` or `"safetensors"` by a file's first bytes.
 
     Raises:
-      JaxstyleError: the file is missing or of none of these formats.
+      JaxstyleError: the file is missing or of another format.
     """
     try:
         with open(path, "rb") as file:
@@ -100,7 +100,7 @@ def _is_npz(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except ZIP_ERRORS:
-        return False  # read_pth then says what is wrong with it
+        return False  # `read_pth` raises for a damaged file.
     return any(name.endswith(".npy") for name in names)
 
 
@@ -124,7 +124,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npy(content: bytes) -> np.ndarray:
-    """Read an array like `np.load(allow_pickle=False)`, with its shape checked first."""
+    """Return an array like `np.load(allow_pickle=False)`, after a check of its size."""
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     read_header = (
@@ -134,7 +134,7 @@ def _read_npy(content: bytes) -> np.ndarray:
     )
     try:
         shape, fortran, dtype = read_header(stream)
-    # NumPy's parser lets out what Python's tokenizer raises on a damaged header, and more.
+    # NumPy's parser raises exceptions of Python's tokenizer, and others.
     except Exception as error:
         raise ValueError(f"an array's header is damaged: {_line(error)}") from error
     if dtype.hasobject:
@@ -155,14 +155,14 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
         nonlocal total
         if not isinstance(item, h5py.Dataset) or "conv" not in name:
             return
-        # Data kept in other files would let a source read whatever its user may read.
+        # With external data a source could read any file of its user.
         if item.external or item.is_virtual:
             raise JaxstyleError(
                 f"source {path}: {name!r} refers to another file, which is refused; "
                 "use one that is complete in itself"
             )
         total += int(item.nbytes)
-        # What was never written takes no place and reads as zeros.
+        # Data that was never written has no storage and reads as zeros.
         _check_unpacked(int(item.nbytes), int(item.id.get_storage_size()), path)
         _check_unpacked(total, total, path)
         if item.dtype.kind == "f":
@@ -186,7 +186,7 @@ def _read_mat(path: Path) -> dict[str, Any]:
     _check_mat(path)
     try:
         return scipy_io.loadmat(path, variable_names=["layers"])
-    # SciPy's reader lets whatever comes up on damaged files escape.
+    # SciPy raises any exception for damaged files.
     except Exception as error:
         raise JaxstyleError(
             f"source {path} is a damaged .mat file ({_line(error)}); get a fresh copy"
@@ -194,14 +194,14 @@ def _read_mat(path: Path) -> dict[str, Any]:
 
 
 def _check_mat(path: Path) -> None:
-    """Check a file's compressed elements piece by piece, before SciPy unpacks them at once."""
+    """Check the decompressed size of a file's elements, before SciPy decompresses them at once."""
     unpacked = 0
     with open(path, "rb") as file:
         swapped = file.read(128)[126:128] == b"MI"
         while len(tag := file.read(8)) == 8:
             kind, size = struct.unpack(">II" if swapped else "<II", tag)
             if kind != _MAT_COMPRESSED:
-                # The bytes on disk bound it.
+                # An uncompressed element is as large as on disk.
                 file.seek(size, os.SEEK_CUR)
                 continue
             element, left = zlib.decompressobj(), size
@@ -211,13 +211,13 @@ def _check_mat(path: Path) -> None:
                     try:
                         unpacked += len(element.decompress(data, 1 << 20))
                     except zlib.error:
-                        return  # SciPy then says what is wrong with it.
+                        return  # SciPy raises for damaged data.
                     _check_unpacked(unpacked, file.tell(), path)
                     data = element.unconsumed_tail
 
 
 def _check_unpacked(unpacked: int, on_disk: int, path: Path) -> None:
-    """Raise for a file that unpacks to far more than a network has."""
+    """Raise if decompressed data is much larger than a network."""
     if unpacked > min(MAX_BYTES, MAX_RATIO * max(on_disk, _SMALL)):
         raise JaxstyleError(
             f"source {path} unpacks to more than {unpacked - 1} bytes, as no file of weights does; "
