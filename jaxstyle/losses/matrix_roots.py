@@ -1,14 +1,30 @@
-"""Square roots of matrices by products of matrices only."""
+"""Square roots and polar factors of matrices by products of matrices only."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxstyle.losses.base import EXACT
 
 _product = partial(jnp.matmul, precision=EXACT)
+_POLAR_COEFFICIENTS = np.array([
+    [8.514258, -25.281576, 18.767309],
+    [4.257075, -3.160166, 0.586477],
+    [4.256828, -3.159995, 0.586457],
+    [4.255775, -3.159267, 0.586374],
+    [4.251302, -3.156172, 0.586021],
+    [4.232387, -3.143078, 0.584528],
+    [4.154156, -3.088758, 0.578332],
+    [3.858359, -2.880825, 0.554632],
+    [3.049598, -2.284989, 0.487061],
+    [2.112056, -1.493836, 0.400103],
+    [1.878384, -1.253755, 0.375376],
+])  # fmt: skip
+"""Of the polynomials a x + b x³ + c x⁵ that differ least from 1 on [1e-6, 1], each of the next on the
+range of the one before; after the last, singular values of [1e-6, 1] are 1 within 2e-4."""
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -54,3 +70,25 @@ def _root_jvp(
 
     _, q = lax.fori_loop(0, iterations, iterate, (root / size, tangents[0] / size))
     return root, q / 2
+
+
+def polar_factor(matrix: jax.Array) -> jax.Array:
+    """Compute the orthogonal polar factor U of a square matrix A = U H, H positive definite.
+
+    Odd polynomials of the matrix bring its singular values to 1, X ← a X + b X XᵀX + c X (XᵀX)²,
+    with the polynomials that do so fastest (Amsel, Persson, Musco & Gower, The Polar Express, 2025,
+    arXiv:2505.16932, section 3). Singular values below 1e-6 |A| end between 0 and 1.
+
+    Args:
+      matrix: A, `[c, c]`, not 0.
+    """
+
+    def iterate(x: jax.Array, coefficients: jax.Array) -> tuple[jax.Array, None]:
+        a, b, c = coefficients
+        square = _product(x.T, x)
+        return a * x + _product(x, b * square + c * _product(square, square)), None
+
+    # Rounding must not take singular values above 1, where the first polynomial is steep.
+    size = 1.001 * jnp.sqrt(jnp.sum(jnp.square(matrix)))
+    coefficients = jnp.asarray(_POLAR_COEFFICIENTS, matrix.dtype)
+    return lax.scan(iterate, matrix / size, coefficients)[0]

@@ -5,16 +5,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.scipy.linalg import solve_triangular
 
 from jaxstyle.losses.base import EQUAL_LAYERS, EXACT, StyleDefaults, StyleLoss
 from jaxstyle.losses.covariance import covariance
-from jaxstyle.losses.matrix_roots import newton_schulz_root
+from jaxstyle.losses.matrix_roots import newton_schulz_root, polar_factor
 from jaxstyle.losses.moments import Moments, moments
 
 RIDGE = 1e-4
 """Added to the diagonal of covariance matrices before their square root is taken."""
+LEAST_EIGENVALUE = 2e-7
+"""Added to the diagonal before a Cholesky decomposition, relative to the trace: rounding would
+otherwise make matrices of float32 indefinite."""
 ITERATIONS = 12
 """Newton-Schulz iterations of crowsonkb/style-transfer-pytorch (style_transfer.py:155)."""
+
+_product = partial(jnp.matmul, precision=EXACT)
 
 
 class NormalTarget(NamedTuple):
@@ -69,8 +76,7 @@ def iterated_wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Ar
       style: target of the style (`iterated_wasserstein_target`).
     """
     covariance = _with_ridge(image)
-    product = jnp.matmul(style.root, covariance, precision=EXACT)
-    product = jnp.matmul(product, style.root, precision=EXACT)
+    product = _product(_product(style.root, covariance), style.root)
     root = newton_schulz_root(product, ITERATIONS)
     return _distance(image, covariance, style, jnp.trace(root))
 
@@ -94,12 +100,14 @@ def _distance(
 def root_trace(a: jax.Array, root: jax.Array) -> jax.Array:
     """Compute the trace of (b^½ a b^½)^½ of two covariance matrices.
 
-    It is the sum of the singular values of b^½ a^½. In float32 these are more exact than the
-    eigenvalues of b^½ a b^½, which are their squares and divide the derivative with respect to a,
-    ½ b^½ (b^½ a b^½)^-½ b^½. There is no derivative with respect to b, which is a target.
+    It is the sum of the singular values of b^½ L with L a square root of a, a = L Lᵀ. In float32
+    these are more exact than the eigenvalues of b^½ a b^½, which are their squares and divide the
+    derivative with respect to a, ½ b^½ (b^½ a b^½)^-½ b^½. There is no derivative with respect to
+    b, which is a target.
 
     Args:
-      a: `[c, c]`, symmetric; eigenvalues below `RIDGE` are raised to it.
+      a: `[c, c]`, symmetric; eigenvalues below `RIDGE`, or 2e-7 of the trace on accelerators, are
+        raised.
       root: b^½, `[c, c]`, symmetric.
     """
     return _root_trace(a, root)[0]
@@ -107,18 +115,40 @@ def root_trace(a: jax.Array, root: jax.Array) -> jax.Array:
 
 def _root_trace(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the trace and its derivative with respect to `a`."""
-    left, values, _ = jnp.linalg.svd(jnp.matmul(root, _root(a), precision=EXACT))
-    spread = jnp.matmul(root, left, precision=EXACT)
+    values: tuple[jax.Array, jax.Array] = lax.platform_dependent(
+        a, root, cpu=root_trace_by_svd, default=root_trace_by_products
+    )
+    return values
+
+
+def root_trace_by_svd(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return `root_trace` and its derivative with respect to `a`; L is the symmetric root."""
+    left, values, _ = jnp.linalg.svd(_product(root, _root(a)))
+    spread = _product(root, left)
     scaled = spread / jnp.maximum(values, RIDGE)[None]
-    slope = jnp.matmul(scaled, spread.T, precision=EXACT) / 2
-    return jnp.sum(values), slope
+    return jnp.sum(values), _product(scaled, spread.T) / 2
+
+
+def root_trace_by_products(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return `root_trace` and its derivative with respect to `a` without a decomposition's loops.
+
+    L is the Cholesky factor. With U the polar factor of b^½ L the trace is that of Uᵀ b^½ L, and
+    the derivative ½ b^½ U L^-1. Singular value decompositions are slow on accelerators.
+    """
+    ridge = LEAST_EIGENVALUE * jnp.trace(a) * jnp.eye(len(a), dtype=a.dtype)
+    factor = jnp.linalg.cholesky(a + ridge)
+    product = _product(root, factor)
+    polar = polar_factor(product)
+    spread = _product(root, polar)
+    slope = solve_triangular(factor, spread.T, trans="T", lower=True)
+    return jnp.sum(polar * product), (slope + slope.T) / 4
 
 
 def _root(matrix: jax.Array) -> jax.Array:
     """Return the square root of a symmetric matrix whose eigenvalues are clipped at `RIDGE`."""
     values, vectors = jnp.linalg.eigh(matrix)
     scaled = vectors * jnp.sqrt(jnp.maximum(values, RIDGE))[None]
-    return jnp.matmul(scaled, vectors.T, precision=EXACT)
+    return _product(scaled, vectors.T)
 
 
 @root_trace.defjvp

@@ -140,9 +140,9 @@ def npz_to_flax(state: State) -> Arrays:
     map to the channels of the large network, are ignored.
     """
     if "conv0.weight" not in state:
-        params = gatys_to_flax(state)
-        if params:
-            return params
+        gatys = gatys_to_flax(state)
+        if gatys:
+            return gatys
     params: Arrays = {}
     for key, array in state.items():
         if match := _COMPACT.fullmatch(key):
