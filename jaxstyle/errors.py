@@ -7,8 +7,8 @@ from collections.abc import Iterator
 class JaxstyleError(ValueError):
     """Invalid input or usage; the message names the argument, its value and what to do.
 
-    The command line prints the message on one line and exits with 2. Anything
-    else that escapes is a bug of ours and keeps its traceback.
+    The command line prints the message and exits with code 2. Any other exception is a bug and
+    keeps its traceback.
     """
 
 
@@ -16,17 +16,17 @@ def shortened(value: object) -> str:
     """Return the repr of a value, cut to 60 characters."""
     try:
         text = repr(value)
-    except ValueError:  # Python prints no more digits than some thousands.
+    except ValueError:  # Python limits the digits of printed integers.
         return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raise a one-line error if the block runs out of memory.
+    """Raise a `JaxstyleError` if the block runs out of memory, on the host or a device.
 
     Raises:
-      JaxstyleError: says what makes a run smaller.
+      JaxstyleError: the message says how to reduce the memory.
     """
     try:
         yield

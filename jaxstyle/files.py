@@ -1,4 +1,4 @@
-"""Atomic writing of files, checks before long work, and digests."""
+"""Atomic writes of files, checks of paths before long work, and digests."""
 
 import contextlib
 import hashlib
@@ -17,22 +17,22 @@ _STALE_SECONDS = 60
 
 
 def write_atomically(path: StrPath, data: bytes, *, argument: str = "output") -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write a file atomically: a reader sees the old content or the new, never a part of it.
 
-    The bytes go to a temporary file in the same folder, reach the disk, and take
-    the name in one `os.replace`. What a killed process left of an earlier write to the same
-    name goes when it is a minute old. A symbolic link stays one: the file it points to
-    is replaced. A new file gets the umask's permissions; a replaced one keeps its own.
+    The data is written to a temporary file in the same folder and flushed to disk, which then
+    replaces `path` by `os.replace`. Temporary files that killed processes left for the same path
+    are removed once they are a minute old. If `path` is a symbolic link, the file it points to is
+    replaced. A new file gets the permissions of the umask; a replaced file keeps its own.
 
     Args:
-      path: the file to write; its folder must exist.
+      path: file to write; its folder must exist.
       data: the whole content.
-      argument: how the message names the file, as in `--report`.
+      argument: name of the path in error messages, such as `--report`.
 
     Raises:
-      JaxstyleError: the folder is missing or not writable, `path` is not a regular
-        file, or the disk is full. The temporary file is gone and an existing file
-        is untouched then, and after any other exception (Ctrl-C) too.
+      JaxstyleError: the folder is missing or not writable, `path` is not a regular file, or the
+        disk is full. After this or any other exception (Ctrl-C), the temporary file is removed and
+        an existing file is unchanged.
     """
     target = _target(path, argument)
     try:
@@ -57,18 +57,18 @@ def write_atomically(path: StrPath, data: bytes, *, argument: str = "output") ->
 
 
 def check_writable(path: StrPath, *, argument: str) -> None:
-    """Raise, before any long work, what `write_atomically` would raise after it.
+    """Raise an error, before long work, if `write_atomically` could not write to a path.
 
-    Creates and removes a temporary file in the folder: the only test that also
-    holds for root, for read-only mounts and for access lists.
+    A temporary file is created in the folder and removed: no other test is also right for root,
+    read-only mounts and access control lists.
 
     Args:
-      path: the file that is to be written.
-      argument: the flag it came from, as in `-o`; the message names it.
+      path: file to write later.
+      argument: name of the path in error messages, such as `-o`.
 
     Raises:
-      JaxstyleError: the parent is missing, not a folder or not writable; `path` is
-        a folder, a device or a file that is read-only.
+      JaxstyleError: the parent is missing, not a folder or not writable, or `path` is a folder, a
+        device, a pipe or a read-only file.
     """
     target = _target(path, argument)
     named, folder = f"{argument} {shown(path)}", shown(Path(path).parent)
@@ -92,9 +92,9 @@ def check_writable(path: StrPath, *, argument: str) -> None:
 
 
 def is_stream(path: StrPath) -> bool:
-    """Return whether a path is `-`, a stream of this process, a pipe or a device.
+    """Return whether a path is `-`, a file descriptor of this process, a pipe or a device.
 
-    Such a path is written into, not replaced (`write_stream`).
+    Such a path is written to by `write_stream`, not replaced.
     """
     if _descriptor(path) is not None:
         return True
@@ -106,15 +106,15 @@ def is_stream(path: StrPath) -> bool:
 
 
 def write_stream(path: StrPath, data: bytes, *, argument: str) -> None:
-    """Write `data` to a stream, a pipe or a device (`is_stream`); `-` is standard output.
+    """Write data to a path for which `is_stream` is true; `-` is standard output.
 
     Raises:
-      JaxstyleError: it cannot be written.
+      JaxstyleError: the stream cannot be written.
     """
     descriptor = _descriptor(path)
     try:
         if descriptor == 1:
-            # After what has been printed, and wherever that goes.
+            # By `sys.stdout`, which may be redirected, and after the text it has buffered.
             sys.stdout.write(data.decode())
             sys.stdout.flush()
         else:
@@ -137,17 +137,16 @@ def _descriptor(path: StrPath) -> int | None:
 
 
 def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
-    """Raise unless `path` is a regular file that can be opened.
-
-    Tells a missing file, a folder and a pipe apart, which readers call all the same.
+    """Raise an error unless a path is a regular file that can be opened.
 
     Args:
-      path: the file that is to be read.
-      named: how messages name it, as in `content 'a.png'`.
-      kind: what is wanted, as in `image file`.
+      path: file to read later.
+      named: name of the file in error messages, such as `content 'a.png'`.
+      kind: expected kind of file, such as `image file`.
 
     Raises:
-      JaxstyleError: says which it is.
+      JaxstyleError: the file is missing or cannot be opened, or the path is a folder, a device or a
+        pipe.
     """
     try:
         mode = os.stat(path).st_mode
@@ -160,7 +159,7 @@ def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
         raise JaxstyleError(
             f"{named} cannot be read: {reason(error)}; check the path and its permissions"
         ) from error
-    # Opening a pipe would wait for ever, and decoders need to seek.
+    # Opening a pipe could block forever, and decoders need to seek.
     actual = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
     raise JaxstyleError(f"{named} is {actual}; name a {kind}")
 
@@ -168,7 +167,7 @@ def check_readable(path: StrPath, named: str, *, kind: str = "file") -> None:
 def sha256_of(path: StrPath) -> str:
     """Compute the SHA-256 of a file, as 64 lower-case hexadecimal digits.
 
-    Reads in pieces, so a file larger than memory is fine.
+    The file is read in blocks and may be larger than memory.
 
     Raises:
       JaxstyleError: the file is missing or cannot be read.
@@ -183,24 +182,24 @@ def sha256_of(path: StrPath) -> str:
 
 
 def numbered(path: StrPath, suffix: str) -> Path:
-    """Put `suffix` before the ending: `out.png` and `-step0100` give `out-step0100.png`."""
+    """Insert `suffix` before the extension: `out.png` and `-step0100` give `out-step0100.png`."""
     path = Path(path)
     return path.with_name(f"{path.stem}{suffix}{path.suffix}")
 
 
 def shown(path: StrPath) -> str:
-    """Return a path as messages print it: quoted, on one line."""
+    """Return a path for messages: quoted, on one line."""
     return repr(os.fspath(path))
 
 
 def reason(error: Exception) -> str:
-    """Return the reason of an error, without the path that `str(error)` repeats."""
+    """Return the reason of an error on one line, without the path that `str(error)` includes."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())
 
 
 def _target(path: StrPath, argument: str) -> Path:
-    """Return the file that a link leads to; raise for what `os.replace` must not replace."""
+    """Return a path with symbolic links resolved; raise if it is not a file but exists."""
     named = f"{argument} {shown(path)}"
     if os.fspath(path) == "":
         raise JaxstyleError(f"{argument} is empty; name a file")
@@ -210,7 +209,7 @@ def _target(path: StrPath, argument: str) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return target
     except (OSError, ValueError) as error:
-        # ValueError: a null byte, which a grid file can hold though a command line cannot.
+        # ValueError: a null byte, which is possible in a grid file.
         raise JaxstyleError(
             f"{named} is not a usable path: {reason(error)}; choose another {argument}"
         ) from error
@@ -219,7 +218,7 @@ def _target(path: StrPath, argument: str) -> Path:
             f"{named} is a folder; name a file in it, such as {shown(Path(path) / 'out.png')}"
         )
     if not stat.S_ISREG(mode):
-        # Replacing /dev/null as root would take the device away from everybody.
+        # As root, replacing /dev/null would remove the device for all processes.
         raise JaxstyleError(
             f"{named} is a device or a pipe, not a regular file; choose another {argument}"
         )
@@ -227,13 +226,13 @@ def _target(path: StrPath, argument: str) -> Path:
 
 
 def _open_temporary(target: Path) -> tuple[Path, int]:
-    """Create an empty hidden file that no other process has; the caller closes and removes it."""
-    # Not `mkstemp`: it gives 0600 whatever the umask says. The name is short and
-    # unlike the target's, which may already be as long as the file system allows.
+    """Create a unique, empty, hidden file; the caller closes and removes it."""
+    # Not by `mkstemp`, whose permissions are 0600 whatever the umask. The name has a digest of the
+    # target's name, which may itself be as long as the file system allows.
     family = f".jaxstyle-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
     for left in target.parent.glob(f"{family}*.tmp"):
         with contextlib.suppress(OSError):
-            # A younger one may be another process's, which would fail without it.
+            # A newer one may be in use by another process.
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink()
     temporary = target.parent / f"{family}{secrets.token_hex(8)}.tmp"

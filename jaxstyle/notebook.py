@@ -32,25 +32,27 @@ __all__ = [
     "watch_grid",
 ]
 KAGGLE_INPUT = Path("/kaggle/input")
-"""Where Kaggle puts the data that was added to a notebook."""
+"""Folder of the data that was added to a Kaggle notebook."""
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
 _open: dict[Path, Any] = {}
-"""Studios that are shown, by their folder."""
+"""Pages of open studios with the `ExitStack`s that close them, by folder."""
 
 
 def choose_image(
     given: StrPath = "", *, builtin: np.ndarray, upload: bool = False, number: int = 0
 ) -> np.ndarray:
-    """Return an image for a cell: a file's, an upload's, one of Kaggle's input, or a built-in one.
+    """Return the image `[h, w, 3]` of the first available source, in [0, 1].
+
+    Sources are, in this order: `given`, an upload, the images in `KAGGLE_INPUT`, and `builtin`.
 
     Args:
-      given: file to read; empty for the others.
-      builtin: image `[h, w, 3]` in [0, 1] where there is no other.
-      upload: ask for a file, where the platform has a dialog for it (Colab).
-      number: which of the images of Kaggle's input, in the order of their names, if there are any.
+      given: file to read, if not empty.
+      builtin: image `[h, w, 3]` in [0, 1].
+      upload: whether to open an upload dialog, if the platform has one (Colab).
+      number: index of the image in `KAGGLE_INPUT`, sorted by path.
 
     Raises:
-      JaxstyleError: a file that cannot be read.
+      JaxstyleError: a file cannot be read.
     """
     if os.fspath(given):
         return images.load_image(given, argument="given")
@@ -67,7 +69,11 @@ def choose_image(
 
 
 def download(file: StrPath) -> None:
-    """Offer a file for download: by the browser on Colab, else by a link."""
+    """Download a file by the browser (Colab), or show a link to it; print its path elsewhere.
+
+    Raises:
+      JaxstyleError: there is no such file.
+    """
     path = Path(file)
     if not path.is_file():
         raise JaxstyleError(f"file: {path} is not there; run the cell that writes it")
@@ -84,18 +90,20 @@ def download(file: StrPath) -> None:
 def studio(
     folder: StrPath = "studio", *, weights: str = "auto", height: int = 900, port: int = 0
 ) -> None:
-    """Show the studio (`jaxstyle studio`) in the output of a cell, where the platform lets it.
+    """Show the studio (`jaxstyle studio`) in the output of a cell, if the platform supports it.
 
-    Runs go on in the background while other cells run. The studio ends with the kernel.
+    Runs continue in the background while other cells run. The studio ends with the kernel. Another
+    call for the same folder shows the same studio.
 
     Args:
-      folder: keeps the images given and made.
-      weights: what `load_network` is given.
-      height: of the page, in pixels.
-      port: of the server; a free one if not given.
+      folder: folder of the uploaded and the finished images; created if missing.
+      weights: name or file, as in `load_network`.
+      height: height of the page in pixels.
+      port: port of the server; 0 selects a free one.
 
     Raises:
-      JaxstyleError: no notebook, or the web server is not installed.
+      JaxstyleError: this is not a notebook, the web server is not installed, the folder belongs to
+        another studio, or the port is in use.
     """
     if not in_notebook():
         raise JaxstyleError("studio: this is no notebook; run `jaxstyle studio` in a terminal")
@@ -124,7 +132,7 @@ def studio(
 
 
 def _studio(folder: Path, weights: str, port: int) -> Any:
-    """Return the page of a folder's studio; a second call finds the first one's."""
+    """Return the page of a folder's studio, which the first call starts."""
     if folder not in _open:
         from jaxstyle.monitor.serve import serve
         from jaxstyle.studio import Folder, RunQueue, StudioView
@@ -132,7 +140,7 @@ def _studio(folder: Path, weights: str, port: int) -> Any:
 
         queue = RunQueue(Folder(folder), network=load_network(weights), weights=weights)
         queue.start()
-        # Open until the kernel ends.
+        # Never closed: the server runs until the kernel ends.
         stack = contextlib.ExitStack()
         page = stack.enter_context(serve(StudioView(queue), port=port, embedded=True))
         _open[folder] = page, stack
@@ -140,7 +148,7 @@ def _studio(folder: Path, weights: str, port: int) -> Any:
 
 
 def _no_proxy() -> str | None:
-    """Return what to do on a platform that shows no page of a kernel's own."""
+    """Return advice on platforms that cannot show pages of the kernel, None on others."""
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         return (
             "Kaggle shows no page of a notebook's own. Use notebook.watch in cells, as the "
@@ -155,7 +163,7 @@ def _no_proxy() -> str | None:
 
 
 def _colab(module: str) -> Any:
-    """Return a module of `google.colab`; None elsewhere."""
+    """Return a module of `google.colab`, or None outside Colab."""
     if "google.colab" not in sys.modules:
         return None
     from importlib import import_module
@@ -164,7 +172,7 @@ def _colab(module: str) -> Any:
 
 
 def _uploaded() -> str | None:
-    """Ask for a file; None where there is no dialog, or none was chosen."""
+    """Return the name of a file uploaded in Colab's dialog; None if there is none."""
     colab = _colab("files")
     if colab is None:
         return None

@@ -1,4 +1,4 @@
-"""The command-line interface: from arguments to images and reports; errors are one line."""
+"""The command-line interface."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; see `app.run` for the exit codes."""
     try:
-        # Here, as Ctrl-C while it loads would otherwise end in a traceback.
+        # Imported here, so that Ctrl-C during the import prints no traceback.
         from jaxstyle.cli.app import run
     except KeyboardInterrupt:
         sys.stderr.write("jaxstyle: stopped; no file was left half-written\n")

@@ -30,18 +30,18 @@ COMMANDS = {
     "sample": "jaxstyle.cli.sample",
     "doctor": "jaxstyle.cli.doctor",
 }
-"""Each command's module, which has a function of the command's name."""
+"""Module of each command, in which the command has the same name."""
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A command group that imports a command on its first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command; None where there is none of that name."""
+        """Import and return a command, or None if there is none of that name."""
         if name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(COMMANDS[name]), name)
@@ -59,11 +59,12 @@ def app() -> None:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    0 done, 2 bad input or usage, 3 a run that diverged and is no better than its start, 130 after
-    Ctrl-C, 143 after SIGTERM or SIGHUP.
+    The exit code is 0 for success, 1 if `doctor` finds a problem or the reader of standard output
+    has closed it, 2 for invalid input or usage, 3 for a run that diverged and is no better than
+    its initial image, 130 after Ctrl-C, and 143 after SIGTERM or SIGHUP.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    # Pillow warns of odd metadata, which is no concern of who has the image in front of them.
+    # Pillow warns of unusual metadata, which does not matter here.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with no_interrupt_lost(), forgiving_stderr(as_json="--log-json" in given):
         _run(given)
@@ -71,7 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     try:
-        # Many paths are made absolute.
+        # Making paths absolute fails without it.
         os.getcwd()
     except OSError:
         _fail("the working directory does not exist any more; change to one that does")
@@ -93,17 +94,17 @@ def _run(arguments: Sequence[str]) -> None:
         tell("stopped; no file was left half-written")
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does.
+        # The reader of standard output has closed it, as in `| head`.
         _drop_stdout()
         sys.exit(1)
     except OSError as error:
-        # Errors of files are `JaxstyleError`s already.
+        # Only errors of standard output: those of files are `JaxstyleError`s already.
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             raise
         _drop_stdout()
         _fail(f"standard output cannot be written: {error.strerror}; make room or choose another")
     if code in (INTERRUPTED, TERMINATED):
-        # After a signal in the middle of a compilation, XLA crashes in Python's own way out.
+        # Skip Python's shutdown, in which XLA crashes if the signal interrupted a compilation.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         sys.stderr.flush()
@@ -117,6 +118,6 @@ def _fail(message: str) -> None:
 
 
 def _drop_stdout() -> None:
-    """Discard buffered standard output, which Python would try to write at exit."""
+    """Discard buffered standard output, which Python would otherwise write at exit."""
     with contextlib.suppress(OSError):
         sys.stdout.close()

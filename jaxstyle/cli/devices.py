@@ -1,4 +1,4 @@
-"""Setup of JAX by the commands, before the first program is compiled."""
+"""Setup of JAX for the commands, before the first compilation."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import jax
 from jaxstyle.cli.streams import tell
 from jaxstyle.errors import JaxstyleError
 
-# What JAX warns of; the name is that of the program, of which there may be several variants.
+# JAX's warnings, with the name of the program, of which the cache may have several variants.
 _TROUBLE = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '([\w<>-]+)': (.*)", re.DOTALL
 )
@@ -31,23 +31,24 @@ def backend_problem() -> str | None:
 
 
 TPU_EFFORT = -0.5
-"""Effort of the compiler for TPUs to make fast programs, from -1 to 1: from here down it compiles
-VGG-19's program in a tenth of the time (`docs/scale.md`), which is minutes for a run of seconds."""
+"""Value of `jax_exec_time_optimization_effort` on TPUs, in [-1, 1]. From this value down, VGG-19's
+program compiles in a tenth of the time (`docs/scale.md`), which saves minutes in a run of
+seconds."""
 
 
 def use_cpu() -> None:
-    """Restrict JAX to the CPU, for commands that only read files.
-
-    They start no accelerator and need none.
-    """
+    """Restrict JAX to the CPU, for commands that only read files and need no accelerator."""
     jax.config.update("jax_platforms", "cpu")
 
 
 def enable_compilation_cache() -> None:
-    """Enable JAX's cache of compiled programs, in our cache folder unless JAX is configured.
+    """Enable JAX's persistent compilation cache, and set `TPU_EFFORT` on TPUs.
 
-    The folder holds executable code, so it lies where only the user writes. For TPUs, compile with
-    `TPU_EFFORT`, likewise.
+    JAX's environment variables for the folder and the effort take precedence. The cache contains
+    executable code, so its default is the user's cache folder, where only the user writes.
+
+    Raises:
+      JaxstyleError: JAX has no device.
     """
     from jaxstyle.weights import cache_folder
 
@@ -58,12 +59,12 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if jax.default_backend() == "tpu" and not os.environ.get("JAX_EXEC_TIME_OPTIMIZATION_EFFORT"):
         jax.config.update("jax_exec_time_optimization_effort", TPU_EFFORT)
-    # Old programs go when the folder reaches a gigabyte.
+    # JAX removes old programs when the folder reaches this size.
     jax.config.update("jax_compilation_cache_max_size", 2**30)
-    # On some CPUs XLA calls every program from the cache an error, for features that only tune it
-    # (openxla/xla issue 44565).
+    # On some CPUs XLA logs an error for every cached program, about CPU features that only matter
+    # for tuning (openxla/xla issue 44565).
     asked = os.environ.get("JAX_LOGGING_LEVEL") or os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    # JAX sets the second to 1 itself.
+    # JAX itself sets TF_CPP_MIN_LOG_LEVEL to 1.
     if asked in (None, "1") and jax.default_backend() == "cpu":
         jax.config.update("jax_logging_level", "CRITICAL")
     warnings.filterwarnings("always", "Error (reading|writing) persistent compilation cache entry")
@@ -73,10 +74,13 @@ def enable_compilation_cache() -> None:
 
 
 class _Show:
-    """Shows warnings; mends the compilation cache where JAX only warns, at every command, of it."""
+    """A `warnings.showwarning` that removes damaged files of the compilation cache.
+
+    JAX itself leaves them there and warns in every command.
+    """
 
     others: Any
-    """Shows all other warnings."""
+    """The previous `warnings.showwarning`, for all other warnings."""
     told = False
 
     def __call__(self, message: Warning | str, *arguments: Any, **options: Any) -> None:
@@ -86,11 +90,12 @@ class _Show:
             return
         doing, program, reason = match.groups()
         folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-        # JAX leaves damaged files where they are. Without them the program is kept again.
+        # Once the damaged files are removed, the program is cached again.
         if doing == "reading":
             damaged = list(Path(folder).glob(f"{program}-*-cache"))
         else:
-            # A process killed between its two files leaves one that no program is kept beside.
+            # A process killed while it writes may leave a `-cache` without its `-atime` file, which
+            # makes all later writes fail.
             damaged = [
                 path
                 for path in Path(folder).glob("*-cache")

@@ -13,7 +13,7 @@ import click
 from jaxstyle.errors import JaxstyleError
 
 ATTENTION = 1
-# Version, backend it concerns, what is wrong with it.
+# Package, version, affected backend, problem.
 KNOWN_BAD = (("jax", "0.10.2", "cpu", "compiles wrong programs (jax issue 39103)"),)
 LEAST_SPACE = 2**30
 
@@ -25,7 +25,7 @@ class Finding:
     what: str
     state: str
     advice: str = ""
-    """What to do; empty where all is well."""
+    """What to do; empty if there is no problem."""
 
 
 @click.command()
@@ -47,7 +47,7 @@ def doctor(as_json: bool) -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Run all checks in order."""
+    """Run all checks and yield their findings in order."""
     yield from versions()
     yield from devices()
     yield from caches()
@@ -55,7 +55,7 @@ def examine() -> Iterator[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    """Check the packages that numbers and speed depend on."""
+    """Check the versions of Python and of the packages that affect results and speed."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     installed_versions = {
         name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")
@@ -98,7 +98,7 @@ def devices() -> Iterator[Finding]:
 
 
 def caches() -> Iterator[Finding]:
-    """Check the folders of fetched weights and compiled programs."""
+    """Check the folders of downloaded weights and compiled programs."""
     from jaxstyle.weights import cache_folder
 
     folder = cache_folder()
@@ -118,11 +118,11 @@ def caches() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """Check each network on this machine against its digest."""
+    """Check the digest of each network on this machine."""
     from jaxstyle.cli.devices import backend_problem
 
     if backend_problem():
-        # They are loaded onto a device.
+        # Networks are loaded onto a device.
         return
     from jaxstyle.weights import describe, verify
 

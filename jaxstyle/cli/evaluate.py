@@ -122,7 +122,7 @@ def evaluate(
 
 
 def _print(report: dict[str, Any], rows: dict[str, dict[str, float]]) -> None:
-    """Print the terms, their parts by layer, and a table of metrics with a column per image."""
+    """Print the terms, their parts by layer, and a table of metrics with one column per image."""
     click.echo(f"loss     {report['loss']:.6g}")
     for name, value in report["terms"].items():
         click.echo(f"{name:8} {value:.6g}")

@@ -1,4 +1,4 @@
-"""`jaxstyle stylize FOLDER STYLE … -o FOLDER`: every image of a folder, equal sizes as batches."""
+"""`jaxstyle stylize FOLDER STYLE … -o FOLDER`: all images of a folder, in batches of one size."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,11 +39,11 @@ from jaxstyle.weights import load_network
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 MAX_BATCH_SIZE = {"cpu": 4}
 MAX_BATCH_SIZE_ELSEWHERE = 16
-"""Images of a batch are lost together when a run is stopped."""
+"""Largest batch size on other platforms; limited, as a stopped run loses its whole batch."""
 
 
 class Job(NamedTuple):
-    """One image of the folder."""
+    """An image of the folder and its output file."""
 
     file: Path
     target: Path
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     size: tuple[int, int]
     """Height and width of the outputs."""
     places: int
-    """Batch elements of the program; those without an image run a copy of another."""
+    """Batch size of the program; batch elements without an image run copies of the first image."""
 
 
 class Setting(NamedTuple):
@@ -66,30 +66,31 @@ class Setting(NamedTuple):
     recipe: Recipe
     network: Network
     limits: Mapping[str, Any]
-    """Of the images that are read."""
+    """Keyword arguments of `images.load_image`."""
     known: dict[Any, InputImage]
-    """Styles and masks, read once."""
+    """Images that all runs share, by setting and file."""
 
 
 def stylize_folder(
     options: Options, recipe: Recipe, *, flags: dict[str, Any], waiting: Waiting
 ) -> int:
-    """Stylize each image of a folder into another; images that are there already are kept.
+    """Stylize each image of a folder into another folder; existing outputs are kept.
 
-    Output names are the inputs' with `.png`. An image that fails does not end the others.
+    Outputs have the names of the inputs, with the extension `.png`. If an image fails, the others
+    are stylized nevertheless.
 
     Args:
-      options: the command's arguments; `content` is the folder.
-      recipe: settings of all images.
-      flags: settings of the recipe as given.
-      waiting: what is shown until the first run begins.
+      options: arguments of the command; `content` is the folder.
+      recipe: settings for all images.
+      flags: settings given on the command line; None where not given.
+      waiting: display to stop when the first run begins.
 
     Returns:
-      0 if all images are there, or the code of a signal that ended the run.
+      The exit code: 0 if all outputs exist, or that of the signal that stopped the run.
 
     Raises:
-      JaxstyleError: an argument that is not good for any image, or, after all others are done,
-        the images that failed.
+      JaxstyleError: an argument is invalid for all images; or, after all others are done, some
+        images failed.
     """
     jobs = _jobs(options)
     images.check_bit_depth(options.bit_depth, "PNG", argument="--bit-depth")
@@ -131,7 +132,7 @@ def stylize_folder(
 
 
 def _jobs(options: Options) -> list[Job]:
-    """Return each image of the folder with the file that it is written to."""
+    """Return the images of the folder with their output files; create the output folder."""
     folder, output = options.content, options.output
     assert folder is not None, "checked by the command"
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS and f.is_file())
@@ -159,7 +160,7 @@ def _jobs(options: Options) -> list[Job]:
 
 
 def _read_shared(setting: Setting) -> None:
-    """Read the images that every run needs; an invalid one raises."""
+    """Read the images that all runs share into `setting.known`; raise for an invalid one."""
     styles: list[tuple[str, StrPath]] = [("style", style) for style in setting.options.styles]
     for key, file in (*styles, *recipe_files(setting.recipe)):
         pixels = images.load_image(file, argument=argument_of(key), **setting.limits)
@@ -167,10 +168,10 @@ def _read_shared(setting: Setting) -> None:
 
 
 def _batches(jobs: Sequence[Job], setting: Setting, failed: dict[Path, str]) -> list[Batch]:
-    """Return the images in batches of one size; unreadable files are recorded in `failed`.
+    """Group the images into batches of one size; record unreadable files in `failed`.
 
-    An image's batch follows from the folder alone, whatever is done already, as on a CPU the last
-    bits of its numbers may depend on its place.
+    The batches do not depend on which outputs exist already: on a CPU, the last bits of a result
+    may depend on its position in the batch.
     """
     groups: dict[tuple[int, int], list[Job]] = {}
     for job in jobs:
@@ -190,16 +191,16 @@ def _batches(jobs: Sequence[Job], setting: Setting, failed: dict[Path, str]) -> 
 
 
 def _places(count: int, size: tuple[int, int], setting: Setting) -> int:
-    """Return how many images of one size run at a time, as memory allows."""
+    """Return the batch size for `count` images of one size, as memory allows."""
     most = MAX_BATCH_SIZE.get(jax.default_backend(), MAX_BATCH_SIZE_ELSEWHERE)
     free = free_memory.free_bytes()
     if free is not None and count > 1:
         recipe = resolve_recipe(setting.recipe, setting.network)
         one = memory.upper_bound(*size, recipe=recipe, network=setting.network)
         fitting = max(1, int(memory.USABLE * free / one))
-        # A power of two, so that a little more or less memory next time changes nothing.
+        # A power of two, so that slightly different free memory gives the same batches.
         most = min(most, 1 << (fitting.bit_length() - 1))
-    # On each device; evenly, so that few places stay empty.
+    # Batches of about equal size on each device, so that few batch elements have no image.
     devices = len(select_devices(setting.options.devices))
     on_each = -(-count // devices)
     return -(-on_each // -(-on_each // most)) * devices
@@ -208,7 +209,7 @@ def _places(count: int, size: tuple[int, int], setting: Setting) -> int:
 def _run_all(
     batches: Sequence[Batch], setting: Setting, failed: dict[Path, str], *, total: int, done: int
 ) -> int:
-    """Run the batches that have an image to make, and return the exit code."""
+    """Run the batches that lack an output, and return the exit code."""
     options = setting.options
     todo = [batch for batch in batches if any(not job.target.exists() for job in batch.jobs)]
     clock = _Clock(todo)
@@ -242,7 +243,7 @@ def _run_all(
 
 
 def _run(problem: Problem) -> Iterator[Iterate]:
-    """Run a batch to the end."""
+    """Yield the iterates of a batch, without their `carry`."""
     with memory_errors():
         for iterate in iterates(problem, first=1):
             yield iterate._replace(carry=None)
@@ -251,14 +252,17 @@ def _run(problem: Problem) -> Iterator[Iterate]:
 def _progress(
     step: int, steps: int, running: int, done: int, total: int, left: float | None
 ) -> Progress:
-    """Return the progress of the folder; losses of different images are not comparable."""
+    """Return the progress, without a loss, as losses of different images are not comparable."""
     return Progress(done, total, running, step, steps, None, float("nan"), left)
 
 
 def _read(
     batch: Batch, setting: Setting, failed: dict[Path, str]
 ) -> Iterator[tuple[list[Job], list[Sources]]]:
-    """Read the missing images of a batch; images larger than their header said run alone."""
+    """Read the images of a batch that lack an output, and yield them grouped by size.
+
+    Images whose actual size differs from that in the file's header run separately.
+    """
     by_size: dict[tuple[int, int], tuple[list[Job], list[Sources]]] = {}
     for job in batch.jobs:
         if job.target.exists():
@@ -312,7 +316,7 @@ def _save(
 ) -> int:
     """Write the images of a batch and return their number."""
     saved = 0
-    # Places without an image come last.
+    # Results of batch elements without an image come last.
     for job, of, result in zip(jobs, sources, results, strict=False):
         outputs = Outputs(
             [job.target], setting.network, setting.options.weights_name, of.inputs.report(),
@@ -337,7 +341,7 @@ def _fail(job: Job, error: JaxstyleError, failed: dict[Path, str]) -> None:
 
 
 class _Clock:
-    """Estimates the time left: running goes by pixels and steps, compiling by the size."""
+    """An estimate of the time left, from run time per pixel and step and compile time per size."""
 
     def __init__(self, batches: Sequence[Batch]):
         self._left = sum(map(_work, batches))
@@ -346,7 +350,7 @@ class _Clock:
         self._done = self._run_seconds = self._compile_seconds = 0.0
 
     def tick(self, iterate: Iterate, batch: Batch, steps: int) -> float | None:
-        """Record an iterate and return the seconds left, None before the first steps."""
+        """Record an iterate and return the seconds left, or None before the first steps."""
         self._seen.add((batch.size, batch.places))
         self._run_seconds += iterate.run_seconds
         self._compile_seconds += iterate.compile_seconds

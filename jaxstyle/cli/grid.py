@@ -90,7 +90,7 @@ def grid(
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.nn.sharding import select_devices
 
-    # Everything that can fail early does so before anything is written.
+    # All checks come before the first file is written.
     execute = _executor(executor, options, devices=devices, output=output)
     plan = grids.read(file)
     if output.exists() and not output.is_dir():
@@ -136,7 +136,7 @@ def grid(
 def _executor(
     name: str, options: Sequence[str], *, devices: int | str | None, output: Path
 ) -> "Executor | None":
-    """Return the executor of `--executor`; None for this process."""
+    """Return the executor that `--executor` names, or None for this process."""
     from jaxstyle.sweep.executors import executor_option, on_ray, on_slurm
 
     asked = dict(map(executor_option, options))
@@ -152,7 +152,7 @@ def _executor(
 
 
 def _cells(plan: "GridFile", **limits: Any) -> "list[Cell]":
-    """Return the cells of a grid, and report equal combinations."""
+    """Return the cells of a grid; print a notice if some combinations are equal."""
     from jaxstyle import sweep as grids
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.weights import load_network
@@ -179,16 +179,16 @@ def _fill(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run the missing cells and write the tables of the folder.
+    """Run the missing cells, and write `results.csv`, `contact_sheet.png` and `index.html`.
 
     Args:
-      run: called with `show` and `kept`.
+      run: `sweep.run` with all arguments but `show` and `kept`.
       output: folder of the grid.
-      cells: all of them.
-      reports: of the finished cells, by their keys; more are added.
-      page: the page that shows the grid, if any.
-      quiet: show no progress.
-      as_json: progress for programs.
+      cells: all cells of the grid.
+      reports: reports of the finished cells by key; updated in place.
+      page: page that shows the grid, if any.
+      quiet: whether to show no progress.
+      as_json: whether to write progress as JSON lines.
 
     Returns:
       The exit code.

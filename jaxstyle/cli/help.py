@@ -26,20 +26,19 @@ GROUPS = {
     "Memory and devices": ("tile", "remat", "precision", "devices"),
     "Progress": ("port", "quiet", "log_json"),
 }  # fmt: skip
-"""Parameters of commands by the title that `--help` lists them under."""
+"""Names of parameters, by the title of their section in `--help`."""
 
 COMMON = {
     "output", "report", "size", "aspect", "strength", "preset_name", "preserve_color", "init",
     "seed", "batch", "weights_name", "steps", "port", "quiet",
 }  # fmt: skip
-"""Parameters that `--help` explains; it only names the others."""
+"""Names of parameters in `GROUPS` that `--help` explains; it only names the others."""
 
 
 class GroupedCommand(click.Command):
     """A command whose `--help` explains the common flags and names the others.
 
-    `--help-all` explains all of them. Flags of one command alone, which `GROUPS` does not have, are
-    always explained.
+    `--help-all` explains all of them. Flags that are not in `GROUPS` are always explained.
     """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -47,7 +46,7 @@ class GroupedCommand(click.Command):
         return [*super().get_params(ctx), _HELP_ALL]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the flags in groups."""
+        """Write the help of the flags, in groups."""
         titles = {name: title for title, names in GROUPS.items() for name in names}
         order = {name: place for place, name in enumerate(titles)}
         explained: dict[str, list[tuple[str, str]]] = {"Flags": [], **{t: [] for t in GROUPS}}
@@ -61,7 +60,7 @@ class GroupedCommand(click.Command):
             if everything or name in COMMON or name not in titles:
                 explained[titles.get(name, "Flags")].append(entry)
             else:
-                # No line is broken within a flag.
+                # No line break within a flag.
                 named.append(parameter.opts[-1].replace("-", "\N{NON-BREAKING HYPHEN}"))
         own = explained.pop("Flags")
         for title, entries in (*explained.items(), ("Other", own)):

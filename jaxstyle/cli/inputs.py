@@ -1,4 +1,4 @@
-"""The images of a command, read from files and identified."""
+"""Reading of a command's input images."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,20 @@ from jaxstyle.images import Array
 from jaxstyle.provenance.inputs import InputImage, Inputs
 from jaxstyle.weights import auto_notice, cache_folder
 
-# How messages name a file that is no flag of the recipe.
+# Names in messages of files that are positional arguments.
 _ARGUMENTS = {"content": "CONTENT", "style": "STYLE"}
 
 
 def argument_of(key: str) -> str:
-    """Return the name of a setting's file for messages."""
+    """Return the argument or flag of an input image, for messages."""
     return _ARGUMENTS.get(key, "--" + key.replace("_", "-"))
 
 
 def tell_weights(weights: str, *, quiet: bool = False) -> None:
-    """Print that `"auto"` is the embedded network, if it is, and how to get VGG-19.
+    """Print a notice if `weights` is `"auto"` and that is an embedded network.
 
-    Once for a cache folder, on standard error: a file there says that it has been written.
+    The notice says how to get VGG-19. It goes to standard error, once per cache folder, in which an
+    empty file marks that it was printed.
     """
     if quiet or weights != "auto" or not (notice := auto_notice()):
         return
@@ -43,7 +44,7 @@ class Sources(NamedTuple):
 
     inputs: Inputs
     alpha: Array | None
-    """Opacity of the content image `[h, w]`, if it has any to tell."""
+    """Alpha channel of the content image, `[h, w]`; None if it is opaque."""
 
     @property
     def content(self) -> Array:
@@ -56,7 +57,7 @@ class Sources(NamedTuple):
         return [style.pixels for style in self.inputs.styles]
 
     def start(self, recipe: Recipe) -> Any:
-        """Return the initial image, or the name of one (`prepare.initial_image`)."""
+        """Return the initial image of a file, or else the name in `Recipe.init`."""
         return self.inputs.init.pixels if self.inputs.init else recipe.init
 
 
@@ -69,18 +70,18 @@ def read_sources(
     first_frame: bool,
     known: Mapping[tuple[str, StrPath], InputImage] | None = None,
 ) -> Sources:
-    """Read the content, the styles and every image that the recipe names.
+    """Read the content image, the style images and all images that the recipe names.
 
     Args:
       content: file of the content image.
       styles: files of the style images.
-      recipe: may name further files.
+      recipe: settings, which may name files of an initial image and masks.
       max_pixels: as in `images.load_image`.
-      first_frame: likewise.
-      known: images that have been read, by the setting that names them and the file.
+      first_frame: as in `images.load_image`.
+      known: images that were read before, by setting and file.
 
     Raises:
-      JaxstyleError: one that cannot be read, named by its argument.
+      JaxstyleError: an image cannot be read; the message names its argument.
     """
     alpha: Array | None = None
 

@@ -1,4 +1,4 @@
-"""Flags built from the fields of `Recipe`, and a recipe built from the flags given."""
+"""Flags for the fields of `Recipe`, and recipes from the flags that were given."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-# The part of a recipe that says what an image is asked to be, not how it gets there.
+# Fields of `Recipe` that define the objective, not its optimization.
 OBJECTIVE = (
     "content_layers",
     "style_layers",
@@ -44,11 +44,11 @@ OBJECTIVE = (
 )
 IMAGE = click.Path(path_type=Path)
 MAX_IMAGES = 10_000
-"""In one program."""
+"""Largest value of `--batch`."""
 
 
 def _completes(words: Iterable[str]) -> Callable[[Any, Any, str], list[str]]:
-    """Return the words that complete the one on the command line."""
+    """Return a shell completion that offers the given words."""
     return lambda context, parameter, begun: [w for w in words if w.startswith(begun)]
 
 
@@ -72,10 +72,10 @@ weights_option = click.option(
 
 
 class _Port(click.IntRange):
-    """A port; the error for a file name in its place says where `--serve` goes."""
+    """A port number, with advice in the error if the next argument was taken for it."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the number."""
+        """Return the port number."""
         if isinstance(value, str) and not value.lstrip("-").isdecimal():
             self.fail(f"{value!r} is no port; put --serve last, or a number behind it.", param, ctx)
         return super().convert(value, param, ctx)
@@ -113,7 +113,7 @@ def _count_or_all(given: str | None) -> int | str | None:
 
 
 def bounds_options(command: Command) -> Command:
-    """Decorate a command with the flags that limit the images that it reads."""
+    """Decorate a command with `--max-pixels` and `--first-frame`, for the images that it reads."""
     first_frame = click.option(
         "--first-frame", is_flag=True, help="Read the first image of an animated file."
     )
@@ -127,14 +127,14 @@ def bounds_options(command: Command) -> Command:
 
 
 def bounds(max_pixels: int | None, first_frame: bool) -> dict[str, Any]:
-    """Return the flags of `bounds_options` as `images.load_image` takes them."""
+    """Return the flags of `bounds_options` as keyword arguments of `images.load_image`."""
     from jaxstyle.images import MAX_PIXELS
 
     return {"max_pixels": max_pixels or MAX_PIXELS, "first_frame": first_frame}
 
 
 def check_batch(count: int) -> None:
-    """Raise a `JaxstyleError` for an invalid number of images."""
+    """Raise a `JaxstyleError` for an invalid `--batch`."""
     if not 1 <= count <= MAX_IMAGES:
         raise JaxstyleError(
             f"--batch: {count} is out of range; give a whole number from 1 to {MAX_IMAGES}"
@@ -142,9 +142,9 @@ def check_batch(count: int) -> None:
 
 
 def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Command]:
-    """Decorate a command with one flag a recipe field (all, or those named).
+    """Decorate a command with a flag for each field of `Recipe`, or each of `names`.
 
-    A flag that is not given stays `None`: the preset then decides.
+    Flags that are not given are None; these settings come from the preset.
     """
     hints = typing.get_type_hints(Recipe)
 
@@ -158,10 +158,10 @@ def recipe_options(names: Sequence[str] | None = None) -> Callable[[Command], Co
 
 
 def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
-    """Build a recipe from a recipe or a preset (`default` if None) and the flags that were given.
+    """Build a recipe from a recipe or a preset (`default` if None), updated by the given flags.
 
     Raises:
-      JaxstyleError: a value out of range, named by its flag.
+      JaxstyleError: a value is out of range; the message names its flag.
     """
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
     with errors_by_flag():
@@ -172,7 +172,7 @@ def build_recipe(base: str | Recipe | None, flags: dict[str, Any]) -> Recipe:
 
 @contextlib.contextmanager
 def errors_by_flag() -> Iterator[None]:
-    """Name settings by their flags in the errors of the block."""
+    """Replace field names by flags in each `JaxstyleError` of the block."""
     try:
         yield
     except JaxstyleError as error:
@@ -223,11 +223,11 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Com
 
 
 def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
-    """Return a line for each given flag that the recipe does not use.
+    """Return a notice for each given flag that has no effect.
 
     Args:
-      recipe: as it is run.
-      given: the flags of `recipe_options`; None where not given.
+      recipe: recipe of the run.
+      given: values of the flags of `recipe_options`; None where not given.
     """
     optimizer, noisy = recipe.optimizer, recipe.init == "noise" or recipe.noise_blend > 0
     noiseless = f"--init {recipe.init} without --noise-blend has no noise"
@@ -265,7 +265,7 @@ def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
 
 
 def _flag(name: str, value: Any) -> str:
-    """Return a flag as it was given."""
+    """Return a flag with its value, as on the command line."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"

@@ -1,4 +1,4 @@
-"""The files that a command writes: an image for each batch element, and the report."""
+"""The output files of a command: an image for each batch element, and the report."""
 
 import os
 import re
@@ -19,7 +19,8 @@ from jaxstyle.provenance.record import as_text
 from jaxstyle.provenance.report import batch_report, record, run_report, write_report
 
 _SAME = {("-o", "--from"), ("--checkpoint", "--resume")}
-"""What may be written over what was read: the same again, or further."""
+"""Pairs of an output and an input that may be one file, as the output repeats or continues the
+input."""
 
 
 def check_outputs(
@@ -32,18 +33,19 @@ def check_outputs(
     checkpoint: Path | None,
     read: Iterable[tuple[str, StrPath | None]],
 ) -> None:
-    """Raise a `JaxstyleError` now for a file that could not be written after the long work, or that
-    would be written over another one.
+    """Raise an error, before long work, for files that cannot be written or overwrite others.
 
     Args:
-      output: what `-o` names.
-      batch: batch elements.
-      bit_depth: of the output.
-      snapshots: steps after which the image so far is written too.
-      report: what `--report` names.
-      checkpoint: what `--checkpoint` names.
-      read: the files that the run depends on, each with the argument that names it; None if that
-        was not given.
+      output: file of `-o`.
+      batch: batch size.
+      bit_depth: bits per channel of the output.
+      snapshots: steps at which the image so far is written.
+      report: file of `--report`, if given.
+      checkpoint: file of `--checkpoint`, if given.
+      read: input files of the run, each with its argument; None if not given.
+
+    Raises:
+      JaxstyleError: a file cannot be written, or two arguments name the same file.
     """
     images.check_output(output, argument="-o")
     images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
@@ -70,19 +72,21 @@ def check_outputs(
 
 
 def element_paths(output: Path, batch: int) -> list[Path]:
-    """Return one path for each batch element: `output`, or with -000 … before its ending."""
+    """Return the path of each batch element: `output`, or with -000 … before its extension."""
     return [output] if batch == 1 else [numbered(output, f"-{k:03}") for k in range(batch)]
 
 
 def snapshot_suffix(step: int) -> str:
-    """Return what stands before the ending of the image after `step` steps."""
+    """Return the suffix of a snapshot's file name, such as `-step0100`."""
     return f"-step{step:04}"
 
 
 def _step(file: Path, shots: Set[Path]) -> int | None:
-    """Return the step that a file is the snapshot of, if it is any; `shots` are those of step 0.
+    """Return the step of a snapshot by its file name, or None if the file is not a snapshot.
 
-    By its name, as there may be more snapshots than could be listed.
+    Args:
+      file: resolved path.
+      shots: snapshots of step 0; there may be too many snapshots to list them all.
     """
     match = re.fullmatch(r"(.*-step)(\d{4,})(\D*)", file.name)
     if match is None or file.with_name(f"{match[1]}0000{match[3]}") not in shots:
@@ -95,29 +99,38 @@ class Outputs:
     """The output files of a run and the records inside them."""
 
     paths: Sequence[Path]
-    """One a batch element."""
+    """Path of each batch element."""
     network: Network
     weights: str
-    """As they were asked for."""
+    """Requested name or file of the weights."""
     inputs: Mapping[str, Any]
+    """Input images, as in the report."""
     asked: Mapping[str, Any]
-    """Settings as they were asked for, where resolving changed them."""
+    """Requested values of the settings that resolving changed."""
     alpha: Array | None
-    """Opacity of the content image `[h, w]`, the output's where its format has any."""
+    """Alpha channel of the content image, `[h, w]`, for formats that have one; None if opaque."""
     bit_depth: int
+    """Bits per channel."""
 
     @classmethod
     def elements(cls, output: Path, batch: int, **settings: Any) -> "Outputs":
-        """Build the outputs of a run, one file for each batch element (`element_paths`)."""
+        """Build the outputs of a run, with one file for each batch element (`element_paths`)."""
         return cls(element_paths(output, batch), **settings)
 
     def save(
         self, results: Sequence[Result], suffix: str = "", *, to: Writer = write_there
     ) -> None:
-        """Write every batch element's image, `suffix` before its ending; all are tried.
+        """Write the image of each batch element.
+
+        If writing one fails, the others are written nevertheless.
+
+        Args:
+          results: result of each batch element.
+          suffix: text to insert before the extension.
+          to: function that writes a file, such as `rescue`.
 
         Raises:
-          JaxstyleError: those that could not be written.
+          JaxstyleError: some images could not be written.
         """
         problems = []
         for path, result in zip(self.paths, results, strict=True):
@@ -143,20 +156,20 @@ class Outputs:
 
     @property
     def _about(self) -> dict[str, Any]:
-        """Return the part of the records that all images share."""
+        """Arguments of `record` that all images share."""
         return {
             "network": self.network, "weights": self.weights, "inputs": self.inputs,
             "asked": self.asked,
         }  # fmt: skip
 
     def _opacity(self, image: Array) -> Array | None:
-        """Return the opacity at an image's size."""
+        """Return the alpha channel resized to an image, or None."""
         if self.alpha is None:
             return None
         return images.resize(self.alpha[..., None], *image.shape[:2])[..., 0]
 
     def report(self, file: Path, results: Sequence[Result]) -> None:
-        """Write the report of images that have been saved."""
+        """Write the report of the saved images."""
         runs = [
             run_report(result, output=path, **self._about)
             for path, result in zip(self.paths, results, strict=True)

@@ -138,7 +138,7 @@ def _print_cost(cost: "StepCost", target: str | None) -> None:
 
 
 def _print_free(result: "Plan", recipe: Recipe) -> None:
-    """Print the memory that is free, the largest size that fits, and what to do if none does."""
+    """Print the free memory, the largest size that fits, and advice if the run does not fit."""
     from jaxstyle.engine.memory import gigabytes
     from jaxstyle.engine.planning import advice
 

@@ -1,4 +1,4 @@
-"""`--from` and `--resume`: settings and files of an earlier run, checked against today's."""
+"""`--from` and `--resume`: settings and files of an earlier run."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,35 +15,36 @@ from jaxstyle.provenance.record import Record, read_record
 
 
 class Repeated(NamedTuple):
-    """An earlier output that is to be repeated."""
+    """The settings and files of an earlier run, to repeat or resume it."""
 
     file: Path
+    """Output or checkpoint with the record."""
     record: Record
     recipe: Recipe
     asked: Mapping[str, Any]
-    """Settings as they were asked for, where they are not those of `recipe`."""
+    """Requested values of the settings that differ in `recipe`, as resolving changed them."""
     content: Path
     styles: tuple[Path, ...]
     weights_name: str
     same_weights: bool
-    """Whether the weights are to be those of the record; not if others were asked for."""
+    """Whether the weights must be those of the record; False if others were requested."""
     until: int | None = None
-    """The step of a snapshot or of a run that was stopped, to stop after again."""
+    """Step to stop after, if the output is a snapshot or that of a stopped run."""
     fixed: tuple[str, ...] = ()
-    """Settings that a change may decide and that stay, as an older record does not say whether they
-    were defaults."""
+    """Settings that are kept although their defaults depend on changed settings, since an older
+    record does not say whether they were defaults."""
 
     @classmethod
     def read(cls, file: Path, weights_name: str) -> "Repeated":
-        """Read the record in `file`; a `weights_name` but `auto` replaces its weights."""
+        """Read the record in `file`; a `weights_name` other than `auto` replaces its weights."""
         record = read_record(file, argument="--from")
-        # Not with fewer steps in the recipe: a schedule and the scales go by them.
+        # The recipe keeps its steps, on which schedules and scales depend.
         stopped = record.steps < record.recipe.total_steps
         return cls.of(file, record, weights_name)._replace(until=record.steps if stopped else None)
 
     @classmethod
     def of(cls, file: Path, record: Record, weights_name: str) -> "Repeated":
-        """Take settings and files from a record that was read from `file`."""
+        """Return the settings and files of a record that was read from `file`."""
         same_weights = weights_name == "auto"
         return cls(
             file,
@@ -57,7 +58,11 @@ class Repeated(NamedTuple):
         )
 
     def released(self, changed: Iterable[str]) -> "Repeated":
-        """Return the recipe without the defaults that depend on changed settings (`DECIDES`)."""
+        """Return a copy without the resolved defaults that depend on changed settings (`DECIDES`).
+
+        Args:
+          changed: keys of `DECIDES` and other settings that the command line changes.
+        """
         changes = set(changed)
         if "asked" not in self.record.everything:
             decided = {name for key in changes for name in DECIDES.get(key, ())} - changes
@@ -66,7 +71,7 @@ class Repeated(NamedTuple):
         return self._replace(recipe=recipe, asked=asked)
 
     def notice(self) -> str | None:
-        """Return a notice of kept settings that the user may have meant to change, or None."""
+        """Return a notice about `fixed`, or None if it is empty."""
         if not self.fixed:
             return None
         flags = ", ".join("--" + name.replace("_", "-") for name in self.fixed)
@@ -76,9 +81,9 @@ class Repeated(NamedTuple):
         )
 
     def check(self, network: Network, inputs: Mapping[str, Any]) -> None:
-        """Raise a `JaxstyleError` if a file of the record has changed.
+        """Raise a `JaxstyleError` if the weights or an image of the record have changed.
 
-        Files that were given in the place of the record's are not compared.
+        Weights and images that were given instead of the record's are not compared.
         """
         if self.same_weights and network.digest != self.record.weights_sha256:
             raise JaxstyleError(
@@ -102,10 +107,11 @@ def find_earlier(
     """Read the file of `--from` or `--resume`, if either is given.
 
     Returns:
-      Settings and files to take over, and the checkpoint to go on from.
+      The earlier run, or None, and the checkpoint to resume, or None.
 
     Raises:
-      JaxstyleError: two of them, or one beside `--preset`; or a file that is not good.
+      JaxstyleError: more than one of `--preset`, `--from` and `--resume` was given, or the file is
+        invalid.
     """
     sources = {"--preset": preset_name, "--from": earlier, "--resume": resume}
     given = [f"{flag} {value}" for flag, value in sources.items() if value is not None]

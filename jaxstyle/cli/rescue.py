@@ -12,20 +12,21 @@ from jaxstyle.engine.iterate import Iterate, RunState, run_state
 from jaxstyle.errors import JaxstyleError
 
 SECONDS_BETWEEN = 30.0
-"""Between two checkpoints if no number of steps is given."""
+"""Seconds between two checkpoints, if no number of steps is given."""
 
 
 def checkpoints(
     save: Callable[[RunState], None], *, interval: int | None
 ) -> Callable[[Sequence[Iterate], bool], None]:
-    """Return a function of the iterates so far that saves checkpoints at intervals.
+    """Return a function that saves checkpoints at intervals.
 
-    Its second argument asks for a checkpoint now, as at the end. A checkpoint that cannot be
-    written is said so once, and the run goes on: the earlier one is still there.
+    Its arguments are the iterates so far, and whether to save now, as at the end of a run. The
+    first checkpoint that cannot be written gives a warning; the run continues, and the earlier
+    checkpoint is kept.
 
     Args:
-      save: writes the state.
-      interval: steps between two checkpoints; 30 seconds if None.
+      save: function that writes a state.
+      interval: steps between two checkpoints; `SECONDS_BETWEEN` if None.
     """
     saved = time.monotonic()
     last = -1
@@ -38,7 +39,7 @@ def checkpoints(
         if step == last or not (due or now):
             return
         if any(leaf.is_deleted() for leaf in jax.tree.leaves(collected[-1].carry)):
-            # A second Ctrl-C struck in the next chunk, which this state has been given to.
+            # A second Ctrl-C interrupted the next chunk, to which this state was donated.
             return
         try:
             save(run_state(collected))
@@ -64,7 +65,7 @@ def rescue(write: Callable[[Path], None], path: Path) -> None:
     """Call `write(path)`; if it fails, write to the folder for temporary files instead.
 
     Raises:
-      JaxstyleError: of the first try; it names where the image is now.
+      JaxstyleError: the error of the first attempt, with the path of the temporary file.
     """
     try:
         write(path)

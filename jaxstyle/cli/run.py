@@ -1,4 +1,4 @@
-"""The steps of `jaxstyle stylize`, once its arguments are known: from files to files."""
+"""The run of `jaxstyle stylize`, from input files to output files."""
 
 import math
 from collections.abc import Sequence
@@ -50,9 +50,9 @@ from jaxstyle.provenance.inputs import recipe_files
 from jaxstyle.weights import load_network
 
 NO_BETTER = 3
-"""Exit code of a run that diverged and is no better than its start."""
+"""Exit code of a run that diverged and is no better than its initial image."""
 LARGE_WEIGHT = 1e10
-"""From here on a weight is likely to be why an optimizer finds no step."""
+"""Weight from which on it is the likely cause if the loss does not change."""
 
 
 class Prepared(NamedTuple):
@@ -63,12 +63,12 @@ class Prepared(NamedTuple):
     inputs: dict[str, Any]
     """The images, as in the report."""
     asked: dict[str, Any]
-    """Settings as they were asked for, where resolving changed them."""
+    """Requested values of the settings that resolving changed."""
     problem: Problem
     fewer_pairs: bool
-    """Whether L-BFGS keeps fewer pairs than usual, for want of memory."""
+    """Whether the L-BFGS history was reduced to fit into memory."""
     state: RunState | None
-    """State of a checkpoint to go on from."""
+    """State of the checkpoint to resume, if any."""
 
 
 class Ended(NamedTuple):
@@ -77,25 +77,25 @@ class Ended(NamedTuple):
     results: list[Result]
     step: int
     code: int
-    """Exit code of a signal, else 0."""
+    """Exit code of the signal that stopped the run, else 0."""
     stopped: bool
-    """Whether the button of the page stopped it."""
+    """Whether the stop button of the page was pressed."""
 
 
 def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: Waiting) -> int:
     """Stylize an image and return the exit code.
 
     Args:
-      options: the command's arguments.
-      request: what is to be made.
-      flags: settings of the recipe; None where not given.
-      waiting: what is shown until the run begins.
+      options: arguments of the command.
+      request: the run to do.
+      flags: settings given on the command line; None where not given.
+      waiting: display to stop when the run begins.
     """
-    # Everything that can fail early does so before the long work.
+    # Fast checks come before the long work.
     _check_files(options, request)
     prepared = _prepare(options, request, flags)
     waiting.stop()
-    # Lines for programs stand alone.
+    # With --log-json, there are no notices besides the JSON lines.
     quiet = options.quiet or options.log_json
     tell_weights(request.weights_name, quiet=quiet)
     if not quiet:
@@ -120,7 +120,7 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
         page.finish(f"{'stopped' if early else 'done'}; the image is in {names}")
     if early:
         tell(f"stopped at step {ended.step}; the best image so far is in {names}")
-        # 0 for the page's button, which says that the image is good enough.
+        # The code is 0 after the page's stop button, which is not a failure.
         return ended.code
     if not quiet:
         tell(f"wrote {names}")
@@ -177,13 +177,13 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
     if request.repeated is not None:
         earlier = request.repeated.asked.items()
         asked = {name: value for name, value in earlier if flags.get(name) is None} | asked
-        # In one order, whichever way they came here: equal images have equal records.
+        # In the order of the recipe, so that a repeated run has an equal record.
         asked = {name: asked[name] for name in request.recipe.as_dict() if name in asked}
     return Prepared(network, sources, inputs, asked, problem, fewer_pairs, state)
 
 
 def _read(options: Options, request: Request) -> Sources:
-    """Read the images; an error names the record that a missing file comes from."""
+    """Read the images; an error about a file that only the record names also names the record."""
     try:
         return read_sources(
             request.content, request.styles, request.recipe,
@@ -204,7 +204,7 @@ def _read(options: Options, request: Request) -> Sources:
 def _build(
     options: Options, request: Request, network: Network, sources: Sources
 ) -> tuple[Problem, bool]:
-    """Build the problem; return whether its L-BFGS history was reduced for memory."""
+    """Build the problem; also return whether its L-BFGS history was reduced for memory."""
     devices = sharing_devices(options.devices, request.batch)
     recipe = resolve_scales(
         request.recipe,
@@ -236,7 +236,7 @@ def _build(
 def _notices(
     options: Options, request: Request, prepared: Prepared, flags: dict[str, Any]
 ) -> list[str]:
-    """Return notices of settings with surprising effects."""
+    """Return notices about settings with unexpected effects."""
     problem, sources = prepared.problem, prepared.sources
     recipe: Recipe = problem.recipe
     sizes = [(style.shape[0], style.shape[1]) for style in sources.styles]
@@ -267,7 +267,7 @@ def _notices(
 
 
 def _open_page(options: Options, prepared: Prepared, course: Course, outputs: Outputs) -> Any:
-    """Serve the page of a run, if `--serve` asks for it."""
+    """Serve the page of a run if `--serve` was given, and return it."""
     if options.port is None:
         return None
     from jaxstyle.cli.browser import open_page
@@ -295,7 +295,7 @@ def _run(
     course: Course,
     page: Any,
 ) -> Ended:
-    """Run to the end or until it is stopped, and write all files."""
+    """Run to the end or until stopped, and write all files."""
     problem, last = prepared.problem, prepared.problem.recipe.total_steps
     keep = None
     if options.checkpoint is not None:
@@ -331,7 +331,7 @@ def _run(
             code = TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
         if keep:
             keep(collected, True)
-        # The optimizer's state is not needed any more, its memory may be.
+        # Free the memory of the optimizer's state for `finish`.
         collected[-1] = collected[-1]._replace(carry=None)
         results = finish(problem, collected)
         outputs.save(results, to=rescue)
@@ -343,7 +343,7 @@ def _run(
 def _save_snapshot(
     options: Options, problem: Problem, collected: Sequence[Iterate], outputs: Outputs
 ) -> None:
-    """Write the image so far where `--save-every` asks for it; the run goes on if that fails."""
+    """Write the image so far at multiples of `--save-every`; warn if that fails."""
     step = collected[-1].step
     if not options.save_every or not step or step % options.save_every:
         return

@@ -37,7 +37,7 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     if as_json:
         click.echo(to_json(record.everything), nl=False)
         return 0
-    # What the name that was asked for meant, where it says something else.
+    # The network's own name, if it differs from the requested one.
     name = "" if record.weights_name == record.weights else f" ({record.weights_name})"
     changed = dict(changed_settings(record))
     settings = record.recipe.as_dict()
@@ -54,16 +54,16 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
         ("command", command_line(record)),
     ]
     for name, value in rows:
-        # A record is anyone's to write, and a file may have any name: no terminal codes.
+        # Records and file names are untrusted and may contain terminal control codes.
         text = str(value)
         click.echo(f"{name:18} {text if text.isprintable() else ascii(text)}")
     return 0
 
 
 def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
-    """Return the settings that differ from the default recipe for these images and weights.
+    """Yield the settings that differ from the default recipe for these images and weights.
 
-    Where the weights are not on this machine, what depends on them is listed too.
+    Settings that depend on the weights are included if the weights are not on this machine.
     """
     from jaxstyle.engine.sizes import resolve_scales
     from jaxstyle.losses.resolve import resolve_recipe
@@ -87,7 +87,7 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
             deciding = (*_DECIDING, *_LAYERS)
             layers = {name: getattr(recipe, name) for name in _LAYERS}
             base = resolve_recipe(dataclasses.replace(base, **layers), network)
-    # The images decide the default style weight, so that only what was asked for tells.
+    # The default style weight depends on the images, so requested values are compared.
     asked = {name: record.asked[name] for name in WEIGHTS if name in record.asked}
     for field in dataclasses.fields(Recipe):
         if field.name in asked:
@@ -103,12 +103,12 @@ _DECIDING: tuple[str, ...] = (
     "style_loss", "variation", "optimizer", "size", "upscale", "scale_ratio", "scale_side",
     "style_scale",
 )  # fmt: skip
-"""Settings that decide what the defaults of others are."""
+"""Settings on which the defaults of others depend."""
 _LAYERS = ("content_layers", "style_layers")
 
 
 def command_line(record: "Record") -> str:
-    """Return the command that makes the image of a `Record` again, with OUT.png to write."""
+    """Return the command that reproduces the image of a record as `OUT.png`."""
     words = ["jaxstyle", "stylize", str(record.content.path)]
     words += [str(style.path) for style in record.styles]
     words += ["-o", "OUT.png"]

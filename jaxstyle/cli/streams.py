@@ -1,4 +1,4 @@
-"""Standard streams that cannot be written: messages are dropped, the run continues."""
+"""Messages on standard error, which are dropped if it cannot be written."""
 
 import contextlib
 import io
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Forgiving:
-    """A stream that drops all output after a failed write.
+    """A stream that drops output that cannot be written.
 
     Args:
-      stream: what is written to.
+      stream: stream to write to.
       as_json: whether `tell` writes JSON lines.
     """
 
@@ -22,18 +22,18 @@ class Forgiving:
         self.as_json = as_json
 
     def write(self, text: str) -> int:
-        """Write, or drop."""
+        """Write a text, or drop it on failure."""
         with self._given_up():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream; on failure drop its output."""
+        """Flush the stream, or drop its output on failure."""
         with self._given_up():
             self._stream.flush()
 
     def writelines(self, lines: Any) -> None:
-        """Write each line, or drop it."""
+        """Write each line, or drop it on failure."""
         for line in lines:
             self.write(line)
 
@@ -48,17 +48,17 @@ class Forgiving:
             # BrokenPipeError after `| head`, ENOSPC, EIO of a closed terminal, a closed stream.
             with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
                 if self._stream.fileno() == 2:
-                    # What the stream still holds goes there at Python's end, which would change
-                    # the exit code if it failed again.
+                    # Python flushes the stream at exit, and another failure would change the exit
+                    # code.
                     _to_nothing(2)
 
 
 @contextlib.contextmanager
 def forgiving_stderr(*, as_json: bool = False) -> Iterator[None]:
-    """Replace standard error by a stream that drops what cannot be written.
+    """Replace standard error by a `Forgiving` stream.
 
-    Where a standard stream is closed from the start (`2>&-`), the null device takes its number:
-    otherwise the next file that is opened would, and get what is meant for the stream.
+    Standard streams that were closed from the start (`2>&-`) are redirected to the null device:
+    otherwise the next file opened would get their descriptor, and with it their output.
     """
     for descriptor in range(3):
         try:
@@ -66,7 +66,7 @@ def forgiving_stderr(*, as_json: bool = False) -> Iterator[None]:
         except OSError:
             _to_nothing(descriptor)
     before = sys.stderr
-    # Python has None for one that was closed.
+    # None if it was closed.
     sys.stderr = Forgiving(before or open(os.devnull, "w", encoding="utf-8"), as_json=as_json)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
@@ -80,15 +80,15 @@ def tell(message: str, kind: str = "notice") -> None:
     """Print a line to standard error: as text, or as JSON under --log-json.
 
     Args:
-      message: what to say.
+      message: text of the line.
       kind: `notice`, `warning` or `error`; the key of the JSON object.
     """
     print(_line(message, kind), end="", file=sys.stderr, flush=True)
 
 
 def tell_from_signal(message: str) -> None:
-    """Write a line like `tell`, from a signal handler that may have interrupted a print."""
-    # After ^C, which the terminal itself has written.
+    """Print a notice like `tell`, from a signal handler, which may have interrupted a print."""
+    # The newline follows the `^C` that the terminal shows.
     line = "\n" * sys.stderr.isatty() + _line(message, "notice")
     with contextlib.suppress(OSError, ValueError):
         os.write(sys.stderr.fileno(), line.encode())

@@ -52,7 +52,7 @@ class Options(NamedTuple):
 
 
 class Request(NamedTuple):
-    """The run to do: flags, completed by an earlier output or a checkpoint."""
+    """The run to do: the arguments, completed from an earlier output or a checkpoint."""
 
     content: Path
     styles: tuple[Path, ...]
@@ -60,16 +60,16 @@ class Request(NamedTuple):
     weights_name: str
     batch: int
     until: int | None
-    """Step to stop after; None for the last."""
+    """Step to stop after; the last step if None."""
     repeated: "Repeated | None"
-    """The earlier output, or the run of the checkpoint."""
+    """The run of the earlier output or of the checkpoint."""
     resumed: "Checkpoint | None"
 
 
 ONE_IMAGE = (
     "batch", "save_every", "checkpoint", "checkpoint_every", "resume", "earlier", "report", "port",
 )  # fmt: skip
-"""Options that name files or pages of one run."""
+"""Options that do not work with a folder of images."""
 
 
 @click.command(cls=GroupedCommand)
@@ -150,14 +150,14 @@ def stylize(**given: Any) -> int:
         return _stylize_folder(options, flags=given)
     request = _complete(options, flags=given)
     waiting = Waiting("preparing", quiet=options.quiet or options.log_json)
-    # Imported here so that usage errors and --help do not wait for JAX's programs.
+    # Imported here, so that usage errors and --help do not wait for the import of JAX.
     from jaxstyle.cli.run import run
 
     return run(options, request, flags=given, waiting=waiting)
 
 
 def _stylize_folder(options: Options, *, flags: dict[str, Any]) -> int:
-    """Stylize every image of the folder that CONTENT names."""
+    """Stylize all images of the folder CONTENT."""
     for name in ONE_IMAGE:
         if getattr(options, name) not in (None, 1):
             flag = {"earlier": "from", "port": "serve"}.get(name, name).replace("_", "-")
@@ -177,12 +177,12 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
     """Build the request from the arguments and the file of `--from` or `--resume`.
 
     Args:
-      options: as given.
-      flags: settings of the recipe; None where not given.
+      options: arguments of the command.
+      flags: settings given on the command line; None where not given.
 
     Raises:
-      JaxstyleError: a value out of range, or a file that is not good.
-      click.UsageError: no content or no style image.
+      JaxstyleError: a value is out of range, or a file is invalid.
+      click.UsageError: the content image or the style image is missing.
     """
     from jaxstyle.cli.repeat import find_earlier
 
@@ -198,7 +198,7 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
     if repeated is not None:
         content, styles = content or repeated.content, styles or repeated.styles
         weights_name = repeated.weights_name
-        # Who gives steps or scales wants all of them.
+        # New steps or scales are run to the end.
         if flags["steps"] is None and flags["scales"] is None:
             until = repeated.until
     if resumed is not None and batch is None:
@@ -218,7 +218,7 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
 
 
 def _changes(options: Options, flags: dict[str, Any]) -> Iterator[str]:
-    """Return the settings and inputs given in addition to an earlier output (`DECIDES`)."""
+    """Yield the settings and inputs that replace those of an earlier run, named as in `DECIDES`."""
     if options.weights_name != "auto":
         yield "weights"
     if options.content is not None:

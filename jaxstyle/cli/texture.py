@@ -108,7 +108,7 @@ def texture(
 
 
 def _size(aspect: str, longest: int) -> tuple[int, int]:
-    """Return height and width for proportions `W:H` and a longest side."""
+    """Return height and width for an aspect ratio `W:H` and a longest side in pixels."""
     try:
         width, height = (float(part) for part in aspect.split(":"))
         if not (0 < width < 1e6 and 0 < height < 1e6):

@@ -1,4 +1,4 @@
-"""A clock on the terminal while JAX loads and images are read."""
+"""The display of elapsed time while JAX is imported and images are read."""
 
 import os
 import sys
@@ -7,19 +7,19 @@ import click
 
 
 class Waiting:
-    """A text with a clock on the terminal, shown until `stop`.
+    """A line with a text and the elapsed time on the terminal, shown until `stop`.
 
-    Nothing is shown where standard error is no terminal that can redraw a line. The clock also
-    stops when the command ends, before its error is written.
+    Nothing is shown unless standard error is a terminal that can redraw a line. The line is also
+    removed when the command ends, before its error is printed.
 
     Args:
       what: the text.
-      quiet: show nothing.
+      quiet: whether to show nothing.
     """
 
     def __init__(self, what: str, *, quiet: bool):
         self._shown = None
-        # Not `monitor.progress`, which would import JAX before there is anything to see.
+        # Not by `monitor.progress`, which imports JAX.
         if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "") in ("dumb", "unknown"):
             return
         from rich.console import Console
@@ -32,7 +32,7 @@ class Waiting:
         click.get_current_context().call_on_close(self.stop)
 
     def stop(self) -> None:
-        """Remove the clock."""
+        """Remove the line."""
         if self._shown is not None:
             self._shown.stop()
             self._shown = None

@@ -52,7 +52,7 @@ def fetch(name: str, quiet: bool) -> int:
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
-        # A disabled bar of an older rich still ends with an empty line.
+        # Older versions of rich end a disabled bar with an empty line.
         console=Console(stderr=True, quiet=hidden),
         disable=hidden,
     ) as bar:

@@ -1,1 +1,1 @@
-"""Ways to watch a run: progress lines, notebooks and a page in the browser."""
+"""Display of a run's progress: on the terminal, in notebooks and on a page in the browser."""

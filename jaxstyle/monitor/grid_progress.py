@@ -1,4 +1,4 @@
-"""Progress of a grid: cells done, the best so far, time left; live, in lines, or nothing."""
+"""Progress of a grid: a bar on a terminal, plain lines in a pipe, JSON lines, or nothing."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ from jaxstyle.monitor.progress import on_a_terminal
 from jaxstyle.provenance.report import to_json
 from jaxstyle.sweep.runner import Progress
 
-# Seconds between plain lines, unless a batch is done.
+# Seconds between plain lines, but for a line at the end of each batch.
 BETWEEN_LINES = 10.0
 
 
@@ -23,14 +23,14 @@ BETWEEN_LINES = 10.0
 def grid_progress(
     total: int, done: int, *, quiet: bool = False, as_json: bool = False, things: str = "cells"
 ) -> Iterator[Callable[[Progress], None]]:
-    """Return a function to call with each `Progress`; all goes to standard error.
+    """Yield a function to call with each `Progress`; all output goes to standard error.
 
     Args:
-      total: cells of the grid.
-      done: those that were finished before.
-      quiet: show nothing.
-      as_json: write a JSON object a line and chunk of steps, for programs; also if `quiet`.
-      things: what is counted.
+      total: number of cells.
+      done: number of cells that were finished before.
+      quiet: whether to show nothing.
+      as_json: whether to write a line of JSON per chunk of steps, even if `quiet`.
+      things: plural noun for what is counted.
     """
     if as_json:
 
@@ -83,7 +83,7 @@ def grid_progress(
 
 
 def log_line(progress: Progress, things: str = "cells") -> dict[str, Any]:
-    """Return a grid's numbers for a machine."""
+    """Return the progress of a grid as JSON values."""
     best = progress.best
     return {
         things: progress.done,
@@ -98,7 +98,7 @@ def log_line(progress: Progress, things: str = "cells") -> dict[str, Any]:
 
 
 def describe(progress: Progress) -> str:
-    """Return the state of a grid as a line of text."""
+    """Return the progress of a grid as a line of text."""
     text = f"{progress.running} running, step {progress.step}/{progress.steps}"
     if progress.best is not None:
         named = ", ".join(f"{axis}={value}" for axis, value in progress.best.labels().items())

@@ -11,24 +11,24 @@ from types import FrameType
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C."""
 TERMINATED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM, as a shutdown or a scheduler sends it, and after SIGHUP, as a closed
-terminal does."""
+"""Exit code after SIGTERM (from a shutdown or a scheduler) or SIGHUP (from a closed terminal)."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: the same as Ctrl-C but for the exit code."""
+    """SIGTERM or SIGHUP was received; handled like Ctrl-C, with another exit code."""
 
 
 AGAIN = 0.05
-"""Seconds after which a Ctrl-C that was dropped comes again."""
+"""Seconds after which a dropped Ctrl-C is raised again."""
 
 
 @contextmanager
 def no_interrupt_lost() -> Iterator[None]:
     """Raise a Ctrl-C again if Python dropped it in a callback within the block.
 
-    Python cannot raise inside callbacks of the garbage collector (JAX has one, called often while
-    it loads and compiles) and of weak references: it prints the exception and goes on.
+    Python cannot propagate exceptions out of callbacks of weak references and of the garbage
+    collector (JAX has one, called often while it is imported and compiles): it prints them and
+    continues.
     """
     before = sys.unraisablehook
 
@@ -36,7 +36,7 @@ def no_interrupt_lost() -> Iterator[None]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             before(dropped)
             return
-        # Not at once: this function is called by the same callback.
+        # Not immediately, as the callback is still running.
         timer = threading.Timer(AGAIN, _thread.interrupt_main)
         timer.daemon = True
         timer.start()
@@ -50,15 +50,15 @@ def no_interrupt_lost() -> Iterator[None]:
 
 @contextmanager
 def interrupts(say: Callable[[str], None] | None = None) -> Iterator[Callable[[], None]]:
-    """Return a function that raises once Ctrl-C, SIGTERM or SIGHUP has come in the block.
+    """Yield a function that raises if Ctrl-C, SIGTERM or SIGHUP was received in the block.
 
-    It raises `KeyboardInterrupt` or `Terminated`. The first signal is only noted, for the caller to
-    act on between two chunks of steps. Raised at once, as Python would, it can strike inside a
-    callback of the garbage collector (JAX has one), where it is printed with a traceback and
-    dropped. A second Ctrl-C is raised at once. SIGHUP stays ignored where it was (`nohup`).
+    It raises `KeyboardInterrupt` or `Terminated`, and is to be called between chunks of steps. The
+    first signal itself raises nothing: inside a callback of the garbage collector (JAX has one),
+    Python would print the exception and drop it. A second Ctrl-C is raised immediately. SIGHUP
+    stays ignored if it was (`nohup`). Outside the main thread no signals are handled.
 
     Args:
-      say: told after the first Ctrl-C that it has been noted.
+      say: function that prints a notice after the first Ctrl-C.
     """
     pressed: int | None = None
 
@@ -76,11 +76,11 @@ def interrupts(say: Callable[[str], None] | None = None) -> Iterator[Callable[[]
             raise KeyboardInterrupt if pressed == signal.SIGINT else Terminated
 
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may have handlers, and only it is interrupted.
+        # Python allows signal handlers in the main thread only.
         yield check
         return
     numbers = [signal.SIGINT, signal.SIGTERM]
-    # Windows has none.
+    # Missing on Windows.
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
         numbers.append(hangup)

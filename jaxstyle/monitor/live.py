@@ -12,16 +12,16 @@ from jaxstyle.images.curves import svg_curves
 from jaxstyle.monitor.pace import Course, Pace
 
 FIRST_STEPS = 10
-"""Steps that curves leave out."""
+"""Number of first steps that curves omit."""
 
 
 class View(NamedTuple):
-    """A run at one moment."""
+    """The numbers of a run at one iterate; sequences are over the batch elements."""
 
     step: int
     steps: int
     labels: tuple[str, ...]
-    """Of the images: one, or one a batch element."""
+    """Name of each batch element."""
     losses: tuple[float, ...]
     terms: tuple[dict[str, float], ...]
     evaluations_per_second: float | None
@@ -31,11 +31,11 @@ class View(NamedTuple):
 class Live:
     """The iterates of a run so far; may be read from another thread.
 
-    Images stay on the device until one is asked for.
+    Images stay on the device until one is requested.
 
     Args:
-      course: of the run; or its number of steps, where the image has one size.
-      labels: of a batch's batch elements; numbers if not given.
+      course: course of the run, or its number of steps if it has one scale.
+      labels: name of each batch element; its index if not given.
     """
 
     def __init__(self, course: Course | int, *, labels: Sequence[str] | None = None):
@@ -46,11 +46,11 @@ class Live:
         self._lock = threading.Lock()
 
     def tick(self, iterate: Iterate) -> None:
-        """Store the next iterate."""
+        """Record the next iterate."""
         with self._lock:
             self._pace.tick(iterate)
             self._histories.append(iterate.history)
-            # Not the optimizer's state: its memory is the run's to free.
+            # Without the optimizer's state, so that its memory can be freed.
             self._last = iterate._replace(carry=None)
 
     def view(self) -> View | None:
@@ -75,16 +75,20 @@ class Live:
             )
 
     def image(self, element: int, *, longest_side: int = 0, format: str = "JPEG") -> bytes:
-        """Encode the best image so far of a batch element (0 where there is one), shrunk if asked
-        to.
+        """Encode the best image so far of a batch element.
+
+        Args:
+          element: index of the batch element; 0 if the run is not a batch.
+          longest_side: pixels to which larger images are reduced; 0 for no reduction.
+          format: format as in `images.encode_image`.
 
         Raises:
-          LookupError: no such batch element, or no iterate yet.
+          LookupError: there is no such batch element, or no iterate yet.
         """
         with self._lock:
             if self._last is None:
                 raise LookupError("no image yet")
-            # On the host first: indexing on the device would compile a program for it.
+            # Copied to the host first, as indexing on the device compiles a program.
             image = self._last.image
         batch = np.asarray(image)
         if batch.ndim == 3:
@@ -97,11 +101,14 @@ class Live:
         return images.encode_image(img, format)
 
     def curves(self, *, width: int = 480, height: int = 240) -> str:
-        """Draw how the loss went: with its terms for one image, a curve a batch element for
-        several.
+        """Draw the loss by step as SVG: with its terms for one image, or by batch element.
 
-        The first steps are left out as soon as there are others: the loss falls by so much in them
-        that what follows would look flat.
+        The first steps are omitted once there are more, as the loss falls so much in them that the
+        rest would look flat.
+
+        Args:
+          width: width in pixels.
+          height: height in pixels.
         """
         with self._lock:
             histories = list(self._histories)

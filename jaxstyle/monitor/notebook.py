@@ -1,6 +1,6 @@
 """Runs in a notebook, with images and curves updated in place.
 
-Outside a notebook the same functions print lines, so a cell's code runs anywhere.
+Outside a notebook the same functions print lines.
 """
 
 import base64
@@ -26,24 +26,24 @@ from jaxstyle.monitor.pace import Course, clock
 from jaxstyle.weights import load_network
 
 LONGEST_SHOWN = 384
-"""Pixels of an image's longer side on the page; results keep all of theirs."""
+"""Longest side of the images shown, in pixels; results are not reduced."""
 
 
 def watch(
     problem: Problem, *, chunk_size: int | None = None, labels: Sequence[str] | None = None
 ) -> list[Result]:
-    """Run a problem, showing the best images so far and the loss once a chunk of steps.
+    """Run a problem and show the best images so far and the losses after each chunk of steps.
 
-    The notebook's stop button (Ctrl-C elsewhere) ends the run after the chunk under way; the
-    best images are returned as if those steps had been all.
+    The notebook's stop button (Ctrl-C elsewhere) stops the run after the current chunk; the results
+    are those of the steps so far.
 
     Args:
-      problem: from `jaxstyle.prepare`; with `lanes`, all batch elements are shown side by side.
-      chunk_size: steps a chunk, as in `jaxstyle.iterates`.
-      labels: one text a batch element.
+      problem: from `jaxstyle.prepare`; the images of a batch are shown side by side.
+      chunk_size: steps per chunk, as in `jaxstyle.iterates`.
+      labels: name of each batch element.
 
     Returns:
-      One `Result` a batch element, in order.
+      One `Result` per batch element, in order.
     """
     live = Live(Course.of(problem), labels=labels)
     canvas = _Canvas()
@@ -60,7 +60,7 @@ def watch(
             if not collected:
                 raise
             stopped = True
-    # The optimizer's state is not needed any more.
+    # Free the memory of the optimizer's state.
     collected[-1] = collected[-1]._replace(carry=None)
     results = finish(problem, collected)
     canvas.update(live, stopped=stopped, finished=True)
@@ -70,21 +70,21 @@ def watch(
 def watch_grid(
     file: StrPath, folder: StrPath, *, elements: int | None = None
 ) -> list[sweep.FinishedCell]:
-    """Run a grid file into a folder, showing cells as they are finished.
+    """Run the cells of a grid file and show them as they finish.
 
-    Run again, it goes on where it stopped. The notebook's stop button ends it and loses the cells
-    under way; those that are finished are returned.
+    Another call with the same folder runs the missing cells only. The notebook's stop button stops
+    the grid; the running cells are lost, and the finished ones are returned.
 
     Args:
-      file: a TOML file as `jaxstyle grid` takes it.
-      folder: for images and reports of the cells.
-      elements: cells at a time, at most; chosen from the memory if not given.
+      file: TOML file as for `jaxstyle grid`.
+      folder: folder for the images and reports of the cells.
+      elements: largest number of cells at a time; chosen by the memory if not given.
 
     Returns:
       The finished cells, in the grid's order.
 
     Raises:
-      JaxstyleError: what is wrong with the file, or where the folder cannot be written.
+      JaxstyleError: the file is invalid, or the folder cannot be written.
     """
     cells = sweep.cells(sweep.read(Path(file)), load_network)
     groups = sweep.grouped(cells)
@@ -136,10 +136,10 @@ def watch_grid(
 
 
 def show(images: ArrayLike | Sequence[ArrayLike], *, labels: Sequence[str] | None = None) -> None:
-    """Show one image `[h, w, 3]` in [0, 1], or several side by side, with a label each.
+    """Show one image `[h, w, 3]` in [0, 1], or several side by side, each with a label.
 
     Raises:
-      ValueError: a different number of labels.
+      ValueError: there are not as many labels as images.
     """
     several: Sequence[Any] = [images] if np.ndim(images[0]) == 2 else list(images)  # type: ignore
     texts = [""] * len(several) if labels is None else list(labels)
@@ -164,7 +164,7 @@ def describe_devices() -> None:
 
 def in_notebook() -> bool:
     """Return whether output goes to a notebook rather than to a terminal or a file."""
-    # Nobody has a notebook without having imported IPython.
+    # Notebooks have imported IPython.
     if "IPython" not in sys.modules:
         return False
     from IPython import get_ipython
@@ -173,14 +173,14 @@ def in_notebook() -> bool:
 
 
 class _Place:
-    """An output of a cell that is replaced at each update."""
+    """The output of a cell, replaced at each update."""
 
     def __init__(self) -> None:
         self._handle: Any = None
         self.notebook = in_notebook()
 
     def put(self, page: str) -> None:
-        """Replace the output that is shown."""
+        """Replace the output by HTML."""
         if self._handle is None:
             self._handle = _display(page)
         else:
@@ -188,7 +188,7 @@ class _Place:
 
 
 class _Canvas:
-    """The output of a run in a notebook; printed lines outside of one."""
+    """The output of a run in a notebook, or printed lines elsewhere."""
 
     def __init__(self) -> None:
         self._place = _Place()
@@ -199,7 +199,7 @@ class _Canvas:
         assert view is not None  # `update` follows a `tick`
         words = _words(view, stopped=stopped, finished=finished)
         if not self._place.notebook:
-            # About ten lines a run, whatever the chunks.
+            # About ten lines per run, for any chunk size.
             due = self._printed is None or view.step - self._printed >= view.steps / 10
             if due or (finished and (stopped or self._printed != view.step)):
                 self._printed = view.step

@@ -1,4 +1,4 @@
-"""Speed of a run and time left."""
+"""The speed of a run and the time left."""
 
 from typing import NamedTuple
 
@@ -9,35 +9,35 @@ from jaxstyle.engine.problem import Problem
 
 
 class Course(NamedTuple):
-    """The steps that a run makes, and the size of the image at each of its scales."""
+    """The number of steps of a run, and the size of the image at each scale."""
 
     steps: int
-    """Of the whole run."""
+    """Steps of the whole run."""
     scale_steps: int
-    """Of each scale."""
+    """Steps of each scale."""
     sizes: tuple[tuple[int, int], ...]
-    """Height and width at each scale, in the order of the run; with the margin."""
+    """Height and width at each scale, smallest first, including the margin."""
 
     @classmethod
     def of(cls, problem: Problem, until: int | None = None) -> "Course":
-        """Return the course of a run that ends at step `until`, or at its last step."""
+        """Return the course of a run that ends at step `until`, or at its last step if None."""
         recipe = problem.recipe
         margin = 2 * (recipe.margin or 0)
         sizes = tuple((s.size[0] + margin, s.size[1] + margin) for s in problem.scales)
         return cls(until or recipe.total_steps, recipe.steps, sizes)
 
     def scale(self, step: int) -> int:
-        """Return the number, from 0, of the scale that a step belongs to."""
+        """Return the index of the scale of a step."""
         return min(max(0, -(-step // self.scale_steps) - 1), len(self.sizes) - 1)
 
     def name(self, step: int) -> str:
-        """Return the words for the scale of a step; none where the run has one scale."""
+        """Return the scale of a step as text, such as `scale 1/3`; empty if there is one scale."""
         if len(self.sizes) == 1:
             return ""
         return f"scale {self.scale(step) + 1}/{len(self.sizes)}"
 
     def work(self, step: int) -> float:
-        """Return the pixels of all steps up to one: what the time of a run is proportional to."""
+        """Return the pixels summed over the steps up to `step`; run time is proportional to it."""
         return sum(
             height * width * min(max(0, step - scale * self.scale_steps), self.scale_steps)
             for scale, (height, width) in enumerate(self.sizes)
@@ -45,10 +45,10 @@ class Course(NamedTuple):
 
 
 class Pace:
-    """Speed of a run, from its iterates, without compilation.
+    """The speed of a run, measured from its iterates, without compilation.
 
     Args:
-      course: of the run; or its number of steps, where the image has one size.
+      course: course of the run, or its number of steps if it has one scale.
     """
 
     def __init__(self, course: Course | int):
@@ -57,9 +57,9 @@ class Pace:
         self._first: tuple[int, int] | None = None
         self._evaluations = 0
         self._seconds = 0.0
-        # Step and time from which the present scale's speed is measured.
+        # Step and time from which the speed of the current scale is measured.
         self._since: tuple[int, float] = 0, 0.0
-        # Seconds a pixel and step; small images take longer.
+        # Seconds per pixel and step of the latest scale; small images take longer.
         self._rate: float | None = None
         self._compile_seconds = 0.0
 
@@ -69,36 +69,36 @@ class Pace:
         return self.course.steps
 
     def tick(self, iterate: Iterate) -> None:
-        """Count the next iterate."""
+        """Record the next iterate."""
         before, self.step = self.step, iterate.step
-        # Of a batch all batch elements, as the device works for all of them.
+        # The sum over a batch, as all batch elements take time on the device.
         self._evaluations = int(np.sum(iterate.evaluations))
         self._compile_seconds = max(self._compile_seconds, iterate.compile_seconds)
         if self._first is None:
-            # The initial image's time is not that of steps.
+            # The time of the first iterate is not spent on steps.
             self._first = iterate.step, self._evaluations
             self._since = iterate.step, 0.0
             return
         self._seconds += iterate.run_seconds
         if self.course.scale(before) != self.course.scale(self.step):
-            # Nor is that of the first chunk of a scale, which has the image and the state resized.
+            # The first chunk of a scale also resizes the image and the state.
             self._since = self.step, self._seconds
         elif work := self.course.work(self.step) - self.course.work(self._since[0]):
             self._rate = (self._seconds - self._since[1]) / work
 
     @property
     def evaluations_per_second(self) -> float | None:
-        """Evaluations of objective and gradient a second; None before the first steps."""
+        """Evaluations of the objective and its gradient per second; None before the first steps."""
         if self._first is None or self._seconds <= 0:
             return None
         return (self._evaluations - self._first[1]) / self._seconds
 
     @property
     def seconds_left(self) -> float | None:
-        """Time to the last step at the latest scale's speed; None before the first steps.
+        """Seconds to the last step, at the speed of the latest scale; None before the first steps.
 
-        Each larger scale is taken to compile as long as the longest so far, while the scale before
-        it runs.
+        Each larger scale is assumed to take the longest compile time so far, and to be compiled
+        while the scale before it runs.
         """
         if self._first is None or self._rate is None:
             return None

@@ -1,4 +1,4 @@
-"""Progress of a run: a live bar on a terminal, plain lines in a pipe, JSON lines or nothing."""
+"""Progress of a run: a bar on a terminal, plain lines in a pipe, JSON lines, or nothing."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from jaxstyle.monitor.pace import Course, Pace, clock
 from jaxstyle.provenance.report import to_json
 
 BAR = 16
-"""Characters of the bar, so that all else fits into 80 columns."""
+"""Characters of the bar, so that the line fits into 80 columns."""
 COMPILING = "compiling …"
 
 
@@ -27,12 +27,12 @@ def progress(
 ) -> Iterator[Callable[[Iterate], None]]:
     """Yield a function to call with each iterate of a run.
 
-    Everything goes to standard error, so that standard output stays a program's.
+    All output goes to standard error.
 
     Args:
-      course: of the run; or its number of steps, where the image has one size.
-      quiet: show nothing.
-      as_json: write a JSON object a line and iterate, for programs (`log_line`); also if `quiet`.
+      course: course of the run, or its number of steps if it has one scale.
+      quiet: whether to show nothing.
+      as_json: whether to write a line of JSON per iterate (`log_line`), even if `quiet`.
     """
     pace = Pace(course)
     steps = pace.steps
@@ -56,7 +56,7 @@ def progress(
             - BAR
             - len(f" 0:00:00 {course.name(0)} ")
         )
-        # What matters most stands first, as a narrow terminal cuts the end.
+        # The most important columns come first, as narrow terminals cut off the end.
         fields = "step {task.completed}/{task.total}", "{task.fields[left]}"
         with Progress(
             *(TextColumn(field, table_column=Column(no_wrap=True)) for field in fields),
@@ -84,7 +84,7 @@ def progress(
         def line(iterate: Iterate) -> None:
             nonlocal shown
             pace.tick(iterate)
-            # About ten lines a run, whatever the chunks.
+            # About ten lines per run, for any chunk size.
             if iterate.step - shown >= steps / 10 or iterate.step == steps:
                 shown = iterate.step
                 print(f"step {iterate.step}/{steps}  {describe(iterate, pace)}", file=sys.stderr)
@@ -93,8 +93,7 @@ def progress(
 
 
 def log_line(iterate: Iterate, pace: Pace, seconds: float) -> dict[str, Any]:
-    """Return an iterate's numbers for a machine; of a batch, lists with a number a batch
-    element."""
+    """Return an iterate's numbers as JSON values; in a batch, lists over the batch elements."""
     terms = {name: np.asarray(term).tolist() for name, term in iterate.terms._asdict().items()}
     return {
         "step": iterate.step,
@@ -114,13 +113,13 @@ def on_a_terminal() -> bool:
 
 
 def describe(iterate: Iterate, pace: Pace, *, room: int | None = None) -> str:
-    """Return an iterate's numbers as a line of text; of a batch, those of its best element.
+    """Return an iterate's numbers as a line of text; in a batch, those of the best element.
 
     Args:
-      iterate: the last one.
-      pace: of the run.
-      room: characters; what matters least is left out first, and the time left, which then stands
-        beside it. Everything if None.
+      iterate: last iterate.
+      pace: speed of the run.
+      room: number of characters available. Parts that do not fit are omitted, and so is the time
+        left, which the bar shows separately. Unlimited if None.
     """
     best = int(np.nanargmin(iterate.loss)) if np.isfinite(iterate.loss).any() else 0
     loss, *terms = (np.ravel(value)[best] for value in (iterate.loss, *iterate.terms))

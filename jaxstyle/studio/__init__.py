@@ -1,4 +1,4 @@
-"""The studio: a page in the browser that starts runs, and the folder that keeps them."""
+"""The studio: a page in the browser that starts runs, and the folder of their images."""
 
 from jaxstyle.studio.folder import Folder as Folder
 from jaxstyle.studio.queue import RunQueue as RunQueue

@@ -16,32 +16,32 @@ from jaxstyle.images.painted import paint
 
 KINDS = ("photos", "styles")
 PAINTED = (("night", 1), ("embers", 6), ("meadow", 5))
-"""Palettes and seeds of the styles that come with a new folder."""
+"""Palettes and seeds of the painted styles of a new folder."""
 PAINTED_SIDE = 512
 _NUMBERED = re.compile(r"(\d{4,})-(.+)")
 
 
 class GivenImage(NamedTuple):
-    """A photograph or a style."""
+    """An uploaded photograph or style."""
 
     number: int
     name: str
-    """As it was called where it came from."""
+    """Name of the uploaded file, without special characters."""
     file: Path
 
 
 class Folder:
-    """Files of a studio.
+    """The files of a studio.
 
-    `photos/` and `styles/` hold what was given, as it came; `results/` a PNG with its record, a
-    JSON of its settings and the curves of its run for each finished image; `queue.json` the runs
-    that wait. Numbers are given once.
+    `photos/` and `styles/` contain the uploaded files, unchanged. `results/` contains for each
+    finished image a PNG with its record, a JSON file with its description, and the loss curves as
+    SVG. `queue.json` contains the settings of the queued and the current runs.
 
     Args:
-      path: the folder; made if it is not there.
+      path: path of the folder, which is created if missing.
 
     Raises:
-      JaxstyleError: the folder cannot be made.
+      JaxstyleError: the folder cannot be created.
     """
 
     def __init__(self, path: Path):
@@ -57,12 +57,12 @@ class Folder:
             ) from None
 
     def lock(self) -> BaseFileLock:
-        """Keep other studios out of the folder, until the lock is released.
+        """Lock the folder against other studios, and return the lock.
 
         Raises:
-          JaxstyleError: another studio has it.
+          JaxstyleError: another studio has the lock, or the folder cannot be written.
         """
-        # Released by whichever thread ends the studio.
+        # Another thread may release it.
         lock = FileLock(self.path / ".lock", timeout=0, thread_local=False)
         try:
             lock.acquire()
@@ -76,7 +76,7 @@ class Folder:
             ) from None
         return lock
 
-    # Images that were given.
+    # Uploaded images.
 
     def given(self, kind: str) -> list[GivenImage]:
         """Return the images of a kind in the order of their upload."""
@@ -90,7 +90,7 @@ class Folder:
         """Return one of the images of a kind.
 
         Raises:
-          LookupError: there is none of that number.
+          LookupError: there is no image of this number.
         """
         for image in self.given(kind):
             if image.number == number:
@@ -98,12 +98,17 @@ class Folder:
         raise LookupError(f"{kind} {number}")
 
     def add(self, kind: str, name: str, data: bytes) -> GivenImage:
-        """Store a readable image; the same bytes are stored once.
+        """Store an uploaded image; a file equal to an earlier one is not stored again.
+
+        Args:
+          kind: one of `KINDS`.
+          name: name of the file, from the browser.
+          data: content of the file.
 
         Raises:
-          JaxstyleError: it cannot be read; nothing is kept.
+          JaxstyleError: the image cannot be read; nothing is stored.
         """
-        # From elsewhere: no folders, no characters that mean something, an ending that stays.
+        # The name is untrusted: remove folders and special characters, keep the extension.
         plain = re.sub(r"[^\w.() -]", "_", name.replace("\\", "/").rsplit("/", 1)[-1])
         plain = plain.lstrip(".")[-80:] or "image"
         with self._adding:
@@ -113,24 +118,24 @@ class Folder:
                     return image
             number = max((image.number for image in known), default=0) + 1
             file = self.path / kind / f"{number:04}-{plain}"
-            # Under a name that is not listed until it has been read.
+            # Under a name that `given` does not list, until the image has been read.
             unread = file.with_name(f"unread-{plain}")
             write_atomically(unread, data, argument=plain)
             try:
                 images.load_image(unread, argument=plain)
             except JaxstyleError as error:
                 unread.unlink(missing_ok=True)
-                # Who looks at the page knows the name, and not the folder.
+                # Messages name the image, but not its path in the folder.
                 raise JaxstyleError(str(error).replace(f" '{unread}'", "")) from None
             unread.rename(file)
         return GivenImage(number, plain, file)
 
     def forget(self, kind: str, number: int) -> None:
-        """Remove an image that was given."""
+        """Remove an uploaded image."""
         self.find(kind, number).file.unlink(missing_ok=True)
 
     def paint_styles(self) -> None:
-        """Create the painted styles of a new studio."""
+        """Create the painted styles if there are no styles."""
         if self.given("styles"):
             return
         for palette, seed in PAINTED:
@@ -144,11 +149,11 @@ class Folder:
         return self._results / f"{number:04}.png"
 
     def curves(self, number: int) -> Path:
-        """Return the file of the curves of a finished image's run."""
+        """Return the file of a finished image's loss curves."""
         return self._results / f"{number:04}.svg"
 
     def keep(self, number: int, about: Mapping[str, Any], curves: str) -> None:
-        """Write the description of a finished image."""
+        """Write the description and the loss curves (SVG) of a finished image."""
         write_atomically(self.curves(number), curves.encode(), argument="curves")
         write_atomically(self._about(number), json.dumps(about).encode(), argument="results")
 
@@ -171,14 +176,14 @@ class Folder:
                 if isinstance(description, dict):
                     yield number, description
 
-    # Runs that wait.
+    # The queue.
 
     def keep_queue(self, waiting: Sequence[Mapping[str, Any]]) -> None:
-        """Write the queued and the current runs."""
+        """Write the settings of the queued and the current runs."""
         write_atomically(self.path / "queue.json", json.dumps(waiting).encode(), argument="queue")
 
     def queue(self) -> list[Any]:
-        """Return the queue that `keep_queue` wrote last."""
+        """Return the list that `keep_queue` wrote last; empty if it cannot be read."""
         queue = _read_json(self.path / "queue.json")
         return queue if isinstance(queue, list) else []
 

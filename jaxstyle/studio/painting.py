@@ -29,12 +29,13 @@ from jaxstyle.studio.settings import Settings
 
 
 class Watcher(NamedTuple):
-    """The observer of a run."""
+    """The callbacks of a run."""
 
     begin: Callable[[Live, images.Array], None]
-    """Takes the numbers to be, and the content image at the size of the result."""
+    """Called once at the start, with the state of the run and the content image at the size of the
+    result."""
     stopping: Callable[[], bool]
-    """Returns whether to keep what there is; asked between two chunks of steps."""
+    """Called after each chunk of steps; returns whether to stop and keep the image so far."""
 
 
 def run(
@@ -46,22 +47,23 @@ def run(
     first: int,
     watcher: Watcher,
 ) -> dict[int, dict[str, Any]]:
-    """Run the optimizer and keep each image in the folder, with its record.
+    """Run the optimizer and store each image in the folder, with its record.
 
     Args:
-      settings: what was asked for.
-      folder: of the images.
-      network: its weights.
-      weights: the name that they were asked for by.
-      first: number of the first image; those of the others follow.
-      watcher: told how it goes.
+      settings: settings of the run.
+      folder: folder of the studio.
+      network: weights.
+      weights: requested name or file of the weights.
+      first: number of the first image; the others have the numbers after it.
+      watcher: callbacks.
 
     Returns:
-      What is known of each image, by its number.
+      Description of each image, by number.
 
     Raises:
-      JaxstyleError: what cannot be done, by name.
-      LookupError: an image that is not in the folder any more.
+      JaxstyleError: an image cannot be read or written, the settings do not work with the images,
+        or the run does not fit into memory.
+      LookupError: an input image is no longer in the folder.
     """
     with memory_errors():
         inputs, alpha = _read(settings, folder)
@@ -108,7 +110,7 @@ def run(
 
 
 def _read(settings: Settings, folder: Folder) -> tuple[Inputs, images.Array | None]:
-    """Read the images of a run, and the opacity of the photograph if it has any."""
+    """Read the images of a run, and the alpha channel of the photograph (None if opaque)."""
     alpha: images.Array | None = None
 
     def load(key: str, file: StrPath) -> InputImage:
@@ -135,7 +137,7 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
         starts = [inputs.init.pixels] * count
     recipe = resolve_scales(recipe, content.shape, [style.shape for style in styles])
     if inputs.init is not None:
-        # What the smaller scales would find is there.
+        # The initial image already has the result of the smaller scales.
         recipe = dataclasses.replace(recipe, scales=1)
     height, width = output_size(content.shape[0], content.shape[1], recipe)
     recipe = planning.fit(height, width, recipe=recipe, network=network, batch=count)
@@ -146,7 +148,7 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
 
 
 def _asked(settings: Settings, result: Result) -> Recipe:
-    """Return the recipe of one image as it was asked for."""
+    """Return the recipe of one image before defaults were resolved."""
     own = {name: getattr(result.recipe, name) for name in ("init", "seed", "upscale")}
     if settings.continues is not None:
         own["scales"] = 1
@@ -154,7 +156,7 @@ def _asked(settings: Settings, result: Result) -> Recipe:
 
 
 def _labels(settings: Settings) -> list[str]:
-    """Return a label for each image."""
+    """Return the label of each image of a run."""
     if len(set(settings.starts)) == len(settings.starts) > 1:
         return [f"from {start}" for start in settings.starts]
     seeds = range(settings.seed, settings.seed + len(settings.starts))

@@ -1,4 +1,4 @@
-"""The queue of the studio: one run at a time, in a thread."""
+"""The queue of the studio, which does one run at a time, in a thread."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ class Entry(NamedTuple):
     """A queued, running or failed run."""
 
     number: int
-    """Of its first image."""
+    """Number of its first image."""
     settings: Settings
     status: str
     """`waiting`, `running` or `failed`."""
@@ -36,21 +36,21 @@ class Running(NamedTuple):
 
 
 class RunQueue:
-    """The queue of a studio; it survives a restart.
+    """The queue of a studio; runs that are not finished are queued again after a restart.
 
     Args:
-      folder: of its images.
+      folder: folder of the studio.
       network: weights of all runs.
-      weights: the name that they were asked for by.
+      weights: requested name or file of the weights.
     """
 
     def __init__(self, folder: Folder, *, network: Network, weights: str):
         self.folder, self.network, self._weights = folder, network, weights
         self.stop = threading.Event()
-        """Keep the image so far of the run under way."""
+        """Set to stop the current run and keep its image so far."""
         self.running: Running | None = None
         self.version = 0
-        """Counts the changes of entries, results and images."""
+        """Number of changes of entries, results and images."""
         self._ending = False
         self._changed = threading.Condition(threading.RLock())
         self._results = folder.results()
@@ -60,32 +60,32 @@ class RunQueue:
             try:
                 self._enter(Settings.from_dict(entry))
             except JaxstyleError:
-                continue  # Of another version of the program.
+                continue  # Written by another version of the program.
         self._thread = threading.Thread(target=self._work, name="studio runs", daemon=True)
 
     def start(self) -> None:
-        """Start the queue, and create the styles of a new folder.
+        """Lock the folder, start the runs, and create the styles of a new folder.
 
         Raises:
-          JaxstyleError: another studio has the folder.
+          JaxstyleError: another studio has locked the folder, or it cannot be written.
         """
         self._lock = self.folder.lock()
         threading.Thread(target=self._paint, name="studio styles", daemon=True).start()
         self._thread.start()
 
     def end(self) -> None:
-        """Stop the current run and return when its image is stored."""
+        """Stop the current run, wait until its image is stored, and unlock the folder."""
         with self._changed:
             self._ending = True
             self.stop.set()
             self._changed.notify_all()
         while self._thread.is_alive():
-            # So that a second Ctrl-C is heard.
+            # With a timeout, so that a second Ctrl-C is handled.
             self._thread.join(0.5)
         self._lock.release()
 
     def entries(self) -> list[Entry]:
-        """Return the runs that are not finished, in their order."""
+        """Return the queued, running and failed runs, in order."""
         with self._changed:
             return list(self._entries.values())
 
@@ -95,10 +95,10 @@ class RunQueue:
             return dict(self._results)
 
     def add(self, settings: Settings) -> int:
-        """Add a run at the end of the queue; return its number.
+        """Add a run at the end of the queue and return its number.
 
         Raises:
-          JaxstyleError: an image that is not there, or a layer that the network does not have.
+          JaxstyleError: an image was removed, or the network lacks a layer.
         """
         for kind, numbers in (("photos", (settings.photo,)), ("styles", settings.styles)):
             for number in numbers:
@@ -118,8 +118,8 @@ class RunQueue:
         """Remove a finished image, or a queued or failed run.
 
         Raises:
-          JaxstyleError: the run is under way.
-          LookupError: there is nothing of that number.
+          JaxstyleError: the run is the current one.
+          LookupError: there is no image or run of this number.
         """
         with self._changed:
             entry = self._entries.get(number)
@@ -134,7 +134,7 @@ class RunQueue:
             self.note_change()
 
     def note_change(self) -> None:
-        """Record that the page must be redrawn."""
+        """Increment `version`, for pages to redraw, and wake the thread of the queue."""
         with self._changed:
             self.version += 1
             self._changed.notify_all()
@@ -187,7 +187,7 @@ class RunQueue:
         except LookupError:
             error = "an image of this run was removed; choose another"
         except Exception as problem:
-            # A bug of ours; the runs that wait are to go on.
+            # A bug, which must not end the runs after this one.
             logging.getLogger("jaxstyle").exception("run %d failed", entry.number)
             error = f"{type(problem).__name__}: {problem}"
         with self._changed:

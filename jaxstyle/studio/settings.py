@@ -1,4 +1,4 @@
-"""The settings of a run from the page, checked."""
+"""The settings of a run from the page, and their checks."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,31 +10,31 @@ from jaxstyle.errors import JaxstyleError, shortened
 
 STARTS = ("content", "noise", "style")
 MAX_IMAGES = 9
-"""Of one run, side by side in one program."""
+"""Largest number of images of one run, which are a batch."""
 MIN_SIZE, MAX_SIZE = 16, 8192
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run; numbers of images are those of the studio's folder.
+    """The settings of a run, with images given by their numbers in the studio's folder.
 
     Raises:
-      JaxstyleError: a value that is out of range or of another type, by name.
+      JaxstyleError: a value is out of range or has the wrong type; the message names it.
     """
 
     photo: int
     styles: tuple[int, ...]
     strength: float | None = None
-    """None takes the preset's own weights."""
+    """As in `Recipe.strength`; the preset's weights if None."""
     size: int = 512
     starts: tuple[str, ...] = ("content",)
-    """Of `STARTS`, one for each image of the run."""
+    """Initial image, from `STARTS`, of each image of the run."""
     noise_blend: float = 0.0
-    """Share of noise in the starts, so that equal ones differ."""
+    """Share of noise in the initial images, which makes equal ones differ."""
     continues: int | None = None
     """Number of a finished image to start from."""
     seed: int = 0
-    """Of the first image; those of the others follow."""
+    """Seed of the first image; the others have the seeds after it."""
     preset: str = "default"
     steps: int | None = None
 
@@ -70,7 +70,7 @@ class Settings:
         """Build settings from untrusted JSON values.
 
         Raises:
-          JaxstyleError: something else than settings, or a value out of range.
+          JaxstyleError: the value is not a mapping of settings, or a setting is invalid.
         """
         if not isinstance(given, Mapping):
             raise JaxstyleError("run: the request holds no settings; load the page again")
@@ -86,15 +86,15 @@ class Settings:
             raise JaxstyleError(f"run: {error}; load the page again") from None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON has them."""
+        """Return the settings as a dictionary for JSON."""
         return asdict(self)
 
     def of_image(self, number: int) -> "Settings":
-        """Return the settings that make one image of the run alone."""
+        """Return the settings that reproduce one image of the run alone."""
         return replace(self, starts=(self.starts[number],), seed=self.seed + number)
 
     def recipe(self) -> Recipe:
-        """Return the recipe, but for the file of an image that is continued."""
+        """Return the recipe; if `continues` is set, without that initial image."""
         given = {
             "strength": self.strength,
             "size": self.size,

@@ -1,4 +1,4 @@
-"""The studio's page: its state and its requests."""
+"""The page of the studio: its state and its requests."""
 
 import json
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from jaxstyle.studio.settings import MAX_IMAGES, Settings
 THUMBNAIL = 240
 """Longest side of the small images of the page, in pixels."""
 LONGEST_SHOWN = 1600
-"""Longest side of the images that are looked at, in pixels; downloads are whole."""
+"""Longest side of the large images of the page, in pixels; downloads are not reduced."""
 
 
 class StudioView(View):
     """The page of a studio.
 
     Args:
-      queue: of its runs.
+      queue: queue of the studio.
     """
 
     PACKAGE: ClassVar = "jaxstyle.studio"
@@ -42,9 +42,9 @@ class StudioView(View):
         """Return the numbers of the current run, and the rest of the state if it has changed.
 
         Args:
-          since: the `version` that the page has.
+          since: `version` of the state that the page has.
         """
-        # Before what it counts.
+        # Read before the state, so that a change in between is sent again.
         version = self.queue.version
         state: dict[str, Any] = {"version": version, "running": self._running()}
         if version != since or not version:
@@ -84,11 +84,12 @@ class StudioView(View):
         }
 
     def answer(self, name: str, number: int | None) -> Answer:
-        """Return an image or curves.
+        """Return an image, or loss curves as SVG.
 
-        Of the run under way: `content`, `live/ELEMENT`, `live-small/ELEMENT`, `live-curves`. By
-        number: `photos`, `styles` and `small` (reduced); of a finished image `before`, `image` and
-        `curves` to look at, and `whole`, its file.
+        Addresses of the current run are `content`, `live/ELEMENT`, `live-small/ELEMENT` and
+        `live-curves`. Small images are at `photos/NUMBER` and `styles/NUMBER`, and at
+        `small/NUMBER` for finished images. Finished images also have `before/NUMBER` (the
+        photograph), `image/NUMBER`, `curves/NUMBER`, and `whole/NUMBER` (the PNG file).
         """
         running, folder = self.queue.running, self.queue.folder
         match name, number:
@@ -119,7 +120,7 @@ class StudioView(View):
         raise LookupError(name)
 
     def post(self, name: str, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
-        """Handle a request: `upload` or `forget` an image, `run`, or `remove` a run."""
+        """Handle a request: `upload`, `run`, `remove` (a run or result) or `forget` (an upload)."""
         if name == "upload":
             kind = query.get("kind", "")
             if kind not in KINDS:
@@ -166,7 +167,7 @@ class StudioView(View):
 def _load(file: Any) -> images.Array:
     try:
         return images.load_image(file)
-    except JaxstyleError as error:  # Somebody took it away.
+    except JaxstyleError as error:  # The file was removed.
         raise LookupError(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""A live page of a run or a grid, on this machine only, protected by a token."""
+"""A web page that shows a run or a grid live, on this machine only, protected by a token."""
 
 from jaxstyle.monitor.serve.app import make_app as make_app
 from jaxstyle.monitor.serve.grid import GridView as GridView

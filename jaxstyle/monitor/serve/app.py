@@ -1,4 +1,4 @@
-"""The web application of a page: its addresses, answers and token."""
+"""The web application of a page: its addresses, responses and token."""
 
 from importlib.resources import files
 from secrets import compare_digest
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 HEADERS = {
     "Cache-Control": "no-store",
-    # Nothing but what this server gives, and no page may show this one in a frame.
+    # Load from this server only, and forbid frames in other pages.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
-    # The token is in the address: no other server is to hear of it.
+    # Keep the token, which is in the address, from other servers.
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 LARGEST_BODY = 128 * 2**20
-"""Bytes of what a page sends: an image file."""
-# Those that all pages have; each has more of its own.
+"""Largest request body (an image file), in bytes."""
+# Files that all pages have, in addition to `View.FILES`.
 _FILES = ("page.css", "page.js", "icon.svg")
 _TYPES = {
     "html": "text/html",
@@ -38,17 +38,18 @@ _TYPES = {
 def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
     """Build the application; every address begins with the token.
 
-    `GET /TOKEN/` is the page, `state` its numbers, other names its files or what the view
-    answers; `POST /TOKEN/stop` stops the run, other names are what the view does. What has another
-    token, or a host that is not this machine's own name, is not answered: a page of another site in
-    the same browser can reach this port, but neither knows the token nor, by giving its own name
-    this address, passes for this machine.
+    `GET /TOKEN/` returns the page and `GET /TOKEN/state` its state; other names are files or go to
+    `view.answer`. `POST /TOKEN/stop` stops the run; other names go to `view.post`.
+
+    Requests with another token, or a host name other than this machine's, are refused. Pages of
+    other sites in the same browser can reach the port, but do not know the token, and the host name
+    reveals DNS rebinding.
 
     Args:
-      view: what is shown.
-      token: has to be known to be answered.
-      embedded: answer under any host name and let any page show this one in a frame: a notebook's
-        platform chooses both. The token alone keeps others away.
+      view: state of the page.
+      token: secret in the address.
+      embedded: whether to accept any host name and allow frames in other pages, for notebook
+        platforms, which choose both; only the token protects the page then.
     """
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -66,7 +67,7 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
     own = shared | {name: (view.PACKAGE, file) for name, file in view.FILES.items()}
 
     def guarded(function: Any) -> Any:
-        # Not async: encoding an image takes a while, and Starlette runs this in a thread.
+        # Not async, so that Starlette runs it in a thread, as encoding an image takes time.
         def endpoint(request: "Request") -> Response:
             given = request.path_params["token"]
             if not compare_digest(given.encode(), token.encode()):
@@ -111,7 +112,7 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
             if size <= LARGEST_BODY:
                 parts.append(part)
         if size > LARGEST_BODY:
-            # Only now: browsers show no answer that comes before they have sent everything.
+            # Not earlier, as browsers ignore a response that comes before the end of their request.
             told = (
                 f"the file has {size / 2**20:.0f} MB, and at most {LARGEST_BODY // 2**20} are "
                 "accepted; make it smaller"
@@ -137,6 +138,6 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
     hosts = ["*"] if embedded else ["127.0.0.1", "localhost"]
     only_hosts = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app = Starlette(routes=routes, middleware=[only_hosts])
-    # An address that is not known is not answered with another one.
+    # No redirects from unknown addresses.
     app.router.redirect_slashes = False
     return app

@@ -1,4 +1,4 @@
-"""The page of a grid: a table of its cells, filling in."""
+"""The page of a grid: a table of its cells."""
 
 import json
 import threading
@@ -16,15 +16,16 @@ from jaxstyle.sweep import Cell, Progress, Report
 from jaxstyle.sweep.summary import image_of, load_reduced
 
 THUMBNAIL = 320
-"""Pixels of the longer side of a cell's image on the page."""
+"""Longest side of a cell's image on the page, in pixels."""
 
 
 class _Running(NamedTuple):
-    """A cell under way."""
+    """A running cell."""
 
     image: jax.Array | np.ndarray
-    """Of all batch elements of its batch, on the device until a page asks for them."""
+    """Images of the whole batch, `[k, h, w, 3]`, on the device until a page requests one."""
     element: int
+    """Index of the cell in the batch."""
     step: int
     steps: int
     loss: float
@@ -34,9 +35,9 @@ class GridView(View):
     """The cells of a grid.
 
     Args:
-      folder: the grid's.
-      cells: in the grid's order.
-      reports: of those that are finished.
+      folder: folder of the grid.
+      cells: all cells of the grid, in order.
+      reports: reports of the finished cells by key.
     """
 
     FILES: ClassVar = {"": "grid.html", "grid.js": "grid.js"}
@@ -46,13 +47,13 @@ class GridView(View):
         self._folder, self._cells = folder, cells
         self._index = {cell.key: index for index, cell in enumerate(cells)}
         self._lock = threading.Lock()
-        self._finished: dict[int, Report] = {}  # In the order in which they came.
+        self._finished: dict[int, Report] = {}  # In the order in which they finished.
         self._running: dict[int, _Running] = {}
         self._seconds_left: float | None = None
         self.keep(reports)
 
     def tick(self, progress: Progress) -> None:
-        """Record a chunk of steps of a batch."""
+        """Record the running cells after a chunk of steps."""
         iterate = progress.iterate
         with self._lock:
             self._seconds_left = progress.seconds_left
@@ -69,7 +70,7 @@ class GridView(View):
                     )
 
     def keep(self, reports: Mapping[str, Report]) -> None:
-        """Record the finished cells."""
+        """Record the reports of finished cells."""
         with self._lock:
             for key, report in reports.items():
                 if (index := self._index.get(key)) is not None:
@@ -77,7 +78,7 @@ class GridView(View):
                     self._running.pop(index, None)
 
     def numbers(self, since: int) -> dict[str, Any]:
-        """Return the cells that run, and those that were finished after the first `since`."""
+        """Return the running cells, and the finished cells without the first `since`."""
         with self._lock:
             finished, running = list(self._finished.items()), dict(self._running)
             seconds_left = self._seconds_left
@@ -95,7 +96,7 @@ class GridView(View):
         }
 
     def answer(self, name: str, number: int | None) -> Answer:
-        """Return `cells` (what varies, JSON), `picture/CELL` (reduced) or `whole/CELL` (PNG)."""
+        """Return `cells` (settings, JSON), `picture/CELL` (small JPEG) or `whole/CELL` (PNG)."""
         match name, number:
             case "cells", None:
                 description = {
@@ -115,14 +116,14 @@ class GridView(View):
         with self._lock:
             running = self._running.get(cell)
         if running is not None:
-            # On the host first: indexing on the device would compile a program for it.
+            # Copied to the host first, as indexing on the device compiles a program.
             image = np.asarray(running.image)[running.element]
             return images.fit(image, THUMBNAIL, min_side=1)
         with self._lock:
             report = self._finished[cell]
         try:
             return load_reduced(self._folder, report, THUMBNAIL)
-        except JaxstyleError as error:  # Somebody took it away.
+        except JaxstyleError as error:  # The file was removed.
             raise LookupError(str(error)) from None
 
     def _file(self, cell: int) -> Path:

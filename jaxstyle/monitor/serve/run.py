@@ -1,4 +1,4 @@
-"""The page of one run: the image so far over the content image, curves, numbers."""
+"""The page of one run: the image so far over the content image, loss curves and numbers."""
 
 from typing import Any, ClassVar
 
@@ -10,11 +10,11 @@ from jaxstyle.monitor.serve.view import Answer, View, finite
 
 
 class RunView(View):
-    """A run, or the batch elements of a batch.
+    """A run of one image or of a batch.
 
     Args:
-      live: the run's images and numbers, to be ticked by it.
-      content: the image `[h, w, 3]` in [0, 1] to compare with, as large as those of the run.
+      live: state of the run; its `tick` is called by the loop of the run.
+      content: content image `[h, w, 3]` in [0, 1], of the size of the output.
     """
 
     FILES: ClassVar = {"": "run.html", "run.js": "run.js"}
@@ -25,7 +25,7 @@ class RunView(View):
         self._content = images.encode_image(content, "JPEG")
 
     def numbers(self, since: int) -> dict[str, Any]:
-        """Return the numbers of the last iterate, a loss and terms a batch element."""
+        """Return the numbers of the last iterate, with loss and terms of each batch element."""
         view = self.live.view()
         if view is None:
             return {"step": None}
@@ -40,7 +40,7 @@ class RunView(View):
         }
 
     def answer(self, name: str, number: int | None) -> Answer:
-        """Return `content`, `curves` (SVG), or `picture/LANE`, the best so far."""
+        """Return `content`, `curves` (SVG), or `picture/ELEMENT`, the best image so far."""
         match name, number:
             case "content", None:
                 return Answer(self._content, "image/jpeg")

@@ -1,4 +1,4 @@
-"""The server of a live page, in a thread that ends with the run."""
+"""The web server of a live page, in a background thread."""
 
 import secrets
 import socket
@@ -13,21 +13,21 @@ from jaxstyle.monitor.serve.app import make_app
 from jaxstyle.monitor.serve.view import View
 
 HOST = "127.0.0.1"
-# A page asks once a second; one that has not asked for so long is closed.
+# Open pages request the state every second; after these seconds without, a page counts as closed.
 WATCHED_WITHIN = 4.0
-# One that has asked for nothing for so long has all that it wants.
+# Seconds without requests after which the pages have loaded everything.
 QUIET = 0.5
 Shown = TypeVar("Shown", bound=View)
 
 
 class Page(Generic[Shown]):
-    """A page that is being served."""
+    """A page that is served."""
 
     def __init__(self, address: str, view: Shown):
         self.address = address
-        """Where to look, with the token."""
+        """Address of the page, with the token."""
         self.view = view
-        """To be told how the run goes."""
+        """State of the page."""
 
     @property
     def stopped(self) -> bool:
@@ -35,21 +35,21 @@ class Page(Generic[Shown]):
         return self.view.stop.is_set()
 
     def finish(self, message: str, *, wait: float = WATCHED_WITHIN) -> None:
-        """Send the outcome to the page, and wait until every open page has it."""
+        """Send the outcome to open pages, and wait at most `wait` seconds until they have it."""
         self.view.message = message
         end = time.monotonic() + wait
         while time.monotonic() < end and self.view.has_unanswered_pages(WATCHED_WITHIN):
             time.sleep(0.05)
-        # They ask for the last images after that.
+        # Then the pages load the last images.
         while time.monotonic() < min(self.view.last_asked + QUIET, end):
             time.sleep(0.05)
 
 
 def check_port(port: int, *, argument: str = "--serve") -> None:
-    """Raise, before any long work, what `serve` would raise.
+    """Raise an error, before long work, if `serve` could not use a port.
 
     Raises:
-      JaxstyleError: the web server is not installed, or the port cannot be had.
+      JaxstyleError: the web server is not installed, or the port is not available.
     """
     _listen(port, argument).close()
 
@@ -59,18 +59,18 @@ def serve(view: Shown, *, port: int = 0, embedded: bool = False) -> Iterator[Pag
     """Serve a live page while the block runs.
 
     Args:
-      view: what it shows.
-      port: of 127.0.0.1; 0 takes a free one.
-      embedded: whether a notebook shows the page in a frame, perhaps by a proxy: under any name.
+      view: state of the page.
+      port: port of 127.0.0.1; 0 selects a free one.
+      embedded: whether a notebook shows the page in a frame, as in `make_app`.
 
     Raises:
-      JaxstyleError: the web server is not installed, or the port cannot be had.
+      JaxstyleError: the web server is not installed, or the port is not available.
     """
     listener = _listen(port)
     import uvicorn
 
     token = secrets.token_urlsafe(24)
-    # The address holds the token: no access log.
+    # No access log, as the address contains the token.
     config = uvicorn.Config(
         make_app(view, token, embedded=embedded), log_config=None, access_log=False, lifespan="off",
         timeout_graceful_shutdown=1, server_header=False,

@@ -1,4 +1,4 @@
-"""The common part of the pages of a run and of a grid."""
+"""The common part of all pages."""
 
 import math
 import threading
@@ -17,31 +17,31 @@ class Answer(NamedTuple):
 
 
 class View(ABC):
-    """The state that the program and its page share, from two threads."""
+    """The state of a page, shared by the thread of the run and that of the server."""
 
     PACKAGE: ClassVar[str] = "jaxstyle.monitor.serve"
-    """Where the files are."""
+    """Package that contains the files."""
     FILES: ClassVar[Mapping[str, str]]
-    """Files of that package by their address on the page; the page itself is `""`."""
+    """File names in the package, by address; `""` is the address of the page itself."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        """Set by the page's button."""
+        """Set by the stop button."""
         self.message = ""
-        """What became of the run; empty while it goes on."""
+        """Outcome of the run; empty while it runs."""
         self.last_asked = -math.inf
-        """When a page last asked for anything, by `time.monotonic`."""
+        """Time of the last request, by `time.monotonic`."""
         self._pages: dict[str, float] = {}
-        """When each page last asked for the state, by the name that it gave itself."""
+        """Time of the last request of the state, by the `page` parameter of the request."""
         self._answered: set[str] = set()
-        """Pages that have been given the message."""
+        """Pages that have received the message."""
 
     def asked(self) -> None:
-        """Store the time of the last request."""
+        """Record the time of a request."""
         self.last_asked = time.monotonic()
 
     def state_for(self, page: str, since: int) -> dict[str, Any]:
-        """Return the state for a page, and record that the page has it."""
+        """Return the state for a page, and record the request."""
         self._pages[page] = time.monotonic()
         state = self.state(since)
         if state["message"]:
@@ -49,48 +49,48 @@ class View(ABC):
         return state
 
     def has_unanswered_pages(self, seconds: float) -> bool:
-        """Return whether a page that asked within the last seconds lacks the message."""
+        """Return whether a page with a request in the last `seconds` lacks the message."""
         now = time.monotonic()
         pages = list(self._pages.items())
         return any(now - at < seconds and page not in self._answered for page, at in pages)
 
     def state(self, since: int) -> dict[str, Any]:
-        """Return the run's state as JSON has it, where what is not finite is null.
+        """Return the state as JSON values, with None for numbers that are not finite.
 
         Args:
-          since: how much of what only grows the page has already.
+          since: how much of the state the page has already, as defined by `numbers`.
         """
-        # Before the numbers: with the message, they are the last ones.
+        # Read before the numbers, so that those sent with a message are the last ones.
         message = self.message
         return self.numbers(since) | {"stopping": self.stop.is_set(), "message": message}
 
     @abstractmethod
     def numbers(self, since: int) -> dict[str, Any]:
-        """Return the part of the state that only this page has."""
+        """Return the part of the state that is specific to this kind of page."""
 
     @abstractmethod
     def answer(self, name: str, number: int | None) -> Answer:
-        """Return what is at the address `name` or `name/number`.
+        """Return the response for the address `name` or `name/number`.
 
         Raises:
-          LookupError: there is nothing.
+          LookupError: the address does not exist.
         """
 
     def post(self, name: str, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
-        """Do what the page asks for and return the answer as JSON has it; most pages ask nothing.
+        """Handle a POST request and return the response as JSON values; by default there is none.
 
         Args:
-          name: of the address.
-          query: of the address.
-          body: what was sent.
+          name: address of the request.
+          query: query parameters of the request.
+          body: body of the request.
 
         Raises:
-          JaxstyleError: it cannot be done; the page is told the line.
-          LookupError: there is nothing of that name.
+          JaxstyleError: the request is invalid; its message is sent to the page.
+          LookupError: the address does not exist.
         """
         raise LookupError(name)
 
 
 def finite(value: float) -> float | None:
-    """Return a number as JSON has it, None if it is not finite."""
+    """Return a number for JSON: None if it is not finite."""
     return value if math.isfinite(value) else None
