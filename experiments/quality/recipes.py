@@ -6,17 +6,23 @@ import jaxstyle
 from jaxstyle import Recipe
 
 _BEFORE = Recipe(
-    scales=1, steps=300, variation="absolute", tv_weight=1e-6, content_weight=1.0, style_weight=1e4
+    style_loss="gram",
+    scales=1,
+    steps=300,
+    variation="absolute",
+    tv_weight=1e-6,
+    content_weight=1.0,
+    style_weight=1e4,
 )
 
 RECIPES: dict[str, Recipe] = {
     "default": jaxstyle.presets["default"],
     "before": _BEFORE,
+    "gram": Recipe(style_loss="gram"),
     "one-resolution": Recipe(pyramid=1, content_weight=5.0),
     "one-scale": Recipe(pyramid=1, scales=1, steps=300, margin=8),
     "covariance": Recipe(style_loss="covariance"),
     "moments": Recipe(style_loss="moments"),
-    "wasserstein": Recipe(style_loss="wasserstein"),
     "sliced": Recipe(style_loss="sliced-wasserstein"),
     "patches": Recipe(style_loss="patches"),
     "nnst": jaxstyle.presets["nnst"],

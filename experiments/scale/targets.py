@@ -3,7 +3,7 @@
     pip install "jax[tpu]==0.10.1" jax-cuda12-plugin==0.10.1 jax-cuda12-pjrt==0.10.1 \
         nvidia-cuda-nvcc-cu12
     python experiments/scale/targets.py tpu-v5e h100 [--size 384 512] [--batch 1 4]
-        [--precision tf32 float32 bfloat16] [--effort -0.5] [--resolutions 1] [--keep FOLDER]
+        [--precision tf32 float32 bfloat16] [--effort -0.5] [--resolutions 1] [--style-loss gram] [--keep FOLDER]
 
 In an environment of its own, beside the project's requirements. Compiles a chunk of steps of L-BFGS
 with VGG-19 from shapes alone: nothing is run. Prints a line of a Markdown table for each program.
@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["tf32"])
     parser.add_argument("--network", default="vgg19", choices=list(WIDTHS))
     parser.add_argument("--resolutions", type=int, default=1, help="of the image pyramid")
+    parser.add_argument("--style-loss", default=Recipe().style_loss)
     parser.add_argument("--effort", type=float, default=0.0)
     parser.add_argument("--keep", type=Path, help="folder for the text of the programs")
     given = parser.parse_args()
@@ -261,8 +262,9 @@ def main() -> None:
     right = True
     for target, precision, batch in product(given.targets, given.precision, given.batch):
         recipe = Recipe(
-            scales=1, margin=0, pyramid=given.resolutions, history_size=20, precision=precision
-        )
+            scales=1, margin=0, pyramid=given.resolutions, history_size=20, precision=precision,
+            style_loss=given.style_loss,
+        )  # fmt: skip
         network = network_of_shapes(given.network)
         found = compiled(
             target, network, tuple(given.size), recipe, batch=batch, effort=given.effort

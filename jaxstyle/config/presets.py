@@ -23,6 +23,7 @@ _RELU4_2: LayerWeights = (("relu4_2", 1.0),)
 _EQUAL = first_of_blocks(1, 1, 1, 1, 1)
 _FIFTHS = first_of_blocks(0.2, 0.2, 0.2, 0.2, 0.2)
 NEURAL_STYLE_PT = Recipe(
+    style_loss="gram",
     scales=1,
     variation="absolute",
     bounds="none",

@@ -147,7 +147,7 @@ class Recipe:
         content_losses,
         metavar="LOSSES",
     )
-    style_loss: str = choice_setting("gram", "What is compared of the style.", STYLE_LOSSES)
+    style_loss: str = choice_setting("wasserstein", "What is compared of the style.", STYLE_LOSSES)
     turn_style: bool = setting(
         False, "Take the style images also turned by 90, 180 and 270 degrees.", boolean
     )

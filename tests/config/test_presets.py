@@ -266,7 +266,7 @@ def test_fixed_steps_follow_torchs_curve(torch, make_network, make_image):
     recipe = Recipe(
         content_layers="relu2_2", style_layers="relu1_1,relu2_1", style_weight=2e3,
         content_weight=1.0, tv_weight=1e-4, variation="absolute", optimizer="lbfgs-fixed",
-        history_size=8,
+        history_size=8, style_loss="gram",
     )  # fmt: skip
     start, content, style = (make_image(24, 28, seed=seed) for seed in (1, 2, 3))
     targets = compute_targets(network, jnp.asarray(content), [jnp.asarray(style)], recipe)

@@ -254,6 +254,7 @@ def test_numbers_do_not_recompile_and_structure_does():
         return loss(Numbers.of(recipe), recipe=static_part(recipe))
 
     base = Recipe(
+        style_loss="gram",
         content_weight=1.0, style_weight=1.0, tv_weight=1.0, style_layers="relu2_1",
         learning_rate=1.0, average=0.9,
     )  # fmt: skip

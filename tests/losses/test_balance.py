@@ -78,7 +78,7 @@ def test_the_same_image_as_style_has_a_finite_one():
 def test_gray_images_keep_the_weight_without_images():
     gray = np.full((32, 32, 3), 0.5, np.float32)
     problem = jaxstyle.prepare(gray, gray, recipe=RECIPE, network=make_network())
-    assert problem.recipe.style_weight == STYLE_LOSSES["gram"].unnormalized.weight
+    assert problem.recipe.style_weight == STYLE_LOSSES[RECIPE.style_loss].unnormalized.weight
 
 
 def test_evaluate_takes_the_weight_of_the_run():

@@ -222,7 +222,10 @@ def test_what_does_not_go_with_them():
 
 def test_turning_the_style_is_for_every_loss(make_network, make_image):
     network, style = make_network(blocks=2), make_image(24, 28)
-    recipe = Recipe(style_layers="relu2_1", content_layers="relu1_1", turn_style=True, margin=0)
+    recipe = Recipe(
+        style_loss="gram", style_layers="relu2_1", content_layers="relu1_1", turn_style=True,
+        margin=0,
+    )  # fmt: skip
     found = compute_targets(network, make_image(24, 24), [style], recipe).style["relu2_1"]
     turned = [
         jaxstyle.gram_matrix(jaxstyle.features(network, np.rot90(style, k), ["relu2_1"])["relu2_1"])

@@ -14,6 +14,7 @@ from jaxstyle.losses.masks import downsample_mask, resize_mask
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 
 RECIPE = Recipe(
+    style_loss="gram",
     content_layers="relu2_1,conv1_1:0.5",
     style_layers="relu1_1:2,relu2_2",
     content_weight=2.0,

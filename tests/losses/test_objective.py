@@ -11,11 +11,12 @@ from jaxstyle import JaxstyleError, Recipe, Terms, compute_targets, make_objecti
 from jaxstyle.losses.resolve import resolve_recipe
 
 CASES = {
-    "default": ("caffe", "zeros", Recipe(variation="absolute"), None),
+    "default": ("caffe", "zeros", Recipe(style_loss="gram", variation="absolute"), None),
     "weighted": (
         "caffe",
         "zeros",
         Recipe(
+            style_loss="gram",
             content_layers="conv2_2:0.5,relu3_1:2",
             style_layers="relu1_1:3,conv2_1:0.25,relu3_1",
             content_weight=3.0,
@@ -30,6 +31,7 @@ CASES = {
         "torchvision",
         "reflect",
         Recipe(
+            style_loss="gram",
             content_layers="relu2_2",
             style_layers="all",
             tv_weight=0.1,
@@ -206,7 +208,7 @@ def test_one_layer_may_serve_both_terms(small):
 def test_weights_and_targets_are_not_folded_into_the_program(small):
     text = value_and_grad.lower(*small.arguments, small.image).as_text()
     longest = max(len(line) for line in text.splitlines() if "stablehlo.constant" in line)
-    assert longest < 500
+    assert longest < 1000
 
 
 class TestDerivatives:
