@@ -40,8 +40,9 @@ def main() -> None:
     side = arguments.size
     content, style = jax.random.uniform(jax.random.key(0), (2, side, side, 3))
     recipe = jaxstyle.Recipe(
-        size=0, steps=arguments.steps, init="noise", precision=arguments.precision
-    )
+        style_loss="gram", size=0, steps=arguments.steps, init="noise",
+        precision=arguments.precision,
+    )  # fmt: skip
     print(f"{jax.devices()[0].device_kind}, {side} px, {arguments.steps} steps\n")
     print("| images | compile (s) | run (s) | images a second | to the first row |")
     print("|---" * 5 + "|")

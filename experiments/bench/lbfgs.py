@@ -165,7 +165,7 @@ def main() -> None:
         optimizer = settings.get("optimizer", "lbfgs")
         recipe = Recipe(
             **{**settings, "optimizer": "lbfgs" if optimizer.startswith("torch") else optimizer},
-            scales=1, size=arguments.size, init=arguments.start, steps=MARKS[-1],
+            style_loss="gram", scales=1, size=arguments.size, init=arguments.start, steps=MARKS[-1],
             content_layers=arguments.content_layers, style_layers=arguments.style_layers,
         )  # fmt: skip
         found = []

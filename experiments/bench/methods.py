@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[1] / "quality"))
 from recipes import RECIPES  # noqa: E402
 
 NAMES = (
-    "default", "covariance", "moments", "wasserstein", "sliced", "patches", "nnst", "strotss"
+    "default", "gram", "covariance", "moments", "sliced", "patches", "nnst", "strotss"
 )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     network = jaxstyle.load_network("compact")
-    recipe = jaxstyle.Recipe(size=arguments.size, init=arguments.init)
+    recipe = jaxstyle.Recipe(style_loss="gram", size=arguments.size, init=arguments.init)
     problems = [
         jaxstyle.prepare(
             *(load_image(arguments.images / f"{name}.jpg") for name in pair),

@@ -80,7 +80,7 @@ def recipes(
 ) -> dict[str, Recipe]:
     """Return the contenders' recipes by name."""
     # The start is an evaluation too, one at each scale.
-    plain = Recipe(size=size, steps=max(1, evaluations - 1))
+    plain = Recipe(style_loss="gram", size=size, steps=max(1, evaluations - 1))
     steps = pyramid_steps or max(1, evaluations // SCALES - 1)
     found = {name: dataclasses.replace(plain, optimizer=name) for name in OPTIMIZERS}
     for name, optimizer in PYRAMIDS.items():
@@ -201,7 +201,7 @@ def main() -> None:
     squares = {name: square(arguments.images / f"{name}.jpg") for name in sum(PAIRS, ())}
     pairs: list[Pair] = [(squares[content], squares[style]) for content, style in PAIRS]
     reference = Recipe(
-        optimizer="lbfgs-fixed", bounds="none", history_size=100,
+        style_loss="gram", optimizer="lbfgs-fixed", bounds="none", history_size=100,
         size=arguments.size, steps=max(1, budget - 1),
     )  # fmt: skip
     runs = {CLASSICAL: reference}

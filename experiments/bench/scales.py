@@ -47,8 +47,9 @@ def main() -> None:
     print("|---" * (len(marks) + 1) + "|")
     for optimizer in ("lbfgs", "adam"):
         recipe = jaxstyle.Recipe(
-            size=arguments.size, steps=arguments.steps, scales=arguments.scales, optimizer=optimizer
-        )
+            style_loss="gram", size=arguments.size, steps=arguments.steps, scales=arguments.scales,
+            optimizer=optimizer,
+        )  # fmt: skip
         problems = [
             jaxstyle.prepare(
                 *(load_image(arguments.images / f"{name}.jpg") for name in pair),

@@ -48,7 +48,7 @@ def shape(*sizes: int, sharding: jax.sharding.Sharding | None = None) -> jax.Sha
 def problem_of(size: int, batch: int, devices: int, tile: int) -> Problem:
     """A problem of shapes, of square images."""
     network = vgg19()
-    recipe = resolve_recipe(jaxstyle.Recipe(tile=tile), network)
+    recipe = resolve_recipe(jaxstyle.Recipe(style_loss="gram", tile=tile), network)
     several = jax.devices()[:devices]
     rows = shard_rows(several, size, recipe) if devices > 1 and batch == 1 else None
 

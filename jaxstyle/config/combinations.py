@@ -27,8 +27,9 @@ def check_combinations(recipe: "Recipe") -> None:
         recipe.gram_normalization != "elements" or recipe.style_reduction != "mean"
     ):
         raise JaxstyleError(
-            f"style_loss: {recipe.style_loss!r} has no Gram matrix; gram_normalization and "
-            "style_reduction belong to 'gram' and stay as they are"
+            f"style_loss: {recipe.style_loss!r} has no Gram matrix, so gram_normalization "
+            f"{recipe.gram_normalization!r} and style_reduction {recipe.style_reduction!r} do not "
+            "apply; give style_loss 'gram' too"
         )
     if recipe.tile and not recipe.is_separable:
         raise JaxstyleError(

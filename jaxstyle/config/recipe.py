@@ -84,9 +84,9 @@ class Recipe:
     )
     style_layers: LayerWeights | None = setting(
         None,
-        "Layers whose Gram matrices carry the style, written likewise; default: "
-        "relu1_1,relu2_1:4,relu3_1:16,relu4_1:64,relu5_1:64 for networks normalized as `compact` "
-        "is, weighed alike for others.",
+        "Layers at which the style is compared, written likewise; default: "
+        "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1, weighted 1, 4, 16, 64, 64 with --style-loss gram "
+        "and a network normalized as `compact` is.",
         layer_weights,
     )
     strength: float | None = setting(

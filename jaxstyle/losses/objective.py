@@ -1,14 +1,14 @@
 """The style-transfer loss as a pure function of the image.
 
 loss = content_weight · Σ_l w_l · mean((F_l − P_l)²)
-     + style_weight · Σ_l w_l · mean((G_l − A_l)²)
+     + style_weight · Σ_l w_l · d_l
      + tv_weight · TV(x)
 
-after Gatys et al. (2016, eq. 7), with x the network's input, F_l the image's features
-at layer l, P_l those of the content image, and G_l and A_l the Gram matrices of the
-image and of the style image. Each loss documents its normalization. A recipe may use sums
-instead of means, other divisors of G, other statistics than G (`style_losses`) and other forms
-of TV (`total_variation`).
+after Gatys et al. (2016, eq. 7), with x the network's input, F_l the image's features at layer l,
+P_l those of the content image, and d_l a style loss (`style_losses`): the Wasserstein distance of
+the features' normal distributions, or, as in the paper, mean((G_l − A_l)²) with the Gram matrices
+G_l of the image and A_l of the style image. Each loss documents its normalization. A recipe may use
+sums instead of means, other divisors of G and other forms of TV (`total_variation`).
 
 With an image pyramid the style term is the weighted mean of its values at several resolutions, each
 half of the previous one: x and the style image are averaged over cells of 2x2 pixels (Snelgrove,
@@ -22,9 +22,9 @@ weight.
 A content mask multiplies the squares of (F_l − P_l) position by position. With region masks the
 style term is a sum over regions r, each with one style:
 
-    style_weight · Σ_r a_r · b_r · Σ_l w_l · mean((G_l^r − A_l^r)²)
+    style_weight · Σ_r a_r · b_r · Σ_l w_l · d_l^r
 
-G^r is the Gram matrix of the region's positions and A^r that of the style's region. a_r is the
+d^r compares the positions of the region with those of the style's region. a_r is the
 region's fraction of the image, with which the gradient at a position is as large as without masks,
 and b_r the style's blend weight divided by the mean blend weight. Gatys et al., Controlling
 Perceptual Factors in Neural Style Transfer, 2017, section 4, leave the factor to the user.

@@ -275,8 +275,10 @@ def test_the_configuration_names_the_style_losses_and_their_properties():
     assert means == choices.POSITION_MEAN_LOSSES
 
 
-def test_the_help_has_the_defaults_of_the_gram_loss():
-    help = {f.name: f.metadata["help"] for f in dataclasses.fields(Recipe)}
-    defaults = STYLE_LOSSES["gram"].normalized, STYLE_LOSSES["gram"].unnormalized
-    assert f"default: {format_layers(defaults[0].layers)} for" in help["style_layers"]
-    assert len({weight for _, weight in defaults[1].layers}) == 1, "weighed alike"
+def test_the_help_has_the_default_layers():
+    help = {f.name: f.metadata["help"] for f in dataclasses.fields(Recipe)}["style_layers"]
+    default, gram = STYLE_LOSSES[Recipe().style_loss], STYLE_LOSSES["gram"]
+    for defaults in (default.normalized, default.unnormalized, gram.unnormalized):
+        assert f"default: {format_layers(defaults.layers)}, weighted" in help
+    weights = ", ".join(f"{weight:g}" for _, weight in gram.normalized.layers)
+    assert f"weighted {weights} with --style-loss gram" in help
