@@ -42,9 +42,7 @@ def main() -> None:
         )
     )
     content, style = rng.random((2, given.size, given.size, 3), np.float32)
-    recipe = jaxstyle.Recipe(
-        style_loss="gram", size=0, steps=given.steps + 1, tile=given.tile
-    )
+    recipe = jaxstyle.Recipe(style_loss="gram", size=0, steps=given.steps + 1, tile=given.tile)
     problem = jaxstyle.prepare(
         content, style, recipe=recipe, network=network, devices=given.devices
     )

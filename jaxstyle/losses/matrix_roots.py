@@ -80,7 +80,10 @@ def polar_factor(matrix: jax.Array) -> jax.Array:
     arXiv:2505.16932, section 3). Singular values below 1e-6 |A| end between 0 and 1.
 
     Args:
-      matrix: A, `[c, c]`, not 0.
+      matrix: A, `[c, c]`.
+
+    Returns:
+      U, `[c, c]`; 0 if A is.
     """
 
     def iterate(x: jax.Array, coefficients: jax.Array) -> tuple[jax.Array, None]:
@@ -90,5 +93,6 @@ def polar_factor(matrix: jax.Array) -> jax.Array:
 
     # Rounding must not take singular values above 1, where the first polynomial is steep.
     size = 1.001 * jnp.sqrt(jnp.sum(jnp.square(matrix)))
+    size = jnp.maximum(size, jnp.finfo(matrix.dtype).tiny)
     coefficients = jnp.asarray(_POLAR_COEFFICIENTS, matrix.dtype)
     return lax.scan(iterate, matrix / size, coefficients)[0]

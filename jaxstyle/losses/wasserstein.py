@@ -16,8 +16,8 @@ from jaxstyle.losses.moments import Moments, moments
 RIDGE = 1e-4
 """Added to the diagonal of covariance matrices before their square root is taken."""
 LEAST_EIGENVALUE = 2e-7
-"""Added to the diagonal before a Cholesky decomposition, relative to the trace: rounding would
-otherwise make matrices of float32 indefinite."""
+"""Added to the diagonal before the Cholesky decomposition, relative to the trace; otherwise rounding
+could make a matrix of float32 indefinite."""
 ITERATIONS = 12
 """Newton-Schulz iterations of crowsonkb/style-transfer-pytorch (style_transfer.py:155)."""
 
@@ -100,14 +100,13 @@ def _distance(
 def root_trace(a: jax.Array, root: jax.Array) -> jax.Array:
     """Compute the trace of (b^½ a b^½)^½ of two covariance matrices.
 
-    It is the sum of the singular values of b^½ L with L a square root of a, a = L Lᵀ. In float32
-    these are more exact than the eigenvalues of b^½ a b^½, which are their squares and divide the
-    derivative with respect to a, ½ b^½ (b^½ a b^½)^-½ b^½. There is no derivative with respect to
-    b, which is a target.
+    It is the sum of the singular values of b^½ L with L the Cholesky factor of a, a = L Lᵀ. In
+    float32 these are more exact than the eigenvalues of b^½ a b^½, which are their squares and
+    divide the derivative with respect to a, ½ b^½ (b^½ a b^½)^-½ b^½. There is no derivative with
+    respect to b, which is a target.
 
     Args:
-      a: `[c, c]`, symmetric; eigenvalues below `RIDGE`, or 2e-7 of the trace on accelerators, are
-        raised.
+      a: `[c, c]`, symmetric; `LEAST_EIGENVALUE` is added to it.
       root: b^½, `[c, c]`, symmetric.
     """
     return _root_trace(a, root)[0]
@@ -122,26 +121,31 @@ def _root_trace(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def root_trace_by_svd(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return `root_trace` and its derivative with respect to `a`; L is the symmetric root."""
-    left, values, _ = jnp.linalg.svd(_product(root, _root(a)))
+    """Return `root_trace` and its derivative with respect to `a`, by singular values."""
+    left, values, _ = jnp.linalg.svd(_product(root, _factor(a)))
     spread = _product(root, left)
     scaled = spread / jnp.maximum(values, RIDGE)[None]
     return jnp.sum(values), _product(scaled, spread.T) / 2
 
 
 def root_trace_by_products(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return `root_trace` and its derivative with respect to `a` without a decomposition's loops.
+    """Return `root_trace` and its derivative with respect to `a`, by products of matrices.
 
-    L is the Cholesky factor. With U the polar factor of b^½ L the trace is that of Uᵀ b^½ L, and
-    the derivative ½ b^½ U L^-1. Singular value decompositions are slow on accelerators.
+    With U the polar factor of b^½ L, the trace is that of Uᵀ b^½ L and the derivative is
+    ½ b^½ U L^-1. Accelerators compute products of matrices much faster than singular values.
     """
-    ridge = LEAST_EIGENVALUE * jnp.trace(a) * jnp.eye(len(a), dtype=a.dtype)
-    factor = jnp.linalg.cholesky(a + ridge)
+    factor = _factor(a)
     product = _product(root, factor)
     polar = polar_factor(product)
     spread = _product(root, polar)
     slope = solve_triangular(factor, spread.T, trans="T", lower=True)
     return jnp.sum(polar * product), (slope + slope.T) / 4
+
+
+def _factor(matrix: jax.Array) -> jax.Array:
+    """Return the Cholesky factor of a symmetric matrix with `LEAST_EIGENVALUE` added."""
+    ridge = jnp.maximum(LEAST_EIGENVALUE * jnp.trace(matrix), jnp.finfo(matrix.dtype).tiny)
+    return jnp.linalg.cholesky(matrix + ridge * jnp.eye(len(matrix), dtype=matrix.dtype))
 
 
 def _root(matrix: jax.Array) -> jax.Array:

@@ -166,7 +166,8 @@ def test_the_matrix_root_holds_where_positions_are_fewer_than_channels():
     """The covariance is then singular but for the ridge; float64 says what is right."""
     f, t = features(3, 3, 24) * 10, features(4, 4, 24, seed=1) * 10
     ours, gradient = value_and_grad("wasserstein", f, t)
-    np.testing.assert_allclose(ours, wasserstein(f, t), rtol=1e-4)
+    # Its least eigenvalues are raised by 2e-7 of the trace.
+    np.testing.assert_allclose(ours, wasserstein(f, t), rtol=1e-3)
     direction = np.asarray(gradient, np.float64)
     direction /= np.linalg.norm(direction)
     up, down = (wasserstein(f + sign * 1e-3 * direction, t) for sign in (1, -1))
