@@ -3,7 +3,8 @@
     pip install "jax[tpu]==0.10.1" jax-cuda12-plugin==0.10.1 jax-cuda12-pjrt==0.10.1 \
         nvidia-cuda-nvcc-cu12
     python experiments/scale/targets.py tpu-v5e h100 [--size 384 512] [--batch 1 4]
-        [--precision tf32 float32 bfloat16] [--effort -0.5] [--resolutions 1] [--style-loss gram] [--keep FOLDER]
+        [--precision tf32 float32 bfloat16] [--effort -0.5] [--resolutions 1]
+        [--style-loss gram] [--keep FOLDER]
 
 In an environment of its own, beside the project's requirements. Compiles a chunk of steps of L-BFGS
 with VGG-19 from shapes alone: nothing is run. Prints a line of a Markdown table for each program.

@@ -23,8 +23,8 @@ _POLAR_COEFFICIENTS = np.array([
     [2.112056, -1.493836, 0.400103],
     [1.878384, -1.253755, 0.375376],
 ])  # fmt: skip
-"""Of the polynomials a x + b x³ + c x⁵ that differ least from 1 on [1e-6, 1], each of the next on the
-range of the one before; after the last, singular values of [1e-6, 1] are 1 within 2e-4."""
+"""Of polynomials a x + b x³ + c x⁵: the first differs least from 1 on [1e-6, 1], and each other on
+the range of the one before. After the last, singular values in [1e-6, 1] are 1 within 2e-4."""
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))

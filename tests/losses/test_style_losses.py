@@ -75,7 +75,8 @@ def iterated_wasserstein(f, t):
 def sliced_wasserstein(f, t):
     """With the same directions, one at a time; quantiles by NumPy's interpolation."""
     channels = f.shape[-1]
-    normal = jax.random.normal(jax.random.key(channels, impl="threefry2x32"), (channels, channels))
+    key = jax.random.key(channels, impl="threefry2x32")
+    normal = jax.random.normal(key, (channels, channels), np.float32)
     directions = np.linalg.qr(np.asarray(normal, np.float64))[0]
     f, t, total = flat(f), flat(t), 0.0
     for direction in directions.T:
