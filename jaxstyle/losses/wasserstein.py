@@ -16,8 +16,8 @@ from jaxstyle.losses.moments import Moments, moments
 RIDGE = 1e-4
 """Added to the diagonal of covariance matrices before their square root is taken."""
 LEAST_EIGENVALUE = 2e-7
-"""Added to the diagonal before the Cholesky decomposition, relative to the trace; otherwise a matrix
-of float32 could be indefinite by rounding."""
+"""Added to the diagonal before the Cholesky decomposition, relative to the trace; otherwise a
+matrix of float32 could be indefinite by rounding."""
 ITERATIONS = 12
 """Newton-Schulz iterations of crowsonkb/style-transfer-pytorch (style_transfer.py:155)."""
 
