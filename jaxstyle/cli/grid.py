@@ -98,7 +98,7 @@ def grid(
     if port is not None:
         from jaxstyle.monitor.serve.server import check_port
 
-        check_port(port)
+        check_port(port, argument="--serve")
     enable_compilation_cache()
     with errors_by_flag():
         sharing = select_devices(devices)

@@ -154,7 +154,7 @@ def _check_files(options: Options, request: Request) -> None:
     if options.port is not None:
         from jaxstyle.monitor.serve.server import check_port
 
-        check_port(options.port)
+        check_port(options.port, argument="--serve")
 
 
 def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepared:

@@ -50,7 +50,7 @@ def studio(port: int, output: Path, weights_name: str, open_browser: bool) -> in
     tell_weights(weights_name)
     with interrupts(tell_from_signal) as check_interrupt:
         queue.start()
-        page = open_page(port, StudioView(queue))
+        page = open_page(port, StudioView(queue), argument="--port")
         if open_browser:
             click.launch(page.address)
         try:

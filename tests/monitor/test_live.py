@@ -271,7 +271,13 @@ class TestPage:
     def test_a_port_that_is_taken(self, page):
         port = int(page.address.split(":")[2].split("/")[0])
         with pytest.raises(JaxstyleError, match=f"--serve: port {port} "):
-            check_port(port)
+            check_port(port, argument="--serve")
+        # Who calls it from Python has no flag.
+        with (
+            pytest.raises(JaxstyleError, match=f"^port: port {port} "),
+            serve(page.view, port=port),
+        ):
+            pass
 
     def test_without_the_extra(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "uvicorn", None)

@@ -267,6 +267,16 @@ class TestPage:
             assert answer.status_code == 400 and "\n" not in answer.json()["error"]
 
 
+def test_a_port_that_is_taken_after_its_check(run, filled, network, monkeypatch):
+    monkeypatch.setattr("jaxstyle.monitor.serve.server.check_port", lambda *_, **__: None)
+    monkeypatch.setattr("jaxstyle.weights.load_network", lambda name: network)
+    monkeypatch.setattr(RunQueue, "start", lambda self: None)
+    with serve(StudioView(open_queue(filled.path, network))) as page:
+        port = page.address.split(":")[2].split("/")[0]
+        code, _, err = run("studio", "-o", filled.path, "--port", port)
+    assert code == 2 and f"jaxstyle: error: --port: port {port} " in err, err
+
+
 def test_the_command_ends_with_ctrl_c_and_goes_on_after(filled, network, tmp_path, environment):
     from jaxstyle.weights import save_network
 

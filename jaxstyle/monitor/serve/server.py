@@ -45,8 +45,12 @@ class Page(Generic[Shown]):
             time.sleep(0.05)
 
 
-def check_port(port: int, *, argument: str = "--serve") -> None:
+def check_port(port: int, *, argument: str = "port") -> None:
     """Raise an error, before long work, if `serve` could not use a port.
+
+    Args:
+      port: port of 127.0.0.1; 0 selects a free one.
+      argument: name of the port in error messages, such as `--serve`.
 
     Raises:
       JaxstyleError: the web server is not installed, or the port is not available.
@@ -55,18 +59,21 @@ def check_port(port: int, *, argument: str = "--serve") -> None:
 
 
 @contextmanager
-def serve(view: Shown, *, port: int = 0, embedded: bool = False) -> Iterator[Page[Shown]]:
+def serve(
+    view: Shown, *, port: int = 0, argument: str = "port", embedded: bool = False
+) -> Iterator[Page[Shown]]:
     """Serve a live page while the block runs.
 
     Args:
       view: state of the page.
       port: port of 127.0.0.1; 0 selects a free one.
+      argument: name of the port in error messages, such as `--serve`.
       embedded: whether a notebook shows the page in a frame, as in `make_app`.
 
     Raises:
       JaxstyleError: the web server is not installed, or the port is not available.
     """
-    listener = _listen(port)
+    listener = _listen(port, argument)
     import uvicorn
 
     token = secrets.token_urlsafe(24)
@@ -86,7 +93,7 @@ def serve(view: Shown, *, port: int = 0, embedded: bool = False) -> Iterator[Pag
         listener.close()
 
 
-def _listen(port: int, argument: str = "--serve") -> socket.socket:
+def _listen(port: int, argument: str) -> socket.socket:
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
