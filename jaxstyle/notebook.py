@@ -139,11 +139,12 @@ def _studio(folder: Path, weights: str, port: int) -> Any:
         from jaxstyle.weights import load_network
 
         queue = RunQueue(Folder(folder), network=load_network(weights), weights=weights)
-        queue.start()
-        # Never closed: the server runs until the kernel ends.
-        stack = contextlib.ExitStack()
-        page = stack.enter_context(serve(StudioView(queue), port=port, embedded=True))
-        _open[folder] = page, stack
+        with contextlib.ExitStack() as stack:
+            page = stack.enter_context(serve(StudioView(queue), port=port, embedded=True))
+            # Last, as its lock and its threads would outlive an error.
+            queue.start()
+            # Not closed here: the server runs until the kernel ends.
+            _open[folder] = page, stack.pop_all()
     return _open[folder][0]
 
 

@@ -1,6 +1,8 @@
 """`jaxstyle.notebook`: images in and out, and the studio on the platforms that show notebooks."""
 
+import socket
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from jaxstyle import JaxstyleError, notebook
 from jaxstyle.images import load_image, save_image
+from jaxstyle.studio import Folder
 
 
 @pytest.fixture
@@ -116,6 +119,23 @@ class TestStudio:
         assert "frame-ancestors" not in policy and "default-src 'none'" in policy
         assert httpx.get(first.src[:-2] + "/").status_code == 404
         assert Path("mine/photos").is_dir()
+
+    def test_a_port_that_is_taken_leaves_nothing_behind(self, in_notebook, studios):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(JaxstyleError, match=f"^port: port {port} "):
+                notebook.studio("mine", weights="compact", port=port)
+        assert not studios and not in_notebook
+        notebook.studio("mine", weights="compact")
+        assert len(studios) == len(in_notebook) == 1
+
+    def test_a_folder_of_another_studio_leaves_no_server(self, in_notebook, studios, tmp_path):
+        threads = {thread.name for thread in threading.enumerate()}
+        lock = Folder(tmp_path / "mine").lock()
+        with pytest.raises(JaxstyleError, match="another studio has"):
+            notebook.studio("mine", weights="compact")
+        lock.release()
+        assert not studios and {thread.name for thread in threading.enumerate()} <= threads
 
     def test_colabs_proxy(self, colab, in_notebook, studios):
         notebook.studio(weights="compact", height=700)
