@@ -52,8 +52,10 @@ def choose_image(
       number: index of the image in `KAGGLE_INPUT`, sorted by path.
 
     Raises:
-      JaxstyleError: a file cannot be read.
+      JaxstyleError: a file cannot be read, or `number` is negative.
     """
+    if number < 0:
+        raise JaxstyleError(f"number: {number} is out of range; give a whole number from 0")
     if os.fspath(given):
         return images.load_image(given, argument="given")
     if upload:

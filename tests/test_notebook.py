@@ -77,6 +77,10 @@ class TestChooseImage:
             np.testing.assert_array_equal(found, load_image(tmp_path / name))
         assert notebook.choose_image(builtin=None, number=2) is None
 
+    def test_a_number_below_0(self, make_image):
+        with pytest.raises(JaxstyleError, match="^number: -1 is out of range; give "):
+            notebook.choose_image(builtin=make_image(), number=-1)
+
     def test_colab_asks(self, colab, make_image, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         save_image("mine.png", make_image(seed=3))

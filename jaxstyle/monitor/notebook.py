@@ -19,6 +19,7 @@ from jaxstyle.engine.iterate import Iterate
 from jaxstyle.engine.loop import iterates
 from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.results import Result, append_iterate, finish
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.monitor.interrupts import interrupts
 from jaxstyle.monitor.live import Live, View
@@ -139,12 +140,16 @@ def show(images: ArrayLike | Sequence[ArrayLike], *, labels: Sequence[str] | Non
     """Show one image `[h, w, 3]` in [0, 1], or several side by side, each with a label.
 
     Raises:
-      ValueError: there are not as many labels as images.
+      JaxstyleError: there is no image, or there are not as many labels as images.
     """
+    if not len(images):  # type: ignore[arg-type]
+        raise JaxstyleError("images: [] has no image to show; give at least one")
     several: Sequence[Any] = [images] if np.ndim(images[0]) == 2 else list(images)  # type: ignore
     texts = [""] * len(several) if labels is None else list(labels)
     if len(texts) != len(several):
-        raise ValueError(f"got {len(texts)} labels for {len(several)} images")
+        raise JaxstyleError(
+            f"labels: {len(texts)} are given for {len(several)} images; give one per image"
+        )
     if not in_notebook():
         for text, image in zip(texts, several, strict=True):
             height, width = np.shape(image)[:2]

@@ -184,8 +184,11 @@ class TestNotebook:
         notebook.describe_devices()
         out = capsys.readouterr().out
         assert "image a: 20x16" in out and "image b: 16x18" in out and "JAX" in out
-        with pytest.raises(ValueError, match="labels"):
+        with pytest.raises(JaxstyleError, match="^labels: 2 are given for 1 images; "):
             notebook.show([make_image(16, 16)], labels=["a", "b"])
+        for nothing in ([], np.zeros((0, 8, 8, 3))):
+            with pytest.raises(JaxstyleError, match="^images: .* no image to show; give at least"):
+                notebook.show(nothing)
 
 
 @pytest.fixture
