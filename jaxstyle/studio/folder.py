@@ -35,7 +35,8 @@ class Folder:
 
     `photos/` and `styles/` contain the uploaded files, unchanged. `results/` contains for each
     finished image a PNG with its record, a JSON file with its description, and the loss curves as
-    SVG. `queue.json` contains the settings of the queued and the current runs.
+    SVG. `queue.json` contains the settings of the queued and the current runs, `.KIND-removed` the
+    number from `last_removed`.
 
     Args:
       path: path of the folder, which is created if missing.
@@ -75,6 +76,27 @@ class Folder:
                 f"-o: {self.path} cannot be written: {reason(error)}; choose another folder"
             ) from None
         return lock
+
+    def last_removed(self, kind: str) -> int:
+        """Return the largest number of a removed image, 0 if none was removed.
+
+        Later images have larger numbers, as runs and pages may still refer to the removed ones.
+
+        Args:
+          kind: one of `KINDS`, or `results`.
+        """
+        try:
+            return int(self._removed(kind).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0
+
+    def _note_removed(self, kind: str, number: int) -> None:
+        # After the removal, which makes room for this file on a full disk.
+        if number > self.last_removed(kind):
+            write_atomically(self._removed(kind), str(number).encode(), argument=kind)
+
+    def _removed(self, kind: str) -> Path:
+        return self.path / f".{kind}-removed"
 
     # Uploaded images.
 
@@ -116,7 +138,7 @@ class Folder:
             for image in known:
                 if image.file.stat().st_size == len(data) and image.file.read_bytes() == data:
                     return image
-            number = max((image.number for image in known), default=0) + 1
+            number = max(self.last_removed(kind), *(image.number for image in known), 0) + 1
             file = self.path / kind / f"{number:04}-{plain}"
             # Under a name that `given` does not list, until the image has been read.
             unread = file.with_name(f"unread-{plain}")
@@ -131,8 +153,10 @@ class Folder:
         return GivenImage(number, plain, file)
 
     def forget(self, kind: str, number: int) -> None:
-        """Remove an uploaded image."""
-        self.find(kind, number).file.unlink(missing_ok=True)
+        """Remove an uploaded image; no later one gets its number."""
+        with self._adding:
+            self.find(kind, number).file.unlink(missing_ok=True)
+            self._note_removed(kind, number)
 
     def paint_styles(self) -> None:
         """Create the painted styles if there are no styles."""
@@ -162,9 +186,10 @@ class Folder:
         return dict(self._read_results())
 
     def remove(self, number: int) -> None:
-        """Remove a finished image."""
+        """Remove a finished image; no later one gets its number."""
         for file in (self._about(number), self.image(number), self.curves(number)):
             file.unlink(missing_ok=True)
+        self._note_removed("results", number)
 
     def _about(self, number: int) -> Path:
         return self._results / f"{number:04}.json"

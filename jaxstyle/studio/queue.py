@@ -55,7 +55,7 @@ class RunQueue:
         self._changed = threading.Condition(threading.RLock())
         self._results = folder.results()
         self._entries: dict[int, Entry] = {}
-        self._next = max(self._results, default=0) + 1
+        self._next = max(folder.last_removed("results"), *self._results, 0) + 1
         for entry in folder.queue():
             try:
                 self._enter(Settings.from_dict(entry))

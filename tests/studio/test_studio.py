@@ -89,6 +89,15 @@ class TestFolder:
         assert filled.add("photos", "b.png", encode_image(make_image(seed=9), "PNG")).number == 2
         assert [image.name for image in filled.given("photos")] == ["cat.png", "b.png"]
 
+    def test_no_number_is_given_twice(self, filled, make_image):
+        filled.forget("styles", 2)
+        filled.forget("styles", 1)
+        data = [encode_image(make_image(seed=seed), "PNG") for seed in (8, 9)]
+        assert filled.add("styles", "a.png", data[0]).number == 3
+        # After a restart too.
+        assert Folder(filled.path).add("styles", "b.png", data[1]).number == 4
+        assert filled.add("photos", "c.png", data[0]).number == 2
+
     @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"0" * 50])
     def test_what_is_no_image_is_refused_and_not_kept(self, filled, data):
         with pytest.raises(JaxstyleError, match=r"^a\.png is ") as refused:
@@ -175,6 +184,15 @@ class TestQueue:
         again = open_queue(filled.path, network)
         assert again.results().keys() == {long, next_one}
         assert again.add(Settings(1, (1,), **SHORT)) == next_one + 1
+
+    def test_numbers_of_removed_images_are_not_given_again(self, filled, network, make_image):
+        about = {"settings": Settings(1, (1,)).as_dict()}
+        for number in (1, 2):
+            filled.image(number).write_bytes(encode_image(make_image(), "PNG"))
+            filled.keep(number, about, "")
+        open_queue(filled.path, network).remove(2)
+        again = open_queue(filled.path, network)
+        assert again.results().keys() == {1} and again.add(Settings(1, (1,), **SHORT)) == 3
 
     def test_what_fails_is_told_and_the_next_goes_on(self, filled, network, make_image):
         queue = open_queue(filled.path, network)
