@@ -407,12 +407,14 @@ function draw() {
 }
 
 let failures = 0, asked = 0;
+// The server waits at the end until every tab has been told.
+const tab = Math.random().toString(36).slice(2);
 
 async function ask() {
   const mine = ++asked;
   let found;
   try {
-    const answer = await fetch(`state?since=${state.version}`);
+    const answer = await fetch(`state?since=${state.version}&page=${tab}`);
     if (!answer.ok) throw new Error(answer.status);
     found = await answer.json();
   } catch {

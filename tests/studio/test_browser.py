@@ -96,6 +96,7 @@ def test_from_a_photograph_to_variations(browser, tmp_path, network, make_image)
         # A reload, or a second tab, finds everything.
         browser.goto(page.address)
         browser.wait("state.results.length == 3 && state.running")
+        assert len(page.view._pages) == 2 and all(page.view._pages)
         assert browser.run("[at('size').value, at('start').value]") == ["64", "each"]
         browser.wait(pressable("#stop"))
         browser.click("#stop")

@@ -260,6 +260,15 @@ class TestPage:
         assert [image["name"] for image in state["photos"]] == ["cat.png", "b.png"]
         assert httpx.post(page.address + "upload?kind=results&name=x").status_code == 404
 
+    def test_every_tab_has_a_name(self, page):
+        script = httpx.get(page.address + "studio.js").text
+        assert "`state?since=${state.version}&page=${tab}`" in script
+        for name in ("first", "second"):
+            httpx.get(page.address + f"state?page={name}")
+        page.view.message = "ended"
+        httpx.get(page.address + "state?page=first")
+        assert page.view.has_unanswered_pages(60)
+
     def test_what_has_not_changed_is_not_sent_again(self, page):
         page.view.queue.note_change()
         state = httpx.get(page.address + "state").json()
