@@ -56,14 +56,19 @@ def examine() -> Iterator[Finding]:
 
 def versions() -> Iterator[Finding]:
     """Check the versions of Python and of the packages that affect results and speed."""
+    import jax
+
+    from jaxstyle.cli.devices import backend_problem
+
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     installed_versions = {
         name: version(name) for name in ("jaxstyle", "jax", "jaxlib", "flax", "optax")
     }
+    backend = None if backend_problem() else jax.default_backend()
     for name, installed in installed_versions.items():
         advice = ""
-        for bad_name, bad_version, backend, why in KNOWN_BAD:
-            if (name, installed) == (bad_name, bad_version):
+        for bad_name, bad_version, affected, why in KNOWN_BAD:
+            if (name, installed, backend) == (bad_name, bad_version, affected):
                 advice = f"{installed} {why} on {backend}; install another version of {name}"
         if name == "jaxlib" and installed != installed_versions["jax"]:
             advice = f"jax is {installed_versions['jax']}; install the same version of both"

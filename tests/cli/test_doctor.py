@@ -35,6 +35,10 @@ def test_a_bad_version(examined, monkeypatch):
     monkeypatch.setattr(doctor, "version", lambda n: "0.10.2" if "jax" in n[:6] else actual(n))
     code, findings = examined()
     assert code == 1 and "39103" in findings["jax"]["advice"]
+    # What is wrong on CPUs alone is no advice to who has a GPU.
+    with monkeypatch.context() as patch:
+        patch.setattr("jax.default_backend", lambda: "gpu")
+        assert not examined()[1]["jax"]["advice"]
     monkeypatch.setattr(doctor, "version", lambda n: "0.9" if n == "jaxlib" else actual(n))
     code, findings = examined()
     assert code == 1 and "same version" in findings["jaxlib"]["advice"]
