@@ -47,11 +47,13 @@ def check_outputs(
     Raises:
       JaxstyleError: a file cannot be written, or two arguments name the same file.
     """
-    images.check_output(output, argument="-o")
-    images.check_bit_depth(bit_depth, images.format_of(output), argument="--bit-depth")
-    written: list[tuple[str, StrPath]] = [("-o", output)]
     elements = element_paths(output, batch)
-    written += [("-o", path) for path in elements]
+    for element in elements:
+        check_writable(element, argument="-o")
+    images.check_bit_depth(
+        bit_depth, images.format_of(output, argument="-o"), argument="--bit-depth"
+    )
+    written: list[tuple[str, StrPath]] = [("-o", path) for path in elements]
     for flag, path in (("--report", report), ("--checkpoint", checkpoint)):
         if path is not None:
             if flag == "--report" and is_stream(path):

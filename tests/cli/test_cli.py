@@ -520,6 +520,26 @@ def test_a_batch_whose_seeds_run_out_fails_early(run, files, objective, tmp_path
     assert code == 2 and "--seed" in err
 
 
+def test_every_file_of_a_batch_is_checked_before_it_runs(
+    run, files, objective, tmp_path, monkeypatch
+):
+    def batch():
+        return run(
+            "stylize", files["content"], files["style"], "-o", tmp_path / "o.png", *objective,
+            "--batch", 2, "--steps", 1, "--quiet",
+        )  # fmt: skip
+
+    monkeypatch.setattr("jaxstyle.cli.run.iterates", lambda *a, **k: pytest.fail("it ran"))
+    (tmp_path / "o-001.png").mkdir()
+    code, _, err = batch()
+    assert code == 2 and "-o " in err and "o-001.png" in err and err.count("\n") == 1
+    # OUTPUT itself is not written.
+    monkeypatch.undo()
+    (tmp_path / "o-001.png").rmdir()
+    (tmp_path / "o.png").mkdir()
+    assert batch() == (0, "", "")
+
+
 def test_a_weight_above_float32_is_refused(run, files, objective, tmp_path):
     code, _, err = run(
         "stylize", files["content"], files["style"], "-o", tmp_path / "o.png", *objective,
