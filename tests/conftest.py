@@ -1,7 +1,9 @@
 """What several tests share: narrow random networks, small images, an independent forward pass."""
 
+import contextlib
 import gc
 import os
+import sys
 from importlib.metadata import version
 
 # Compiling is most of what the suite does, and most of compiling is LLVM's optimizations and XLA's
@@ -154,6 +156,22 @@ def run(capsys, compilation_cache):
         return (ended.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Commands of this process find Ctrl-C pressed after their first iterate, and say so."""
+
+    @contextlib.contextmanager
+    def interrupts(say):
+        def check():
+            raise KeyboardInterrupt
+
+        say("Ctrl-C was pressed")
+        yield check
+
+    monkeypatch.setattr("jaxstyle.cli.run.interrupts", interrupts)
+    monkeypatch.setattr(os, "_exit", sys.exit)
 
 
 @pytest.fixture

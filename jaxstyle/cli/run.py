@@ -320,11 +320,12 @@ def _run(
                     if keep:
                         keep(collected, iterate.step == last)
                     _save_snapshot(options, problem, collected, outputs)
-                    check_interrupt()
+                    # Before the interrupt, so that the page ends with the image that is kept.
                     if page is not None:
                         page.view.live.tick(iterate)
-                        if stopped := page.stopped:
-                            break
+                    check_interrupt()
+                    if page is not None and (stopped := page.stopped):
+                        break
         except KeyboardInterrupt as signal:
             if not collected:
                 raise

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -325,6 +326,20 @@ def test_ctrl_c_keeps_the_best_image(files, objective, tmp_path, environment, mo
     assert report["loss"] <= report["initial"]["loss"] * 1.0001
     assert Image.open(tmp_path / "o.png").size == (40, 32)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.json", "o.png"]
+
+
+def test_the_page_has_the_last_iterate_after_ctrl_c(
+    run, interrupted, files, objective, tmp_path, monkeypatch
+):
+    seen, told = [], []
+    view = types.SimpleNamespace(live=types.SimpleNamespace(tick=seen.append))
+    page = types.SimpleNamespace(view=view, stopped=False, finish=told.append)
+    monkeypatch.setattr("jaxstyle.cli.run._open_page", lambda *_: page)
+    code, _, err = run(
+        "stylize", files["content"], files["style"], "-o", tmp_path / "o.png", *objective
+    )
+    assert code == 130 and "stopped at step 0" in err, err
+    assert [iterate.step for iterate in seen] == [0] and told[0].startswith("stopped; the image")
 
 
 def spoiled(folder, files):
