@@ -17,6 +17,7 @@ from jaxstyle.cli.options import (
     recipe_options,
     weights_option,
 )
+from jaxstyle.cli.streams import tell
 from jaxstyle.config.accelerators import ACCELERATORS
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE
 from jaxstyle.config.recipe import Recipe
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand)
-@click.option("--content", type=IMAGE, help="Take the proportions of this image; else square.")
+@click.option(
+    "--content", type=IMAGE, help="Plan for the output of this content image; else for a square."
+)
 @preset_option
 @weights_option
 @recipe_options(
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
         "content_layers",
         "style_layers",
         "size",
+        "upscale",
         "optimizer",
         "history_size",
         "tile",
@@ -56,7 +60,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     content: Path | None,
-    preset_name: str,
+    preset_name: str | None,
     weights_name: str,
     batch: int,
     max_pixels: int | None,
@@ -79,6 +83,7 @@ def plan(
     from jaxstyle.cli.inputs import tell_weights
     from jaxstyle.engine import memory, planning
     from jaxstyle.engine.roofline import step_cost
+    from jaxstyle.engine.sizes import not_enlarged_notice, output_size
     from jaxstyle.provenance.report import to_json
     from jaxstyle.weights import load_network
 
@@ -86,11 +91,12 @@ def plan(
     network = load_network(weights_name)
     height = width = recipe.size
     if content is not None:
-        height, width = images.load_image(
+        shape = images.load_image(
             content, argument="--content", **bounds(max_pixels, first_frame)
-        ).shape[:2]
-        if recipe.size:
-            height, width = images.fitted(height, width, recipe.size, upscale=True)
+        ).shape
+        height, width = output_size(shape[0], shape[1], recipe)
+        if notice := not_enlarged_notice(shape, flags["size"], recipe):
+            tell(notice)
     elif not recipe.size:
         raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
     with errors_by_flag():

@@ -162,6 +162,16 @@ def test_plan_command(run):
     assert found["free"] > found["needed"] > 2 * 5 * 128 * 128 * 12
 
 
+@pytest.mark.parametrize("flags, size", [((), (40, 32)), (("--upscale",), (80, 64))])
+def test_plan_takes_the_size_that_stylize_makes(run, files, flags, size):
+    command = "plan --size 80 --style-layers relu1_1 --content-layers relu1_1 --json".split()
+    weights = ("--weights", files["weights"])
+    code, out, err = run(*command, *weights, "--content", files["content"], *flags)
+    assert code == 0 and ("--upscale enlarges it" in err) == (not flags), err
+    found = json.loads(out)
+    assert (found["width"], found["height"]) == size
+
+
 def test_stylize_refuses_what_cannot_fit(run, tmp_path, make_image):
     images.save_image(tmp_path / "in.png", make_image())
     code, _, err = run(
