@@ -18,7 +18,6 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.iterate import Iterate
 from jaxstyle.engine.loop import iterates
 from jaxstyle.engine.preparation import prepare
-from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.program import Program, values
 from jaxstyle.engine.results import Result, append_iterate, collect_iterates, finish
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
@@ -278,22 +277,17 @@ def stylize(
         return finish(problem, collected)[0]
 
 
-def texture_problem(
-    styles: Sequence[ImageLike], *, recipe: Recipe, network: Network, size: tuple[int, int]
-) -> Problem:
-    """Build the problem of texture synthesis: the style term without content.
+def texture_inputs(recipe: Recipe, size: tuple[int, int]) -> tuple[np.ndarray, Recipe]:
+    """Return the content image and the settings of texture synthesis: the style term alone.
 
-    A gray content image with a weight of 0 determines the size of the output.
+    A gray content image without a layer determines the size of the output.
 
     Args:
-      styles: one style image or several.
       recipe: settings, with a `content_weight` of 0.
-      network: weights.
       size: height and width of the output in pixels.
     """
     gray = np.full((*size, 3), 0.5, np.float32)
-    recipe = dataclasses.replace(recipe, size=max(size), content_layers=())
-    return prepare(gray, as_images(list(styles)), recipe=recipe, network=network)
+    return gray, dataclasses.replace(recipe, size=max(size), content_layers=())
 
 
 def texture(
@@ -330,9 +324,8 @@ def texture(
       (32, 48, 3)
     """
     recipe = _recipe(None, None, {"init": "noise", **settings, "content_weight": 0.0})
-    problem = texture_problem(
-        as_images(style), recipe=recipe, network=network or load_network(weights), size=size
-    )
+    gray, recipe = texture_inputs(recipe, size)
+    problem = prepare(gray, style, recipe=recipe, network=network or load_network(weights))
     return finish(problem, collect_iterates(iterates(problem)))[0]
 
 

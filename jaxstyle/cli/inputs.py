@@ -62,7 +62,7 @@ class Sources(NamedTuple):
 
 
 def read_sources(
-    content: Path,
+    content: Path | InputImage,
     styles: Sequence[Path],
     recipe: Recipe,
     *,
@@ -73,7 +73,7 @@ def read_sources(
     """Read the content image, the style images and all images that the recipe names.
 
     Args:
-      content: file of the content image.
+      content: file of the content image, or the image itself.
       styles: files of the style images.
       recipe: settings, which may name files of an initial image and masks.
       max_pixels: as in `images.load_image`.

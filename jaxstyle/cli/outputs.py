@@ -136,7 +136,9 @@ class Outputs:
         """
         problems = []
         for path, result in zip(self.paths, results, strict=True):
-            made = record(result, **self._about)
+            # `show` and `--from` are for images that have a content image, not for textures.
+            has_content = self.inputs["content"] is not None
+            text = as_text(record(result, **self._about)) if has_content else None
             opacity = self._opacity(result.image)
             if images.format_of(path) not in images.ALPHA_FORMATS:
                 opacity = None
@@ -145,7 +147,7 @@ class Outputs:
                 images.save_image,
                 array=image,
                 argument="-o",
-                text=as_text(made),
+                text=text,
                 alpha=opacity,
                 bit_depth=self.bit_depth,
             )

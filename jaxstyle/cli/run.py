@@ -1,8 +1,9 @@
-"""The run of `jaxstyle stylize`, from input files to output files."""
+"""The run of `jaxstyle stylize` and `texture`, from input files to output files."""
 
 import math
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +84,7 @@ class Ended(NamedTuple):
 
 
 def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: Waiting) -> int:
-    """Stylize an image and return the exit code.
+    """Stylize an image, or make a texture, and return the exit code.
 
     Args:
       options: arguments of the command.
@@ -131,8 +132,9 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
 def _check_files(options: Options, request: Request) -> None:
     """Raise a `JaxstyleError` for unwritable files or a port that is in use."""
     last, every = request.recipe.total_steps, options.save_every
+    content = request.content if isinstance(request.content, Path) else None
     read: list[tuple[str, Any]] = [
-        ("CONTENT", request.content), *(("STYLE", style) for style in request.styles),
+        ("CONTENT", content), *(("STYLE", style) for style in request.styles),
         *(("--" + name.replace("_", "-"), file) for name, file in recipe_files(request.recipe)),
         ("--weights", request.weights_name), ("--from", options.earlier),
         ("--resume", options.resume),
@@ -190,10 +192,8 @@ def _read(options: Options, request: Request) -> Sources:
             **bounds(options.max_pixels, options.first_frame),
         )  # fmt: skip
     except JaxstyleError as error:
-        unnamed = [
-            *([] if options.content else [request.content]),
-            *([] if options.styles else request.styles),
-        ]
+        paths = {path for path in (request.content, *request.styles) if isinstance(path, Path)}
+        unnamed = paths - {options.content, *options.styles}
         if request.repeated and any(shown(path) in str(error) for path in unnamed):
             raise JaxstyleError(
                 f"{error} (the record in {request.repeated.file} names it)"

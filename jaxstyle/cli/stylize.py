@@ -25,45 +25,50 @@ from jaxstyle.errors import JaxstyleError
 if TYPE_CHECKING:
     from jaxstyle.cli.repeat import Repeated
     from jaxstyle.provenance.checkpoint import Checkpoint
+    from jaxstyle.provenance.inputs import InputImage
 
 
 class Options(NamedTuple):
-    """The arguments of the command that are not settings of the recipe."""
+    """The arguments of the command that are not settings of the recipe.
 
-    content: Path | None
+    Those with a default are not arguments of `jaxstyle texture`.
+    """
+
     styles: tuple[Path, ...]
     output: Path
-    earlier: Path | None
-    preset_name: str | None
     weights_name: str
-    batch: int | None
-    save_every: int | None
-    checkpoint: Path | None
-    checkpoint_every: int | None
-    resume: Path | None
-    bit_depth: int
     max_pixels: int | None
     first_frame: bool
-    devices: int | str | None
     report: Path | None
     quiet: bool
-    log_json: bool
-    port: int | None
+    content: Path | None = None
+    earlier: Path | None = None
+    preset_name: str | None = None
+    batch: int | None = None
+    save_every: int | None = None
+    checkpoint: Path | None = None
+    checkpoint_every: int | None = None
+    resume: Path | None = None
+    bit_depth: int = 8
+    devices: int | str | None = None
+    log_json: bool = False
+    port: int | None = None
 
 
 class Request(NamedTuple):
     """The run to do: the arguments, completed from an earlier output or a checkpoint."""
 
-    content: Path
+    content: "Path | InputImage"
+    """File of the content image, or the gray image of a texture."""
     styles: tuple[Path, ...]
     recipe: Recipe
     weights_name: str
-    batch: int
-    until: int | None
+    batch: int = 1
+    until: int | None = None
     """Step to stop after; the last step if None."""
-    repeated: "Repeated | None"
+    repeated: "Repeated | None" = None
     """The run of the earlier output or of the checkpoint."""
-    resumed: "Checkpoint | None"
+    resumed: "Checkpoint | None" = None
 
 
 ONE_IMAGE = (

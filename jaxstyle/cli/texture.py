@@ -8,14 +8,12 @@ import click
 from jaxstyle.cli.help import GroupedCommand
 from jaxstyle.cli.options import (
     IMAGE,
-    bounds,
     bounds_options,
     build_recipe,
-    errors_by_flag,
     recipe_options,
     weights_option,
 )
-from jaxstyle.cli.streams import tell
+from jaxstyle.cli.stylize import Options, Request
 from jaxstyle.cli.waiting import Waiting
 from jaxstyle.errors import JaxstyleError
 
@@ -51,60 +49,21 @@ def texture(
 ) -> int:
     """Make an image with the texture of STYLE alone, from noise (Gatys et al. 2015).
 
-    Several styles are blended. Ctrl-C keeps the best image so far.
+    Several styles are blended. Ctrl-C stops the run after the steps under way and keeps the best
+    image so far; so does SIGTERM.
     """
     recipe = build_recipe("default", flags | {"content_weight": 0.0, "init": "noise"})
     size = _size(aspect, recipe.size)
     waiting = Waiting("preparing", quiet=quiet)
 
-    from jaxstyle import images
-    from jaxstyle.api import texture_problem
-    from jaxstyle.cli.devices import enable_compilation_cache
-    from jaxstyle.cli.inputs import tell_weights
-    from jaxstyle.engine.iterate import Iterate
-    from jaxstyle.engine.loop import iterates
-    from jaxstyle.engine.results import append_iterate, finish
-    from jaxstyle.files import check_writable
-    from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
-    from jaxstyle.monitor.pace import Course
-    from jaxstyle.monitor.progress import progress
-    from jaxstyle.provenance.report import texture_report, write_report
-    from jaxstyle.weights import load_network
+    from jaxstyle.api import texture_inputs
+    from jaxstyle.cli.run import run
+    from jaxstyle.provenance.inputs import InputImage
 
-    images.check_output(output, argument="-o")
-    if report is not None:
-        check_writable(report, argument="--report")
-    enable_compilation_cache()
-    network = load_network(weights_name)
-    read = bounds(max_pixels, first_frame)
-    loaded = [images.load_image(file, argument="STYLE", **read) for file in styles]
-    with errors_by_flag():
-        problem = texture_problem(loaded, recipe=recipe, network=network, size=size)
-    waiting.stop()
-    tell_weights(weights_name, quiet=quiet)
-    collected: list[Iterate] = []
-    code = 0
-    with interrupts() as check_interrupt:
-        try:
-            with progress(Course.of(problem), quiet=quiet) as show:
-                for iterate in iterates(problem, first=1):
-                    append_iterate(collected, iterate._replace(carry=None))
-                    show(iterate)
-                    check_interrupt()
-        except KeyboardInterrupt as signal:
-            if not collected:
-                raise
-            code = TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
-        result = finish(problem, collected)[0]
-        images.save_image(output, result.image, argument="-o")
-        if report is not None:
-            named = texture_report(
-                result, network=network, weights=weights_name, styles=styles, output=output
-            )
-            write_report(report, named)
-    if not quiet:
-        tell(f"wrote {output}")
-    return code
+    gray, recipe = texture_inputs(recipe, size)
+    options = Options(styles, output, weights_name, max_pixels, first_frame, report, quiet)
+    request = Request(InputImage(gray, {}), styles, recipe, weights_name)
+    return run(options, request, flags=flags, waiting=waiting)
 
 
 def _size(aspect: str, longest: int) -> tuple[int, int]:

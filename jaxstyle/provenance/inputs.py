@@ -20,7 +20,7 @@ class InputImage(NamedTuple):
     pixels: Array
     """RGB `[h, w, 3]` in [0, 1]."""
     report: dict[str, Any]
-    """Path, digest and size, for reports."""
+    """Path, digest and size, for reports; empty if the image is not of a file."""
 
     @classmethod
     def of(cls, path: Path, pixels: Array) -> "InputImage":
@@ -37,7 +37,7 @@ class Inputs(NamedTuple):
     """The image files that a run depends on."""
 
     content: InputImage
-    """Content image."""
+    """Content image; the gray one of a texture is not of a file."""
     styles: tuple[InputImage, ...]
     """Style images in order."""
     init: InputImage | None = None
@@ -49,9 +49,9 @@ class Inputs(NamedTuple):
 
     @classmethod
     def read(
-        cls, content: StrPath, styles: Sequence[StrPath], recipe: Recipe, load: Load
+        cls, content: StrPath | InputImage, styles: Sequence[StrPath], recipe: Recipe, load: Load
     ) -> "Inputs":
-        """Read content, styles and the files that the recipe names."""
+        """Read content, if it is a file, styles and the files that the recipe names."""
 
         def optional(key: str, file: str | None, absent: Sequence[str | None]) -> InputImage | None:
             if file is None or file in absent:
@@ -64,7 +64,7 @@ class Inputs(NamedTuple):
                 raise JaxstyleError(f"{error}, or one of {', '.join(INITS)}") from None
 
         return cls(
-            load("content", content),
+            content if isinstance(content, InputImage) else load("content", content),
             tuple(load("style", style) for style in styles),
             optional("init", recipe.init, INITS),
             optional("content_mask", recipe.content_mask, (None,)),
@@ -84,7 +84,7 @@ class Inputs(NamedTuple):
     def report(self) -> dict[str, Any]:
         """Return the files' paths, digests and sizes, an argument of `report.record`."""
         entries: dict[str, Any] = {
-            "content": self.content.report,
+            "content": self.content.report or None,
             "styles": [style.report for style in self.styles],
             "init": _report(self.init),
         }

@@ -55,15 +55,6 @@ def record(
     }
 
 
-def texture_report(
-    result: Result, *, network: Network, weights: str, styles: Sequence[Path], output: Path
-) -> dict[str, Any]:
-    """Return the report of a texture: that of `run_report`, without a content image."""
-    identities = [{"path": str(file), "sha256": sha256_of(file)} for file in styles]
-    inputs = {"content": None, "styles": identities}
-    return run_report(result, network=network, weights=weights, inputs=inputs, output=output)
-
-
 def run_report(
     result: Result,
     *,

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import jaxstyle
+from jaxstyle.engine import free_memory, memory, planning
+from jaxstyle.engine.results import finish
 from jaxstyle.images import image_size, load_image
 from jaxstyle.provenance.record import read_record
 
@@ -159,6 +161,49 @@ class TestTexture:
         report = json.loads((tmp_path / "t.json").read_text())
         assert report["terms"]["content"] == 0 and report["images"]["content"] is None
         assert report["loss"] < report["initial"]["loss"]
+
+    def make(self, run, files, output, *flags):
+        return run(
+            "texture", files["style"], "-o", output, "--weights", files["weights"],
+            "--style-layers", "relu1_1,relu2_1", "--steps", 3, "--size", 48, *flags,
+        )  # fmt: skip
+
+    def test_ctrl_c_keeps_the_image_and_says_so(self, run, interrupted, files, tmp_path):
+        code, _, err = self.make(run, files, tmp_path / "t.png")
+        assert code == 130 and "stopped at step 0; the best image so far is in " in err, err
+        assert image_size(tmp_path / "t.png") == (48, 48)
+
+    def test_what_diverged_is_no_success(self, run, files, tmp_path):
+        flags = ("--optimizer", "sgd", "--learning-rate", 1e6, "--quiet")
+        code, _, err = self.make(run, files, tmp_path / "t.png", *flags)
+        assert code == 3 and "warning: the loss went up" in err, err
+
+    def test_an_image_that_cannot_be_written_is_kept_elsewhere(
+        self, run, files, tmp_path, monkeypatch
+    ):
+        (tmp_path / "away").mkdir()
+        # It vanishes while the texture is made.
+        monkeypatch.setattr(
+            "jaxstyle.cli.run.finish", lambda *a: (shutil.rmtree(tmp_path / "away"), finish(*a))[1]
+        )
+        code, _, err = self.make(run, files, tmp_path / "away" / "t.png")
+        kept = Path(err.rsplit("the image is kept in ", 1)[1].strip())
+        assert code == 2 and image_size(kept) == (48, 48)
+        shutil.rmtree(kept.parent)
+
+    def test_less_memory_means_fewer_pairs(self, run, files, tmp_path, monkeypatch):
+        monkeypatch.setattr(planning, "needed_bytes", lambda h, w, **_: 1000 * h * w)
+        monkeypatch.setattr(planning, "upper_bound", lambda *_, **__: 10**12)
+        free = int((1000 - 7.5 * 24) * 48 * 48 / memory.USABLE)
+        monkeypatch.setattr(free_memory, "free_bytes", lambda: free)
+        code, _, err = self.make(run, files, tmp_path / "t.png")
+        assert code == 0 and "L-BFGS keeps 12 pairs" in err, err
+
+    def test_the_painting_is_never_replaced(self, run, files, tmp_path):
+        painting = tmp_path / "painting.png"
+        shutil.copy(files["style2"], painting)
+        code, _, err = run("texture", painting, "-o", painting, "--weights", files["weights"])
+        assert code == 2 and "is the file of STYLE too" in err
 
     @pytest.mark.parametrize("aspect", ["3", "0:1", "a:b", "1:-2", "nan:1"])
     def test_an_aspect_that_is_none(self, aspect, run, files, tmp_path):
