@@ -31,8 +31,8 @@ from jaxstyle.monitor.grid_progress import grid_progress
 from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import select_devices, sharing_devices
-from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.inputs import InputImage, recipe_files
+from jaxstyle.provenance.unresolved import unresolved_settings
 from jaxstyle.sweep import Progress
 from jaxstyle.weights import load_network
 
@@ -320,7 +320,8 @@ def _save(
     for job, of, result in zip(jobs, sources, results, strict=False):
         outputs = Outputs(
             [job.target], setting.network, setting.options.weights_name, of.inputs.report(),
-            asked_settings(setting.recipe, result.recipe), of.alpha, setting.options.bit_depth,
+            unresolved_settings(setting.recipe, result.recipe), of.alpha,
+            setting.options.bit_depth,
         )  # fmt: skip
         try:
             outputs.save([result], to=rescue)

@@ -105,7 +105,7 @@ class Outputs:
     """Requested name or file of the weights."""
     inputs: Mapping[str, Any]
     """Input images, as in the report."""
-    asked: Mapping[str, Any]
+    unresolved: Mapping[str, Any]
     """Requested values of the settings that resolving changed."""
     alpha: Array | None
     """Alpha channel of the content image, `[h, w]`, for formats that have one; None if opaque."""
@@ -159,7 +159,7 @@ class Outputs:
         """Arguments of `record` that all images share."""
         return {
             "network": self.network, "weights": self.weights, "inputs": self.inputs,
-            "asked": self.asked,
+            "unresolved": self.unresolved,
         }  # fmt: skip
 
     def _opacity(self, image: Array) -> Array | None:

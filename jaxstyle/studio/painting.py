@@ -20,10 +20,10 @@ from jaxstyle.files import StrPath
 from jaxstyle.monitor.live import Live
 from jaxstyle.monitor.pace import Course
 from jaxstyle.nn.network import Network
-from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.inputs import InputImage, Inputs
 from jaxstyle.provenance.record import as_text
 from jaxstyle.provenance.report import record
+from jaxstyle.provenance.unresolved import unresolved_settings
 from jaxstyle.studio.folder import Folder
 from jaxstyle.studio.settings import Settings
 
@@ -87,7 +87,7 @@ def run(
             result = result._replace(recipe=recipe)
         made = record(
             result, network=network, weights=weights, inputs=inputs.report(),
-            asked=asked_settings(_asked(settings, result), result.recipe),
+            unresolved=unresolved_settings(_unresolved(settings, result), result.recipe),
         )  # fmt: skip
         _save(folder.image(number), result, alpha, as_text(made))
         height, width = result.image.shape[:2]
@@ -147,7 +147,7 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
     )  # fmt: skip
 
 
-def _asked(settings: Settings, result: Result) -> Recipe:
+def _unresolved(settings: Settings, result: Result) -> Recipe:
     """Return the recipe of one image before defaults were resolved."""
     own = {name: getattr(result.recipe, name) for name in ("init", "seed", "upscale")}
     if settings.continues is not None:

@@ -19,8 +19,8 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.network import Network
-from jaxstyle.provenance.asked import WEIGHTS
 from jaxstyle.provenance.inputs import InputImage, Inputs, named
+from jaxstyle.provenance.unresolved import WEIGHTS
 from jaxstyle.sweep.grid_file import HINTS, GridFile, Settings
 
 OPTIMIZATION_SETTINGS = frozenset(
@@ -169,8 +169,8 @@ def cells(
             recipe = preset(settings.get("preset", "default"), values)
             weights = network(settings.get("weights", "auto"))
             # The default style weight depends on the images of the cell (`losses.balance`).
-            asked = {name: getattr(recipe, name) for name in WEIGHTS}
-            recipe = dataclasses.replace(resolve_recipe(recipe, weights), **asked)
+            unresolved = {name: getattr(recipe, name) for name in WEIGHTS}
+            recipe = dataclasses.replace(resolve_recipe(recipe, weights), **unresolved)
         except JaxstyleError as error:
             raise _placed(error, where, grid) from None
         several = settings["style"]
