@@ -290,7 +290,7 @@ def _problem(places: int, sources: Sequence[Sources], setting: Setting) -> Probl
     devices = sharing_devices(setting.options.devices, places)
     styles = [style.shape for style in sources[0].styles]
     recipe = resolve_scales(setting.recipe, (height, width), styles)
-    recipe = planning.fit(
+    recipe = planning.fit_into_memory(
         *output_size(height, width, recipe), recipe=recipe, network=setting.network,
         batch=places, devices=len(devices),
     )  # fmt: skip

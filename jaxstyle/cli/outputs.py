@@ -138,7 +138,9 @@ class Outputs:
             opacity = self._opacity(result.image)
             if images.format_of(path) not in images.ALPHA_FORMATS:
                 opacity = None
-            image = result.image if opacity is None else images.over_nothing(result.image, opacity)
+            image = result.image
+            if opacity is not None:
+                image = images.remove_white_background(image, opacity)
             write = partial(
                 images.save_image,
                 array=image,

@@ -215,7 +215,7 @@ def _build(
     )
     height, width = sources.content.shape[:2]
     height, width = output_size(height, width, recipe)
-    fitting = planning.fit(
+    fitting = planning.fit_into_memory(
         height, width, recipe=recipe, network=network, batch=request.batch, devices=len(devices),
         styles=[style_size(s.shape[0], s.shape[1], recipe) for s in sources.styles],
         checkpoint=options.checkpoint is not None,

@@ -24,5 +24,5 @@ from jaxstyle.images.writing import check_bit_depth as check_bit_depth
 from jaxstyle.images.writing import check_output as check_output
 from jaxstyle.images.writing import encode_image as encode_image
 from jaxstyle.images.writing import format_of as format_of
-from jaxstyle.images.writing import over_nothing as over_nothing
+from jaxstyle.images.writing import remove_white_background as remove_white_background
 from jaxstyle.images.writing import save_image as save_image

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees
+from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, of_pytrees, value_and_grad_at
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
     dot,
@@ -147,7 +147,7 @@ def lbfgs(
     scaled = preconditioner or jnp.copy
 
     def init(objective: Objective, position: jax.Array) -> LbfgsState:
-        point = evaluate(objective, position)
+        point = value_and_grad_at(objective, position)
         unit = _unit(point.grad)
         grad = point.grad / unit
         scaled_grad = scaled(grad)
@@ -168,7 +168,7 @@ def lbfgs(
     def step(objective: Objective, state: LbfgsState) -> tuple[LbfgsState, StepInfo]:
         old, t = state.point, state.step_size
         first = state.evaluations == 0
-        trial = evaluate(objective, old.position + t * state.direction)
+        trial = value_and_grad_at(objective, old.position + t * state.direction)
         unit = jnp.where(first, _unit(trial.grad), state.unit)
         trial_grad = trial.grad / unit
 
@@ -271,9 +271,11 @@ def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array
 
 
 def _unit(grad: jax.Array) -> jax.Array:
-    """Return the power of two that scales the largest entry into [2^-30, 2^30], if it is outside.
+    """Return the unit of gradients and values (`LbfgsState.unit`) for gradients like this one.
 
-    Otherwise, and for gradients that are 0 or not finite, return 1.
+    The unit is 1 if the absolutely largest entry is within [2^-30, 2^30], 0 or not finite.
+    Otherwise it is the power of two by which the entry is divided to come to the nearest end of
+    that range, up to a factor of 2.
     """
     largest = jnp.max(jnp.abs(grad))
     usual = (largest >= 2.0**-30) & (largest <= 2.0**30)

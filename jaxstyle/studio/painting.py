@@ -140,7 +140,7 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
         # The initial image already has the result of the smaller scales.
         recipe = dataclasses.replace(recipe, scales=1)
     height, width = output_size(content.shape[0], content.shape[1], recipe)
-    recipe = planning.fit(height, width, recipe=recipe, network=network, batch=count)
+    recipe = planning.fit_into_memory(height, width, recipe=recipe, network=network, batch=count)
     return prepare(
         content, styles, recipe=recipe, network=network,
         start=starts[0], elements=starts if count > 1 else None,
@@ -167,5 +167,5 @@ def _save(file: Path, result: Result, alpha: images.Array | None, text: dict[str
     image = result.image
     if alpha is not None:
         alpha = images.resize(alpha[..., None], *image.shape[:2])[..., 0]
-        image = images.over_nothing(image, alpha)
+        image = images.remove_white_background(image, alpha)
     images.save_image(file, image, argument="results", text=text, alpha=alpha)

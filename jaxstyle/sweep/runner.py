@@ -55,7 +55,7 @@ def run(
     """Run every cell that is not finished.
 
     Args:
-      groups: from `grouped`.
+      groups: from `group_cells`.
       finished: reports of finished cells by key.
       store: stores images and reports after each batch.
       elements: largest batch size, rounded up to a multiple of the number of devices. If not given,
