@@ -36,7 +36,8 @@ from jaxstyle.provenance.unresolved import unresolved_settings
 from jaxstyle.sweep import Progress
 from jaxstyle.weights import load_network
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+# GIF is not read: such a file is reported as failed instead of left out without a word.
+_TAKEN = (*images.SUFFIXES, ".gif")
 MAX_BATCH_SIZE = {"cpu": 4}
 MAX_BATCH_SIZE_ELSEWHERE = 16
 """Largest batch size on other platforms; limited, as a stopped run loses its whole batch."""
@@ -135,10 +136,10 @@ def _jobs(options: Options) -> list[Job]:
     """Return the images of the folder with their output files; create the output folder."""
     folder, output = options.content, options.output
     assert folder is not None, "checked by the command"
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS and f.is_file())
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in _TAKEN and f.is_file())
     if not files:
         raise JaxstyleError(
-            f"CONTENT: {folder} has no image; give a folder with {', '.join(ENDINGS)}"
+            f"CONTENT: {folder} has no image; give a folder with {', '.join(images.SUFFIXES)}"
         )
     if output.exists() and not output.is_dir():
         raise JaxstyleError(f"-o: {output} is a file; give a folder for the images of {folder}")

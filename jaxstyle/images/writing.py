@@ -25,6 +25,8 @@ WRITE_FORMATS: dict[str, str] = {
     ".bmp": "BMP",
     ".avif": "AVIF",
 }
+SUFFIXES = tuple(WRITE_FORMATS)
+"""Suffixes of image files, by which they are found in a folder."""
 ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF")
 """Formats with an alpha channel."""
 DEEP_FORMATS = ("PNG", "TIFF")

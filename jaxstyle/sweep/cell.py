@@ -25,12 +25,13 @@ from jaxstyle.sweep.grid_file import HINTS, GridFile, Settings
 
 OPTIMIZATION_SETTINGS = frozenset(
     {
-        "init", "noise_std", "noise_blend", "seed", "steps", "scales", "scale_ratio",
-        "scale_detail", "average", "optimizer", "learning_rate", "schedule", "decay", "momentum",
-        "adam_b2", "history_size", "preconditioner", "bounds", "tile", "remat", "precision",
+        "init", "noise_std", "noise_blend", "seed", "steps", "scales", "scale_side", "scale_ratio",
+        "scale_detail", "scale_content", "average", "optimizer", "learning_rate", "schedule",
+        "decay", "momentum", "adam_b2", "history_size", "preconditioner", "bounds", "tile", "remat",
+        "precision",
     }
 )  # fmt: skip
-"""Settings of a recipe that affect the optimization, but not the objective."""
+"""Settings of a recipe that affect the optimization, but not the objective at full size."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def label(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(label, value))
     text = str(value)
-    is_file = re.search(r"[^.]\.(png|jpe?g|webp|tiff?|bmp|gif|safetensors)$", text, re.I)
+    is_file = Path(text).suffix.lower() in (*images.SUFFIXES, ".safetensors")
     return Path(text).stem if is_file else text
 
 

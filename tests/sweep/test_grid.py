@@ -266,6 +266,7 @@ class TestCells:
         alike = (
             "seed = [1, 2]", "optimizer = ['adam', 'lbfgs']", "init = ['noise', 'other.png']",
             "steps = [1, 2]", "learning_rate = [0.1, 0.2]", "bounds = ['soft', 'none']",
+            "scale_side = [16, 20]", "scale_content = [1, 2]",
         )  # fmt: skip
         different = (
             "style_weight = [1, 2]", "size = [24, 28]", "style = ['style.png', 'style2.png']",
