@@ -33,7 +33,6 @@ __all__ = [
 ]
 KAGGLE_INPUT = Path("/kaggle/input")
 """Folder of the data that was added to a Kaggle notebook."""
-_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
 _open: dict[Path, Any] = {}
 """Pages of open studios with the `ExitStack`s that close them, by folder."""
 
@@ -62,7 +61,7 @@ def choose_image(
         file = _uploaded()
         if file is not None:
             return images.load_image(file, argument="upload")
-    added = sorted(f for f in _files_under(KAGGLE_INPUT) if f.suffix.lower() in _ENDINGS)
+    added = sorted(f for f in _files_under(KAGGLE_INPUT) if f.suffix.lower() in images.SUFFIXES)
     if number < len(added):
         print(f"{added[number]}, image {number} of {len(added)} in {KAGGLE_INPUT}")
         return images.load_image(added[number], argument="given")

@@ -1,20 +1,8 @@
 """Measures of a stylized image by a network that no optimizer used.
 
-The network is the exact VGG-16, conv1_1 to conv3_3 (Simonyan & Zisserman). The embedded network was
-distilled from VGG-19, so that nothing here was descended by a run. All images are RGB `[h, w, 3]`,
-float, in [0, 1].
-
-Lower is better.
-
-- `patch`: mean over positions of 1 - cosine of a 3x3 patch of relu3_1 and its nearest in the
-  painting, over the photograph's mean.
-- `worst`: the same, mean of the tenth of the positions that is farthest: unpainted skies.
-- `content`: mean over positions of 1 - cosine of relu3_3 and the photograph's, both less its mean.
-- `grain`, `grain_chroma`: finest detail of luminance and chroma beyond the painting's, standard
-  deviation, 0-255.
-- `fringe`: mean over the 8 outermost rings of pixels of |log(detail of the ring / detail inside)|:
-  0 without a frame, which may be flatter or rougher than the inside, or first one, then the other.
-- `unpainted`: share of positions that are hardly nearer to the painting than the photograph is.
+The network is the exact VGG-16, conv1_1 to conv3_3 (Simonyan & Zisserman). The embedded networks
+were distilled from VGG-19, so that no run minimizes a loss of this network. All images are RGB
+`[h, w, 3]`, float, in [0, 1].
 """
 
 from functools import partial
@@ -35,22 +23,38 @@ FILE = "vgg16_caffe_bgr_conv1_1-conv3_3.npz"
 MOST_POSITIONS = 4096
 """Patches of the result that are compared; those of the painting are four times as many."""
 UNPAINTED = 0.9
+"""Distance from the painting, relative to the photograph's, from which a position counts as
+unpainted."""
 BAND = 8
+"""Width in pixels of the band along the edges that `Measures.fringe` examines."""
 LUMA = np.array([0.299, 0.587, 0.114])
 # Immerkaer, Fast noise variance estimation, 1996: zero on everything that is locally a parabola.
 _FINEST = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
 
 
 class Measures(NamedTuple):
-    """Defined at the head of this file."""
+    """The measures of one stylized image; lower is better."""
 
     patch: float
+    """Mean distance of the result's patches from the painting, divided by that of the photograph's.
+    The distance of a 3x3 patch of relu3_1 is 1 - cosine to the most similar one of the painting."""
     worst: float
+    """As `patch`, but the mean over the tenth of the result's patches with the largest distances,
+    such as unpainted skies; divided by the same mean."""
     content: float
+    """Mean over positions of 1 - cosine between relu3_3 of the result and of the photograph, both
+    minus the photograph's mean over positions."""
     grain: float
+    """Standard deviation of the finest detail of the luminance, on the scale 0-255, minus that of
+    the painting; 0 if it is smaller."""
     grain_chroma: float
+    """The same for chroma."""
     fringe: float
+    """Mean over the `BAND` outermost rings of pixels of |log(detail of the ring / detail inside)|.
+    It is 0 without a frame along the edges, which may be flatter or rougher than the inside."""
     unpainted: float
+    """Share of positions whose patch is more than `UNPAINTED` times as far from the painting as
+    that of the photograph."""
 
 
 def read_judge(folder: Path) -> Network:

@@ -5,8 +5,8 @@
 
 WEIGHTS is the folder of the exact VGG-16 blocks (`judge.FILE`). Each result is a PNG in OUT; a
 run that is repeated computes only what is missing. Writes `results.json`, `table.md` (a row a
-recipe, network and size; `judge.py` defines the columns) and, for each size, recipe and network,
-a sheet with all results at full size.
+recipe, network and size; `judge.Measures` defines the columns) and, for each size, recipe and
+network, a sheet with all results at full size.
 """
 
 import argparse

@@ -31,12 +31,13 @@ from jaxstyle.monitor.grid_progress import grid_progress
 from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import select_devices, sharing_devices
-from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.inputs import InputImage, recipe_files
+from jaxstyle.provenance.unresolved import unresolved_settings
 from jaxstyle.sweep import Progress
 from jaxstyle.weights import load_network
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+# GIF is not read: such a file is reported as failed instead of left out without a word.
+_TAKEN = (*images.SUFFIXES, ".gif")
 MAX_BATCH_SIZE = {"cpu": 4}
 MAX_BATCH_SIZE_ELSEWHERE = 16
 """Largest batch size on other platforms; limited, as a stopped run loses its whole batch."""
@@ -135,10 +136,10 @@ def _jobs(options: Options) -> list[Job]:
     """Return the images of the folder with their output files; create the output folder."""
     folder, output = options.content, options.output
     assert folder is not None, "checked by the command"
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS and f.is_file())
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in _TAKEN and f.is_file())
     if not files:
         raise JaxstyleError(
-            f"CONTENT: {folder} has no image; give a folder with {', '.join(ENDINGS)}"
+            f"CONTENT: {folder} has no image; give a folder with {', '.join(images.SUFFIXES)}"
         )
     if output.exists() and not output.is_dir():
         raise JaxstyleError(f"-o: {output} is a file; give a folder for the images of {folder}")
@@ -290,7 +291,7 @@ def _problem(places: int, sources: Sequence[Sources], setting: Setting) -> Probl
     devices = sharing_devices(setting.options.devices, places)
     styles = [style.shape for style in sources[0].styles]
     recipe = resolve_scales(setting.recipe, (height, width), styles)
-    recipe = planning.fit(
+    recipe = planning.fit_into_memory(
         *output_size(height, width, recipe), recipe=recipe, network=setting.network,
         batch=places, devices=len(devices),
     )  # fmt: skip
@@ -320,7 +321,8 @@ def _save(
     for job, of, result in zip(jobs, sources, results, strict=False):
         outputs = Outputs(
             [job.target], setting.network, setting.options.weights_name, of.inputs.report(),
-            asked_settings(setting.recipe, result.recipe), of.alpha, setting.options.bit_depth,
+            unresolved_settings(setting.recipe, result.recipe), of.alpha,
+            setting.options.bit_depth,
         )  # fmt: skip
         try:
             outputs.save([result], to=rescue)

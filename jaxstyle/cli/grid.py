@@ -103,7 +103,7 @@ def grid(
     with errors_by_flag():
         sharing = select_devices(devices)
     cells = _cells(plan, **bounds(max_pixels, first_frame))
-    groups = grids.grouped(cells)
+    groups = grids.group_cells(cells)
     grids.check(groups, here=execute is None)
 
     store = grids.Store(output)

@@ -107,7 +107,7 @@ class Outputs:
     """Requested name or file of the weights."""
     inputs: Mapping[str, Any]
     """Input images, as in the report."""
-    asked: Mapping[str, Any]
+    unresolved: Mapping[str, Any]
     """Requested values of the settings that resolving changed."""
     alpha: Array | None
     """Alpha channel of the content image, `[h, w]`, for formats that have one; None if opaque."""
@@ -142,7 +142,9 @@ class Outputs:
             opacity = self._opacity(result.image)
             if images.format_of(path) not in images.ALPHA_FORMATS:
                 opacity = None
-            image = result.image if opacity is None else images.over_nothing(result.image, opacity)
+            image = result.image
+            if opacity is not None:
+                image = images.remove_white_background(image, opacity)
             write = partial(
                 images.save_image,
                 array=image,
@@ -163,7 +165,7 @@ class Outputs:
         """Arguments of `record` that all images share."""
         return {
             "network": self.network, "weights": self.weights, "inputs": self.inputs,
-            "asked": self.asked,
+            "unresolved": self.unresolved,
         }  # fmt: skip
 
     def _opacity(self, image: Array) -> Array | None:

@@ -8,10 +8,10 @@ from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import shown
 from jaxstyle.nn.network import Network
-from jaxstyle.provenance.asked import DECIDES, release
 from jaxstyle.provenance.checkpoint import Checkpoint, read_checkpoint
 from jaxstyle.provenance.inputs import named
 from jaxstyle.provenance.record import Record, read_record
+from jaxstyle.provenance.unresolved import DEPENDENT_DEFAULTS, unset_dependent_defaults
 
 
 class Repeated(NamedTuple):
@@ -21,7 +21,7 @@ class Repeated(NamedTuple):
     """Output or checkpoint with the record."""
     record: Record
     recipe: Recipe
-    asked: Mapping[str, Any]
+    unresolved: Mapping[str, Any]
     """Requested values of the settings that differ in `recipe`, as resolving changed them."""
     content: Path
     styles: tuple[Path, ...]
@@ -50,25 +50,25 @@ class Repeated(NamedTuple):
             file,
             record,
             record.recipe,
-            record.asked,
+            record.unresolved,
             record.content.path,
             tuple(style.path for style in record.styles),
             record.weights if same_weights else weights_name,
             same_weights,
         )
 
-    def released(self, changed: Iterable[str]) -> "Repeated":
-        """Return a copy without the resolved defaults that depend on changed settings (`DECIDES`).
+    def with_defaults_unset(self, changed: Iterable[str]) -> "Repeated":
+        """Return a copy without the resolved defaults that depend on changed settings.
 
         Args:
-          changed: keys of `DECIDES` and other settings that the command line changes.
+          changed: keys of `DEPENDENT_DEFAULTS` and other settings that the command line changes.
         """
         changes = set(changed)
         if "asked" not in self.record.everything:
-            decided = {name for key in changes for name in DECIDES.get(key, ())} - changes
-            return self._replace(fixed=tuple(sorted(decided)))
-        recipe, asked = release(self.recipe, self.asked, changes)
-        return self._replace(recipe=recipe, asked=asked)
+            kept = {name for key in changes for name in DEPENDENT_DEFAULTS.get(key, ())} - changes
+            return self._replace(fixed=tuple(sorted(kept)))
+        recipe, unresolved = unset_dependent_defaults(self.recipe, self.unresolved, changes)
+        return self._replace(recipe=recipe, unresolved=unresolved)
 
     def notice(self) -> str | None:
         """Return a notice about `fixed`, or None if it is empty."""

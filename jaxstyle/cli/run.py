@@ -40,7 +40,6 @@ from jaxstyle.monitor.pace import Course
 from jaxstyle.monitor.progress import progress
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import sharing_devices
-from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.checkpoint import (
     check_same_images,
     check_same_run,
@@ -48,6 +47,7 @@ from jaxstyle.provenance.checkpoint import (
     save_checkpoint,
 )
 from jaxstyle.provenance.inputs import recipe_files
+from jaxstyle.provenance.unresolved import unresolved_settings
 from jaxstyle.weights import load_network
 
 NO_BETTER = 3
@@ -63,7 +63,7 @@ class Prepared(NamedTuple):
     sources: Sources
     inputs: dict[str, Any]
     """The images, as in the report."""
-    asked: dict[str, Any]
+    unresolved: dict[str, Any]
     """Requested values of the settings that resolving changed."""
     problem: Problem
     fewer_pairs: bool
@@ -104,7 +104,7 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
             tell(line)
     outputs = Outputs.elements(
         options.output, request.batch, network=prepared.network,
-        weights=request.weights_name, inputs=prepared.inputs, asked=prepared.asked,
+        weights=request.weights_name, inputs=prepared.inputs, unresolved=prepared.unresolved,
         alpha=prepared.sources.alpha, bit_depth=options.bit_depth,
     )  # fmt: skip
     course = Course.of(prepared.problem, request.until)
@@ -175,13 +175,14 @@ def _prepare(options: Options, request: Request, flags: dict[str, Any]) -> Prepa
     if request.resumed is not None:
         check_same_run(request.resumed, problem)
         state = load_state(request.resumed, problem)
-    asked = asked_settings(request.recipe, problem.recipe)
+    unresolved = unresolved_settings(request.recipe, problem.recipe)
     if request.repeated is not None:
-        earlier = request.repeated.asked.items()
-        asked = {name: value for name, value in earlier if flags.get(name) is None} | asked
+        earlier = request.repeated.unresolved.items()
+        kept = {name: value for name, value in earlier if flags.get(name) is None}
+        merged = kept | unresolved
         # In the order of the recipe, so that a repeated run has an equal record.
-        asked = {name: asked[name] for name in request.recipe.as_dict() if name in asked}
-    return Prepared(network, sources, inputs, asked, problem, fewer_pairs, state)
+        unresolved = {name: merged[name] for name in request.recipe.as_dict() if name in merged}
+    return Prepared(network, sources, inputs, unresolved, problem, fewer_pairs, state)
 
 
 def _read(options: Options, request: Request) -> Sources:
@@ -214,7 +215,7 @@ def _build(
     )
     height, width = sources.content.shape[:2]
     height, width = output_size(height, width, recipe)
-    fitting = planning.fit(
+    fitting = planning.fit_into_memory(
         height, width, recipe=recipe, network=network, batch=request.batch, devices=len(devices),
         styles=[style_size(s.shape[0], s.shape[1], recipe) for s in sources.styles],
         checkpoint=options.checkpoint is not None,
@@ -301,7 +302,7 @@ def _run(
     if options.checkpoint is not None:
         write_state = partial(
             save_checkpoint, options.checkpoint, problem=problem, weights=request.weights_name,
-            inputs=prepared.inputs, asked=prepared.asked,
+            inputs=prepared.inputs, unresolved=prepared.unresolved,
         )  # fmt: skip
         keep = checkpoints(write_state, interval=options.checkpoint_every)
     collected: list[Iterate] = []

@@ -28,9 +28,9 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     to. `jaxstyle stylize --from IMAGE.png -o COPY.png` makes the image again.
     """
     from jaxstyle.cli.devices import use_cpu
-    from jaxstyle.provenance.asked import WEIGHTS
     from jaxstyle.provenance.record import read_record
     from jaxstyle.provenance.report import to_json
+    from jaxstyle.provenance.unresolved import WEIGHTS
 
     use_cpu()
     record = read_record(image, argument="IMAGE")
@@ -67,7 +67,7 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
     """
     from jaxstyle.engine.sizes import resolve_scales
     from jaxstyle.losses.resolve import resolve_recipe
-    from jaxstyle.provenance.asked import WEIGHTS
+    from jaxstyle.provenance.unresolved import WEIGHTS
     from jaxstyle.weights import load_network
 
     recipe = record.recipe
@@ -88,10 +88,10 @@ def changed_settings(record: "Record") -> Iterator[tuple[str, Any]]:
             layers = {name: getattr(recipe, name) for name in _LAYERS}
             base = resolve_recipe(dataclasses.replace(base, **layers), network)
     # The default style weight depends on the images, so requested values are compared.
-    asked = {name: record.asked[name] for name in WEIGHTS if name in record.asked}
+    unresolved = {name: record.unresolved[name] for name in WEIGHTS if name in record.unresolved}
     for field in dataclasses.fields(Recipe):
-        if field.name in asked:
-            usual, value = field.default, asked[field.name]
+        if field.name in unresolved:
+            usual, value = field.default, unresolved[field.name]
         else:
             usual = field.default if field.name in deciding else getattr(base, field.name)
             value = getattr(recipe, field.name)

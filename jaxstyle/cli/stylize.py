@@ -196,7 +196,7 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
         weights_name=options.weights_name,
     )  # fmt: skip
     if repeated is not None:
-        repeated = repeated.released(_changes(options, flags))
+        repeated = repeated.with_defaults_unset(_changes(options, flags))
     recipe = build_recipe(repeated.recipe if repeated else options.preset_name, flags)
     content, styles, weights_name = options.content, options.styles, options.weights_name
     batch, until = options.batch, None
@@ -223,7 +223,10 @@ def _complete(options: Options, *, flags: dict[str, Any]) -> Request:
 
 
 def _changes(options: Options, flags: dict[str, Any]) -> Iterator[str]:
-    """Yield the settings and inputs that replace those of an earlier run, named as in `DECIDES`."""
+    """Yield the settings and inputs that replace those of an earlier run.
+
+    They are named as in `DEPENDENT_DEFAULTS`.
+    """
     if options.weights_name != "auto":
         yield "weights"
     if options.content is not None:

@@ -12,7 +12,7 @@ REDUCTIONS = ("mean", "sum")
 PRECONDITIONERS = ("spectrum", "none")
 INITS = ("content", "noise", "style", "recolored")
 COLOR_MATCHES = ("none", "luminance", "cholesky", "histogram")
-INPUTS: dict[str, dict[str, Any]] = {
+PREPROCESSING_CHANGES: dict[str, dict[str, Any]] = {
     # neural-style multiplies by 256 where Caffe's images went to 255.
     "caffe-256": {"scale": 256.0},
     # Torchvision's mean on the scale of 255, without its standard deviation.
@@ -26,7 +26,11 @@ INPUTS: dict[str, dict[str, Any]] = {
 """Changes to a network's preprocessing, by the value of `Recipe.convention`."""
 
 POSITION_MEAN_LOSSES = ("gram", "covariance", "moments", "wasserstein", "wasserstein-newton-schulz")
-"""Style losses whose statistics are means over positions, which can be computed in parts."""
+"""Style losses whose statistics are means over positions, which can be computed in parts.
+
+These names repeat `losses.base.StyleLoss.is_mean_over_positions`, so that settings can be checked
+without importing JAX; a test compares the two.
+"""
 STYLE_LOSSES = (*POSITION_MEAN_LOSSES, "sliced-wasserstein", "patches", "remd", "neural-neighbor")
 CONTENT_LOSSES = ("features", "self-similarity", "laplacian")
 VARIATIONS = ("absolute", "squared", "mean-squared", "power", "nine-point")

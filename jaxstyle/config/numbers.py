@@ -63,22 +63,28 @@ def _stacked(*numbers: float) -> np.ndarray:
     return np.asarray(numbers, np.int32 if isinstance(numbers[0], int) else np.float32)
 
 
-def static_part(recipe: Recipe) -> Recipe:
-    """Return the recipe with all settings that programs do not depend on at their defaults.
-
-    Recipes with the same static part share their compiled programs: they differ only in `Numbers`
-    and in settings that prepare the images.
-    """
-    host_only = {
-        *("strength", "init", "noise_std", "noise_blend", "seed", "size", "upscale"),
-        *("style_blend", "style_scale", "scale_content", "content_mask", "mask"),
+HOST_SETTINGS = frozenset(
+    {
+        "strength", "init", "noise_std", "noise_blend", "seed", "size", "upscale", "style_blend",
+        "style_scale", "scale_content", "content_mask", "mask",
     }
+)  # fmt: skip
+"""Settings that are used before compiled programs run, to prepare images, targets and numbers."""
+
+
+def static_part(recipe: Recipe) -> Recipe:
+    """Return the part of a recipe that determines its compiled programs.
+
+    It has the recipe's values of the settings that programs depend on, and the default values of
+    `HOST_SETTINGS` and of `Numbers`. Layers keep their names and get weights of 1. Recipes with
+    equal static parts share their programs.
+    """
+    reset = {*HOST_SETTINGS, *Numbers._fields}
     if recipe.preserve_color != "luminance":
-        host_only.add("preserve_color")
+        # The other values change the style images only.
+        reset.add("preserve_color")
     changes: dict[str, Any] = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.name in host_only or field.name in Numbers._fields
+        field.name: field.default for field in dataclasses.fields(Recipe) if field.name in reset
     }
     for name in LAYER_SETTINGS:
         changes[name] = tuple((layer, 1.0) for layer, _ in getattr(recipe, name))

@@ -7,7 +7,7 @@ x the network's input, dx and dy its forward differences.
 
 Not part of a preset: how a program resizes its images (losses compare only for images of the same
 size) and what surrounds its optimization, such as pyramids. Weights are chosen by
-the user: `EXPECTED_WEIGHTS` names the program's own. Learning rates are per unit of the
+the user: `EXPECTED_WEIGHTS` may name the program's own. Learning rates are per unit of the
 image's [0, 1].
 """
 
@@ -268,7 +268,10 @@ EXPECTED_WEIGHTS: Mapping[str, str] = {
     "nnst": "vgg16",
     "strotss": "vgg16",
 }
-"""Weights of each preset's program; with others its losses are not comparable."""
+"""Weights of the preset's program, without which its losses are not comparable.
+
+An entry is optional: a preset without one gets no notice (`weights_notice`).
+"""
 
 
 OTHER_OPTIMIZERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -296,7 +299,10 @@ def preset(name: str, settings: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def weights_notice(name: str | None, weights_name: str) -> str | None:
-    """Return the line to show when a preset is used with other weights than its program's."""
+    """Return the line to show when a preset is used with other weights than its program's.
+
+    None if the weights are those, or the preset expects none (`EXPECTED_WEIGHTS`).
+    """
     expected = EXPECTED_WEIGHTS.get(name or "")
     if expected is None or weights_name == expected:
         return None

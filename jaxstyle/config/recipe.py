@@ -14,12 +14,12 @@ from jaxstyle.config.choices import (
     BOUNDS,
     COLOR_MATCHES,
     GRAM_NORMALIZATIONS,
-    INPUTS,
     OPTIMIZERS,
     POOLINGS,
     POSITION_MEAN_LOSSES,
     PRECISIONS,
     PRECONDITIONERS,
+    PREPROCESSING_CHANGES,
     REDUCTIONS,
     SCHEDULES,
     STYLE_LOSSES,
@@ -172,7 +172,7 @@ class Recipe:
         None,
         "How images become the network's input, where not as the weights say: as in the programs "
         "that presets follow.",
-        tuple(INPUTS),
+        tuple(PREPROCESSING_CHANGES),
     )
     init: str = setting(
         "content",
@@ -354,7 +354,7 @@ class Recipe:
 
     def configure_network(self, network: "Network") -> "Network":
         """Return the network with the recipe's preprocessing and precision."""
-        changes = INPUTS[self.convention] if self.convention else {}
+        changes = PREPROCESSING_CHANGES[self.convention] if self.convention else {}
         convention = dataclasses.replace(network.convention, **changes)
         return dataclasses.replace(network, convention=convention, precision=self.precision)
 

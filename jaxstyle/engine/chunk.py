@@ -25,7 +25,7 @@ from jaxstyle.losses.targets import Targets
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import SpatialSharding
 from jaxstyle.optim.base import unevaluated_state
-from jaxstyle.optim.registry import carry_over, is_flat, make_optimizer
+from jaxstyle.optim.registry import carry_over, evaluates_once_per_step, make_optimizer
 
 
 def _constrained(carry: Carry, rows: SpatialSharding | None) -> Carry:
@@ -64,8 +64,8 @@ def init_carry(
 ) -> Carry:
     """Build the state of a run at an initial image of `shape`, or at a batch of images.
 
-    An initial image of another size is resized. If `is_flat(recipe)`, the objective is evaluated in
-    the first step of `run_chunk` instead of here.
+    An initial image of another size is resized. If `evaluates_once_per_step(recipe)`, the objective
+    is evaluated in the first step of `run_chunk` instead of here.
     """
     recipe = program.recipe
 
@@ -77,7 +77,7 @@ def init_carry(
         optimizer = make_optimizer(
             recipe, numbers=numbers, rows=program.rows, platform=program.platform
         )
-        if is_flat(recipe):
+        if evaluates_once_per_step(recipe):
             state = unevaluated_state(
                 optimizer, position, Terms(*[jnp.zeros((), jnp.float32)] * len(Terms._fields))
             )
@@ -90,7 +90,7 @@ def init_carry(
         point, mean = state.point, None
         if numbers.average is not None:
             mean = Mean(jnp.zeros_like(position), jnp.zeros((), position.dtype))
-            if not is_flat(recipe):
+            if not evaluates_once_per_step(recipe):
                 mean = mean.add(BOUNDS[recipe.bounds].image(position), numbers.average)
         best = Best(point.position, point.value, point.aux)
         return Carry(state, best, jnp.zeros((), jnp.int32), mean)
@@ -220,7 +220,7 @@ def start_run(
 ) -> tuple[Carry, jax.Array, Terms]:
     """Build the state of a run at an image and evaluate it, in the program of `run_chunk`."""
     carry = init_carry(*arguments, start, shape=shape, program=program)
-    if is_flat(program.recipe):
+    if evaluates_once_per_step(program.recipe):
         evaluated: tuple[Carry, jax.Array, Terms] = run_chunk(
             *arguments, carry, 1, program=program, max_steps=max_steps
         )

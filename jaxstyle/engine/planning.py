@@ -143,7 +143,7 @@ def _pairs(usual: int, needed: int, free: int, pixels: int) -> int:
     return max(MIN_HISTORY_SIZE, usual - excess)
 
 
-def fit(
+def fit_into_memory(
     height: int,
     width: int,
     *,

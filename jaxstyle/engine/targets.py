@@ -20,7 +20,7 @@ from jaxstyle.losses.objective import compared_image
 from jaxstyle.losses.pyramid import halve, mirrored
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.statistics import (
-    Maps,
+    LayerTargets,
     content_layer_names,
     describe_structure,
     gram_factor,
@@ -31,7 +31,7 @@ from jaxstyle.losses.targets import JOINT, StyleTargets, Targets
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import preprocess
 from jaxstyle.nn.sharding import SpatialSharding
-from jaxstyle.nn.tiling import feature_maps, means
+from jaxstyle.nn.tiling import feature_maps, mean_statistics
 
 
 def compute_targets(
@@ -343,8 +343,10 @@ def _style_statistics(
         x = halve(x)
     x = mirrored(x, margin)
     statistic = partial(layer_statistics, STYLE_LOSSES[style_loss], frozenset(layers))
-    maps = {layer: Maps(None, None, weights) for layer, weights in region.items()}
-    averages = means(network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height)
+    maps = {layer: LayerTargets(None, None, weights) for layer, weights in region.items()}
+    averages = mean_statistics(
+        network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height
+    )
     shape = (height or x.shape[0], *x.shape[1:])
     return {
         layer: jax.tree.map(

@@ -19,10 +19,11 @@ from jaxstyle.images.resizing import fitted as fitted
 from jaxstyle.images.resizing import resize as resize
 from jaxstyle.images.writing import ALPHA_FORMATS as ALPHA_FORMATS
 from jaxstyle.images.writing import BIT_DEPTHS as BIT_DEPTHS
+from jaxstyle.images.writing import SUFFIXES as SUFFIXES
 from jaxstyle.images.writing import WRITE_FORMATS as WRITE_FORMATS
 from jaxstyle.images.writing import check_bit_depth as check_bit_depth
 from jaxstyle.images.writing import check_output as check_output
 from jaxstyle.images.writing import encode_image as encode_image
 from jaxstyle.images.writing import format_of as format_of
-from jaxstyle.images.writing import over_nothing as over_nothing
+from jaxstyle.images.writing import remove_white_background as remove_white_background
 from jaxstyle.images.writing import save_image as save_image

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from jaxstyle.images.array import Array
 from jaxstyle.images.color_profile import is_srgb, to_srgb
-from jaxstyle.images.deep import is_deep, is_deep_gray, name_of, take_all_bytes, take_low_bytes
+from jaxstyle.images.deep import is_deep, is_deep_gray, name_of, select_all_bytes, select_low_bytes
 
 # TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
@@ -72,7 +72,7 @@ def _decode(
     image: Image.Image, open_again: Callable[[], Image.Image], profile: bytes | None
 ) -> tuple[Array, Array | None]:
     if is_deep_gray(image):
-        take_all_bytes(image)
+        select_all_bytes(image)
         pairs = np.asarray(_upright(image)).view(">u2").astype(np.float32)
         pairs /= 65_535
         return _in_srgb(pairs[..., 0], profile), np.ascontiguousarray(pairs[..., 1])
@@ -84,7 +84,7 @@ def _decode(
     # The color engine works with 8 bits, in which a transparent color of 16 bits is not unique.
     if deep and (is_srgb(profile) or key is not None):
         low = open_again()
-        take_low_bytes(low)
+        select_low_bytes(low)
         rgb, alpha = _joined(image, _upright(low))
         if key is not None:
             alpha = (np.rint(rgb * 65_535) != key).any(-1).astype(np.float32)

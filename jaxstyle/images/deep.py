@@ -23,7 +23,7 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA") and bool(tiles) and all(map(_raw_mode, tiles))
 
 
-def take_low_bytes(image: Image.Image) -> None:
+def select_low_bytes(image: Image.Image) -> None:
     """Set an opened image (`is_deep`) to decode to the low bytes of its samples."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [_other_byte(tile) for tile in image.tile]
@@ -35,7 +35,7 @@ def is_deep_gray(image: Image.Image) -> bool:
     return image.mode == "RGBA" and [name_of(tile) for tile in tiles] == ["LA;16B"]
 
 
-def take_all_bytes(image: Image.Image) -> None:
+def select_all_bytes(image: Image.Image) -> None:
     """Set an opened image (`is_deep_gray`) to decode to gray and alpha, two bytes each."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [_renamed(tile, "RGBA") for tile in image.tile]

@@ -123,7 +123,7 @@ def load_with_alpha(
         raise JaxstyleError(
             f"{named} has more pixels than Pillow decodes of this format; make it smaller"
         ) from None
-    except tiff.Deep as error:
+    except tiff.UnsupportedDepthError as error:
         raise JaxstyleError(f"{named}: {error}; save it as one of these, or with 8 bits") from None
     except Exception as error:
         # For damaged files decoders raise OSError, SyntaxError, struct.error, IndexError and

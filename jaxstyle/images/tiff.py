@@ -29,7 +29,7 @@ _TURNS = {
 }  # fmt: skip
 
 
-class Deep(ValueError):
+class UnsupportedDepthError(ValueError):
     """More than 8 bits per channel in a color space that is read at 8 bits only."""
 
 
@@ -46,7 +46,7 @@ def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | N
       reads: 8-bit palettes, CMYK, JPEG and others, and gray of other bit depths.
 
     Raises:
-      Deep: 16 bits in a color space that Pillow reads.
+      UnsupportedDepthError: 16 bits in a color space that Pillow reads.
       Exception: any exception, for a damaged file.
     """
     import tifffile
@@ -62,7 +62,7 @@ def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | N
         readable = kind in _GRAY or kind == _RGB
         if not has_bytes or not readable or page.compression in _LOSSY:
             if page.bitspersample == 16 and not readable:
-                raise Deep("16 bits a channel are read of gray and RGB only")
+                raise UnsupportedDepthError("16 bits a channel are read of gray and RGB only")
             return None
         colors = 1 if kind in _GRAY else 3
         width, height = page.imagewidth, page.imagelength
@@ -90,7 +90,7 @@ def read(stream: BinaryIO, size: tuple[int, int]) -> tuple[np.ndarray, bytes | N
         with_alpha = extra in (_PREMULTIPLIED, _STRAIGHT) and samples.shape[-1] > colors
         samples = samples[..., : colors + with_alpha]
         if with_alpha and extra == _PREMULTIPLIED:
-            samples = _straight(samples)
+            samples = _unpremultiplied(samples)
         mirrored, turns = _TURNS.get(_tag(page, _ORIENTATION), (False, 0))
         if mirrored:
             samples = samples[:, ::-1]
@@ -137,7 +137,7 @@ def as_image(samples: np.ndarray, profile: bytes | None) -> Image.Image:
     return image
 
 
-def _straight(samples: np.ndarray) -> np.ndarray:
+def _unpremultiplied(samples: np.ndarray) -> np.ndarray:
     """Return samples with premultiplied colors divided by alpha."""
     most = np.iinfo(samples.dtype).max
     alpha = samples[..., -1:].astype(np.float64)

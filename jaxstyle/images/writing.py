@@ -25,6 +25,8 @@ WRITE_FORMATS: dict[str, str] = {
     ".bmp": "BMP",
     ".avif": "AVIF",
 }
+SUFFIXES = tuple(WRITE_FORMATS)
+"""Suffixes of image files, by which they are found in a folder."""
 ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF")
 """Formats with an alpha channel."""
 DEEP_FORMATS = ("PNG", "TIFF")
@@ -155,7 +157,7 @@ def format_of(path: StrPath, *, argument: str = "output") -> str:
         ) from None
 
 
-def over_nothing(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
+def remove_white_background(image: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
     """Return the colors whose composite over white with `alpha` is `image`.
 
     The stylized image of a transparent one is over white (`load_with_alpha`). If it were written

@@ -61,7 +61,7 @@ def balance_recipe(
     if not targets.content:
         # As in texture synthesis.
         return recipe
-    values = _scales(
+    values = _style_loss_and_content_scale(
         network, targets._replace(coarse=()), Numbers.of(recipe), content,
         recipe=static_part(recipe), rows=rows,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def balance_recipe(
 
 
 @partial(jax.jit, static_argnames=("recipe", "rows"))
-def _scales(
+def _style_loss_and_content_scale(
     network: Network,
     targets: Targets,
     numbers: Numbers,

@@ -30,10 +30,11 @@ def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:
     )
 
 
-def concatenated(name: str) -> Callable[[Sequence[Any], Sequence[float]], Any]:
-    """Return the blend of a loss whose statistics are lists of vectors: their concatenation.
+def concatenating_blend(name: str) -> Callable[[Sequence[Any], Sequence[float]], Any]:
+    """Return a `StyleLoss.blend` that concatenates statistics which are lists of vectors.
 
-    The blend raises a `JaxstyleError` for unequal weights, as a nearest vector has one style image.
+    The blend raises a `JaxstyleError` for unequal weights, which have no meaning where each vector
+    of the image is compared with a single vector of one style image.
 
     Args:
       name: name of the loss.
@@ -64,7 +65,7 @@ EQUAL_LAYERS = first_of_blocks(1.0, 1.0, 1.0, 1.0, 1.0)
 
 
 class StyleLoss(NamedTuple):
-    """The statistics of feature maps and the distance between those of two images."""
+    """A style loss: statistics of feature maps, and the distance between those of two images."""
 
     statistics: Callable[..., Any]
     """`(features [h, w, c], weights=[h, w, 1]) -> pytree of arrays`; only losses whose statistics
@@ -72,12 +73,9 @@ class StyleLoss(NamedTuple):
     distance: Callable[[Any, Any], jax.Array]
     """`(statistics of the image, target of the style) -> float32 scalar, ≥ 0`."""
     normalized: StyleDefaults
-    """Defaults for networks normalized to a mean activation of 1. All but those of the Gram loss
-    were chosen by eye with the compact network at 128 pixels; their gradients at the content image
-    were 0.15 to 0.7 times as long as that of the Gram loss, of `patches` less than 0.01 times.
-    Those of losses that take layers together were tried in their presets only."""
+    """Defaults for networks normalized to a mean activation of 1."""
     unnormalized: StyleDefaults
-    """Defaults for other networks, tried for the Gram loss only."""
+    """Defaults for other networks; only those of the Gram loss were tried on images."""
     balance: float | None = None
     """Determines the default weight from the images of a run (`losses.balance`); None for losses
     whose scale does not depend on the images, which have the default weight above."""

@@ -18,16 +18,18 @@ class ContentLoss(NamedTuple):
     distance: Callable[[jax.Array, jax.Array], jax.Array]
     """`(descriptor of the image, of the content image) -> float32 scalar, ≥ 0`."""
     weight: float
-    """Default weight, with which about as much of a photograph is kept as with `features`."""
+    """Default weight. With it the loss preserves about as much of a photograph as `features` with
+    its weight of 1 does."""
     needs_network: bool
     """Whether the descriptor depends on features."""
 
 
-STRUCTURE_LOSSES: dict[str, ContentLoss] = {
+DESCRIPTOR_LOSSES: dict[str, ContentLoss] = {
     "self-similarity": ContentLoss(self_similarity, self_similarity_distance, 10.0, True),
     "laplacian": ContentLoss(pooled_laplacian, laplacian_distance, 1000.0, False),
 }
-"""Content losses except `features`, which compares layer by layer (`content.content_loss`)."""
+"""Content losses by name, without `features`, which has no descriptor: it compares the features
+of each layer (`content.content_loss`)."""
 
 
 def content_loss_weights(content_loss: str) -> dict[str, float]:
@@ -39,7 +41,7 @@ def content_loss_weights(content_loss: str) -> dict[str, float]:
     """
 
     def default(name: str) -> float:
-        return STRUCTURE_LOSSES[name].weight if name in STRUCTURE_LOSSES else 1.0
+        return DESCRIPTOR_LOSSES[name].weight if name in DESCRIPTOR_LOSSES else 1.0
 
     return {
         name: default(name) if weight is None else weight

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenated
+from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenating_blend
 from jaxstyle.losses.columns import bounded_columns, spaced_rows, unit
 from jaxstyle.losses.nearest import most_similar
 
@@ -77,7 +77,7 @@ NEURAL_NEIGHBOR = StyleLoss(
     normalized=StyleDefaults(50.0, tuple(_SHARES.items())),
     unnormalized=StyleDefaults(50.0, LAYERS),
     is_mean_over_positions=False,
-    blend=concatenated("neural-neighbor"),
+    blend=concatenating_blend("neural-neighbor"),
     target=neighbors,
     is_joint=True,
 )

@@ -43,12 +43,12 @@ from jax.typing import ArrayLike
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.images import color_transfer
-from jaxstyle.losses.content_losses import STRUCTURE_LOSSES, content_loss_weights
+from jaxstyle.losses.content_losses import DESCRIPTOR_LOSSES, content_loss_weights
 from jaxstyle.losses.pyramid import halve, mirrored
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.statistics import (
     LayerStatistics,
-    Maps,
+    LayerTargets,
     content_layer_names,
     describe_structure,
     gram_factor,
@@ -61,7 +61,7 @@ from jaxstyle.nn.geometry import map_size
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import preprocess
 from jaxstyle.nn.sharding import SpatialSharding
-from jaxstyle.nn.tiling import means
+from jaxstyle.nn.tiling import mean_statistics
 
 
 class Terms(NamedTuple):
@@ -199,9 +199,10 @@ def _compare_layers(
         joint_layers=frozenset((*structure, *joint)),
     )  # fmt: skip
     maps = {
-        layer: Maps(features.get(layer), masks.get(layer), regions.get(layer)) for layer in layers
+        layer: LayerTargets(features.get(layer), masks.get(layer), regions.get(layer))
+        for layer in layers
     }
-    layer_means: dict[str, LayerStatistics] = means(
+    layer_means: dict[str, LayerStatistics] = mean_statistics(
         network, x, layers, statistic, maps,
         pooling=recipe.pooling, tile=recipe.tile, height=rows.height if rows else None,
         remat=recipe.remat,
@@ -242,7 +243,7 @@ def _content_term(
         maps: Any = {layer: layer_means[layer].features for layer in content_layer_names(recipe)}
         described = describe_structure(recipe.content_loss, maps, numbers.content_layers, image)
         for name, target in targets.structure.items():
-            total += weights[name] * STRUCTURE_LOSSES[name].distance(described[name], target)
+            total += weights[name] * DESCRIPTOR_LOSSES[name].distance(described[name], target)
     return total
 
 

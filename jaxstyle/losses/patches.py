@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenated
+from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenating_blend
 from jaxstyle.losses.columns import unit
 from jaxstyle.losses.nearest import most_similar
 
@@ -48,5 +48,5 @@ PATCHES = StyleLoss(
     unnormalized=StyleDefaults(1.0, LAYERS),
     balance=2.0,
     is_mean_over_positions=False,
-    blend=concatenated("patches"),
+    blend=concatenating_blend("patches"),
 )

@@ -8,7 +8,7 @@ import jax
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.losses.base import StyleLoss
 from jaxstyle.losses.content import content_loss
-from jaxstyle.losses.content_losses import STRUCTURE_LOSSES, content_loss_weights
+from jaxstyle.losses.content_losses import DESCRIPTOR_LOSSES, content_loss_weights
 from jaxstyle.nn.geometry import map_size
 
 
@@ -33,7 +33,7 @@ def gram_factor(
     return channels * height * width / (shape[0] * shape[1])
 
 
-class Maps(NamedTuple):
+class LayerTargets(NamedTuple):
     """Targets and masks at the positions of one layer; None if there are none."""
 
     content: jax.Array | None
@@ -60,7 +60,7 @@ def layer_statistics(
     style_layers: frozenset[str],
     layer: str,
     act: jax.Array,
-    maps: Maps | None,
+    targets: LayerTargets | None,
     *,
     joint_layers: frozenset[str] = frozenset(),
 ) -> LayerStatistics:
@@ -71,10 +71,10 @@ def layer_statistics(
       style_layers: layers of the style loss.
       layer: name of this layer.
       act: activations of this layer, `[h, w, c]`.
-      maps: targets and masks of this layer.
+      targets: targets and masks of this layer; None if there are none.
       joint_layers: layers whose activations are returned, for losses that take layers together.
     """
-    target, weights, regions = maps or Maps(None, None, None)
+    content, weights, regions = targets or LayerTargets(None, None, None)
     style: tuple[Any, ...] = ()
     if layer in style_layers:
         style = (
@@ -85,14 +85,14 @@ def layer_statistics(
                 for r in range(regions.shape[-1])
             )
         )
-    difference = None if target is None else content_loss(act, target, weights=weights)
+    difference = None if content is None else content_loss(act, content, weights=weights)
     return LayerStatistics(difference, style, act if layer in joint_layers else None)
 
 
 def content_layer_names(recipe: Recipe) -> tuple[str, ...]:
     """Return the content layers of a recipe; none if no content loss depends on features."""
     losses = content_loss_weights(recipe.content_loss)
-    if "features" not in losses and not any(STRUCTURE_LOSSES[l].needs_network for l in losses):
+    if "features" not in losses and not any(DESCRIPTOR_LOSSES[l].needs_network for l in losses):
         return ()
     return recipe.content_names
 
@@ -118,7 +118,7 @@ def describe_structure(
     """
     losses = (name for name in content_loss_weights(content_loss) if name != "features")
     return {
-        name: STRUCTURE_LOSSES[name].describe(features, weights, image)
+        name: DESCRIPTOR_LOSSES[name].describe(features, weights, image)
         for name in losses
-        if features or not STRUCTURE_LOSSES[name].needs_network
+        if features or not DESCRIPTOR_LOSSES[name].needs_network
     }

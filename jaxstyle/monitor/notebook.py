@@ -88,7 +88,7 @@ def watch_grid(
       JaxstyleError: the file is invalid, or the folder cannot be written.
     """
     cells = sweep.cells(sweep.read(Path(file)), load_network)
-    groups = sweep.grouped(cells)
+    groups = sweep.group_cells(cells)
     sweep.check(groups)
     store = sweep.Store(Path(folder))
     place = _Place()

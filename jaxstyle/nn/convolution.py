@@ -67,15 +67,18 @@ def _correlate(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     if precision == "bfloat16":
         # XLA's CPU backend of JAX 0.12 fuses pooling and two convolutions of bfloat16 to a kernel
         # with wrong numbers, many of them not finite. Separate convolutions are correct.
-        x, kernel = _apart_on_cpu((x, kernel))
+        x, kernel = _unfused_on_cpu((x, kernel))
     return lax.conv_general_dilated(
         x[None], kernel, (1, 1), "SAME",
         dimension_numbers=_DIMENSIONS, precision=PRECISIONS[precision],
     )[0]  # fmt: skip
 
 
-def _apart_on_cpu(arrays: Any) -> Any:
-    """Return arrays that the CPU compiler does not fuse with the operations that computed them."""
+def _unfused_on_cpu(arrays: Any) -> Any:
+    """Return the same arrays, behind a barrier for the compiler on CPUs.
+
+    It prevents that the operations which compute them are fused with those that use them.
+    """
     return lax.platform_dependent(arrays, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
@@ -93,7 +96,7 @@ def _convolve(
         if flipped:
             # Otherwise XLA folds the swap into the convolution's layout, for which the CPU has no
             # fast routine inside a loop: the gradient then takes four times as long.
-            kernel = _apart_on_cpu(_flip(kernel))
+            kernel = _unfused_on_cpu(_flip(kernel))
         return _correlate(x, kernel, precision)
 
     def filtered(x: jax.Array, _: jax.Array, transformed: jax.Array) -> jax.Array:

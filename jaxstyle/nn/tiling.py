@@ -27,7 +27,7 @@ Statistic = Callable[[str, jax.Array, Any], Any]
 """`(layer, activations [h, w, c], maps of the layer or None) -> pytree of means over positions`."""
 
 
-def means(
+def mean_statistics(
     network: Network,
     x: jax.Array,
     layers: tuple[str, ...],
@@ -67,16 +67,16 @@ def means(
             return statistic(layer, act, maps.get(layer))
 
         return map_layers(network, x, layers, of_layer, maps, pooling=pooling, remat=remat)
-    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
+    grid = _Grid.of_tiles(network, layers, x.shape[0], x.shape[1], tile, height)
     x = grid.padded(x)
 
     def share_of(x: jax.Array, maps: Mapping[str, Any], at: _Tile) -> dict[str, Any]:
         def share(layer: str, act: jax.Array, others: tuple[Mapping[str, Any], _Tile]) -> Any:
             maps, at = others
             place = grid.place(at, layer)
-            tile_act = jnp.where(place.counted, place.slice_of_window(act), 0)
+            tile_act = jnp.where(place.is_own, place.slice_of_window(act), 0)
             tile_maps = jax.tree.map(
-                lambda values: jnp.where(place.counted, place.slice_of_image(values), 0),
+                lambda values: jnp.where(place.is_own, place.slice_of_image(values), 0),
                 maps.get(layer),
             )
             means = statistic(layer, tile_act, tile_maps)
@@ -105,18 +105,20 @@ def means(
 def window_size(
     network: Network, layers: tuple[str, ...], height: int, width: int, *, tile: int
 ) -> tuple[int, int]:
-    """Return the rows and columns that `means` computes at once: those of a tile with its margin.
+    """Return the rows and columns that `mean_statistics` computes at once.
+
+    These are those of a tile with its margin, or of the whole image.
 
     Args:
       network: weights.
-      layers: as in `means`.
+      layers: as in `mean_statistics`.
       height: height of the image in pixels.
       width: width of the image in pixels.
-      tile: as in `means`.
+      tile: as in `mean_statistics`.
     """
     if not layers or _is_whole(tile, height, width):
         return height, width
-    rows, columns = _Grid.cut(network, layers, height, width, tile, None).axes
+    rows, columns = _Grid.of_tiles(network, layers, height, width, tile, None).axes
     return rows.window, columns.window
 
 
@@ -134,16 +136,17 @@ def feature_maps(
     tile: int = 0,
     height: int | None = None,
 ) -> dict[str, jax.Array]:
-    """Compute the activations of the network's input `[h, w, 3]` in tiles, as in `means`.
+    """Compute the activations of the network's input `[h, w, 3]` in tiles.
 
-    If the input is padded below, the maps include the positions of the padding.
+    The arguments are as in `mean_statistics`. If the input is padded below, the maps include the
+    positions of the padding.
     """
     if not layers:
         return {}
     whole = _is_whole(tile, *x.shape[:2])
     if whole and height in (None, x.shape[0]):
         return activations(network, x, layers, pooling=pooling)
-    grid = _Grid.cut(network, layers, x.shape[0], x.shape[1], tile, height)
+    grid = _Grid.of_tiles(network, layers, x.shape[0], x.shape[1], tile, height)
     x = grid.padded(x)
 
     def of_window(x: jax.Array, at: _Tile) -> dict[str, jax.Array]:
@@ -159,7 +162,7 @@ def feature_maps(
         for layer in layers:
             place = grid.place(at, layer)
             old, new = place.slice_of_image(maps[layer]), place.slice_of_window(acts[layer])
-            part = jnp.where(place.counted, new, old)
+            part = jnp.where(place.is_own, new, old)
             filled[layer] = lax.dynamic_update_slice(maps[layer], part, place.in_image)
         return filled, None
 
@@ -175,11 +178,11 @@ def feature_maps(
 class _Tile(NamedTuple):
     """Position of a tile, in pixels along both axes, int32 `[2]`."""
 
-    counted: jax.Array
+    own_start: jax.Array
     """First row and column that no earlier tile covers."""
-    core: jax.Array
+    start: jax.Array
     """First row and column of the tile."""
-    window: jax.Array
+    window_start: jax.Array
     """First row and column of the tile with its margin."""
 
 
@@ -194,7 +197,7 @@ class _Axis:
     """Side that the feature maps cover: `size`, or `padded` if maps include the padding."""
     padded: int
     """Side of the padded image."""
-    core: int
+    tile: int
     """Side of a tile without its margins."""
     window: int
     """Side of a tile with its margins. At an edge the window is moved inside instead of cut."""
@@ -202,26 +205,26 @@ class _Axis:
     """Width of a margin, at least that of the receptive field (`receptive_margin`)."""
 
     @classmethod
-    def cut(cls, size: int, side: int, cell: int, margin: int) -> "_Axis":
+    def of_tiles(cls, size: int, side: int, cell: int, margin: int) -> "_Axis":
         """Return an axis of tiles of about `side` pixels."""
         padded = -(-size // cell) * cell
         count = -(-padded // max(cell, side // cell * cell))
-        core = -(-padded // (count * cell)) * cell
+        tile = -(-padded // (count * cell)) * cell
         margin = -(-margin // cell) * cell
-        return cls(size, size, padded, core, min(core + 2 * margin, padded), margin)
+        return cls(size, size, padded, tile, min(tile + 2 * margin, padded), margin)
 
     @classmethod
-    def uncut(cls, size: int, padded: int) -> "_Axis":
+    def of_one_tile(cls, size: int, padded: int) -> "_Axis":
         """Return an axis with one tile."""
         return cls(size, padded, padded, padded, padded, 0)
 
     def starts(self) -> list[tuple[int, int, int]]:
-        """Return `counted`, `core` and `window` of each `_Tile` along this axis."""
+        """Return `own_start`, `start` and `window_start` of each `_Tile` along this axis."""
         starts = []
-        for counted in range(0, self.padded, self.core):
-            core = min(counted, self.padded - self.core)
-            window = min(max(core - self.margin, 0), self.padded - self.window)
-            starts.append((counted, core, window))
+        for own_start in range(0, self.padded, self.tile):
+            start = min(own_start, self.padded - self.tile)
+            window_start = min(max(start - self.margin, 0), self.padded - self.window)
+            starts.append((own_start, start, window_start))
         return starts
 
 
@@ -232,30 +235,36 @@ class _Grid:
     axes: tuple[_Axis, _Axis]
 
     @classmethod
-    def cut(
+    def of_tiles(
         cls,
         network: Network,
         layers: tuple[str, ...],
         height: int,
         width: int,
         side: int,
-        counted: int | None,
+        image_height: int | None,
     ) -> "_Grid":
         """Return the tiles of an image.
 
         Args:
           network: weights.
-          layers: as in `means`.
+          layers: as in `mean_statistics`.
           height: rows of the input.
           width: columns of the input.
           side: side of the tiles in pixels; 0 for one tile.
-          counted: rows that are not padding; all if None.
+          image_height: rows that are not padding; all if None.
         """
-        check_image_size(network, counted or height, width, layers)
+        check_image_size(network, image_height or height, width, layers)
         cell = smallest_side(layers)
         margin = receptive_margin(network.topology, layers)
-        rows = _Axis.uncut(counted, height) if counted else _Axis.cut(height, side, cell, margin)
-        columns = _Axis.cut(width, side, cell, margin) if side else _Axis.uncut(width, width)
+        rows = (
+            _Axis.of_one_tile(image_height, height)
+            if image_height
+            else _Axis.of_tiles(height, side, cell, margin)
+        )
+        columns = (
+            _Axis.of_tiles(width, side, cell, margin) if side else _Axis.of_one_tile(width, width)
+        )
         return cls((rows, columns))
 
     def tiles(self) -> _Tile:
@@ -272,32 +281,35 @@ class _Grid:
     def window(self, x: jax.Array, at: _Tile) -> tuple[jax.Array, Window | None]:
         """Return a tile with its margin, cut from the padded image."""
         rows, columns = self.axes
-        part = _slice(x, tuple(at.window), (rows.window, columns.window))
+        part = _slice(x, tuple(at.window_start), (rows.window, columns.window))
         whole = rows.padded == rows.size and columns.padded == columns.size
-        top, left = at.window
+        top, left = at.window_start
         return part, None if whole else Window(top, left, rows.size, columns.size)
 
     def place(self, at: _Tile, layer: str) -> "_Place":
         """Return the positions of a layer that belong to a tile."""
         cell = _cell(layer)
-        sizes = [min(axis.core, axis.extent) // cell for axis in self.axes]
+        sizes = [min(axis.tile, axis.extent) // cell for axis in self.axes]
         ends = [axis.extent // cell for axis in self.axes]
         counts = [axis.size // cell for axis in self.axes]
         # If the tile extends beyond the image, the slice is moved inside.
         starts = [
-            jnp.minimum(at.core[i] // cell, end - size) if size < end else _ZERO
+            jnp.minimum(at.start[i] // cell, end - size) if size < end else _ZERO
             for i, (end, size) in enumerate(zip(ends, sizes, strict=True))
         ]
         indices = [start + jnp.arange(size) for start, size in zip(starts, sizes, strict=True)]
         rows, columns = (
-            (index >= at.counted[i] // cell) & (index < counts[i])
+            (index >= at.own_start[i] // cell) & (index < counts[i])
             for i, index in enumerate(indices)
         )
         return _Place(
             in_image=(*starts, _ZERO),
-            in_window=(*(start - at.window[i] // cell for i, start in enumerate(starts)), _ZERO),
+            in_window=(
+                *(start - at.window_start[i] // cell for i, start in enumerate(starts)),
+                _ZERO,
+            ),
             sizes=tuple(sizes),
-            counted=(rows[:, None] & columns[None])[..., None],
+            is_own=(rows[:, None] & columns[None])[..., None],
             share=sizes[0] * sizes[1] / (counts[0] * counts[1]),
         )
 
@@ -311,7 +323,7 @@ class _Place(NamedTuple):
     """Start indices in the maps of the tile with its margin."""
     sizes: tuple[int, ...]
     """Numbers of rows and columns."""
-    counted: jax.Array
+    is_own: jax.Array
     """Whether a position is in the image and in no earlier tile, bool `[h, w, 1]`."""
     share: float
     """Number of positions of the tile divided by that of the layer."""

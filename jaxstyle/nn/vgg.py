@@ -28,7 +28,7 @@ from jaxstyle.nn.preprocessing import preprocess
 from jaxstyle.nn.winograd import transform
 
 
-def _bordered(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
+def _pad_beyond_image(x: jax.Array, window: Window, cell: int, mode: str) -> jax.Array:
     """Return a map with the positions beyond the image's lower and right edges set to padding."""
     for axis, (start, size) in enumerate(
         ((window.top, window.height), (window.left, window.width))
@@ -70,7 +70,7 @@ class Block(nn.Module):
         acts: dict[str, jax.Array] = {}
         for name in self.convolutions:
             if window is not None:
-                x = _bordered(x, window, 2 ** (int(name[4]) - 1), self._mode(name))
+                x = _pad_beyond_image(x, window, 2 ** (int(name[4]) - 1), self._mode(name))
             x = self._convolve(x, name)
             acts[name] = x
             x = nn.relu(x)

@@ -85,7 +85,8 @@ def unevaluated_state(optimizer: Optimizer, position: jax.Array, aux: Any) -> An
     compiled program for steps is then enough, instead of a second one that contains the objective.
 
     Args:
-      optimizer: an optimizer whose step is a single evaluation (`registry.is_flat`).
+      optimizer: an optimizer whose step is a single evaluation
+        (`registry.evaluates_once_per_step`).
       position: initial position.
       aux: a pytree with the structure, shapes and types of the objective's aux.
     """
@@ -94,8 +95,8 @@ def unevaluated_state(optimizer: Optimizer, position: jax.Array, aux: Any) -> An
     return state._replace(evaluations=jnp.zeros_like(state.evaluations))
 
 
-def evaluate(objective: Objective, position: jax.Array) -> Point:
-    """Compute value and gradient in one evaluation, in the position's float type.
+def value_and_grad_at(objective: Objective, position: jax.Array) -> Point:
+    """Compute value and gradient at a position in one evaluation, in the position's float type.
 
     The objective may return another type, for example float64 for a float32 position in 64-bit
     mode, but loops need a constant type. If it returns the value alone, `aux` is None.

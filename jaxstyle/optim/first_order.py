@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxstyle.config.numbers import Numbers
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees, resized
+from jaxstyle.optim.base import (
+    Objective,
+    Optimizer,
+    Point,
+    StepInfo,
+    of_pytrees,
+    resized,
+    value_and_grad_at,
+)
 
 
 class FirstOrderState(NamedTuple):
@@ -32,7 +40,7 @@ def first_order(
     """
 
     def init(objective: Objective, position: jax.Array) -> FirstOrderState:
-        point = evaluate(objective, position)
+        point = value_and_grad_at(objective, position)
         return FirstOrderState(point, jnp.ones((), jnp.int32), transform.init(position))
 
     def step(objective: Objective, state: FirstOrderState) -> tuple[FirstOrderState, StepInfo]:
@@ -41,7 +49,7 @@ def first_order(
         rate = jnp.asarray(learning_rate(jnp.maximum(state.evaluations - 1, 0)), jnp.float32)
         updates, inner = transform.update(point.grad, state.inner, point.position)
         inner = jax.tree.map(lambda new, old: jnp.where(first, old, new), inner, state.inner)
-        point = evaluate(objective, point.position - jnp.where(first, 0, rate * updates))
+        point = value_and_grad_at(objective, point.position - jnp.where(first, 0, rate * updates))
         evaluations = state.evaluations + 1
         return FirstOrderState(point, evaluations, inner), StepInfo(
             point.value, point.aux, evaluations, rate, jnp.ones((), bool)

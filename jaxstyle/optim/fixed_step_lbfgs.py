@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees
+from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, of_pytrees, value_and_grad_at
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
     dot,
@@ -74,7 +74,7 @@ def fixed_lbfgs(
         return -length * unit**2 * grad
 
     def init(objective: Objective, position: jax.Array) -> FixedLbfgsState:
-        point = evaluate(objective, position)
+        point = value_and_grad_at(objective, position)
         return FixedLbfgsState(
             point=point,
             evaluations=jnp.ones((), jnp.int32),
@@ -85,7 +85,7 @@ def fixed_lbfgs(
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
         old = state.point
         first = state.evaluations == 0
-        trial = evaluate(objective, old.position + learning_rate * state.move)
+        trial = value_and_grad_at(objective, old.position + learning_rate * state.move)
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
         moved = first | finite
         point = where(moved, trial, old)

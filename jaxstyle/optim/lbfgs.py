@@ -23,15 +23,17 @@ Reference:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, evaluate, of_pytrees
+from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, of_pytrees, value_and_grad_at
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
+    Projected,
     dot,
     empty_history,
     forget,
@@ -145,92 +147,198 @@ def lbfgs(
         )
     # A copy, as a buffer that two fields of the state share cannot be donated.
     scaled = preconditioner or jnp.copy
-
-    def init(objective: Objective, position: jax.Array) -> LbfgsState:
-        point = evaluate(objective, position)
-        unit = _unit(point.grad)
-        grad = point.grad / unit
-        scaled_grad = scaled(grad)
-        return LbfgsState(
-            point=point,
-            evaluations=jnp.ones((), jnp.int32),
-            direction=-scaled_grad,
-            slope=-dot(grad, scaled_grad),
-            step_size=_gradient_step(scaled_grad, first_move),
-            shrinks=jnp.zeros((), jnp.int32),
-            pairs=empty_history(history_size, position, flat=flat),
-            move=jnp.asarray(first_move, position.dtype),
-            recent=jnp.full(nonmonotone_window, point.value),
-            scaled_grad=scaled_grad,
-            unit=unit,
-        )
-
-    def step(objective: Objective, state: LbfgsState) -> tuple[LbfgsState, StepInfo]:
-        old, t = state.point, state.step_size
-        first = state.evaluations == 0
-        trial = evaluate(objective, old.position + t * state.direction)
-        unit = jnp.where(first, _unit(trial.grad), state.unit)
-        trial_grad = trial.grad / unit
-
-        # 1. Accept or reject the trial. Near a minimum the decrease is below the rounding error of
-        # the value; within that error, a trial is as good as the point.
-        rounding = jnp.finfo(trial.value.dtype).eps * jnp.abs(old.value) / unit
-        rise = (trial.value - jnp.max(state.recent)) / unit
-        # The initial point is always accepted, even if its value is not a number.
-        finite = first | (jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad)))
-        accepted = finite & ~(rise > sufficient_decrease * t * state.slope + rounding)
-        point = where(accepted, trial, old)
-        grad = point.grad / unit
-        scaled_grad = jnp.where(accepted, scaled(trial_grad), state.scaled_grad)
-        recent = jnp.where(accepted, jnp.roll(state.recent, 1).at[0].set(trial.value), state.recent)
-
-        # 2. Store the pair if the update is positive definite.
-        s, y = trial.position - old.position, trial_grad - old.grad / unit
-        keep = accepted & (dot(s, y) > 1e-8 * jnp.sqrt(dot(s, s)) * jnp.sqrt(dot(y, y)))
-        pairs, projected = store(
-            state.pairs, s, y, scaled_grad - state.scaled_grad, grad, scaled_grad, keep
-        )
-
-        # 3. Discard the pairs after too many rejections.
-        shrinks = jnp.where(accepted, 0, state.shrinks + 1)
-        restart = shrinks >= max_backtracks
-        shrinks = jnp.where(restart, 0, shrinks)
-        pairs = forget(pairs, restart)
-        recent = jnp.where(restart | first, point.value, recent)
-
-        # 4. Choose the next trial: along a new direction from an accepted point, farther along the
-        # old one if the slope is still steep, or nearer along it after a rejection.
-        newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
-        slope = dot(newton, grad)
-        # Use the gradient without pairs, or if rounding errors leave no descent direction.
-        steepest = restart | ~has_pairs(pairs) | ~(slope < 0)
-        new_direction = jnp.where(steepest, -scaled_grad, newton)
-        new_slope = jnp.where(steepest, -dot(grad, scaled_grad), slope)
-        move = jnp.where(
-            restart | first, first_move, jnp.where(accepted & ~keep, 2 * state.move, state.move)
-        )
-        new_step_size = jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0)
-        slope_here = dot(state.direction, trial_grad)
-        # After a gradient step the first pair determines the step size.
-        further = accepted & has_pairs(state.pairs) & ~steepest
-        further &= slope_here < curvature * state.slope
-        turn = restart | (accepted & ~further)
-        along = jnp.where(further, 2 * t, _shrunk(state, trial.value, finite, unit))
-        return LbfgsState(
-            point=point,
-            evaluations=state.evaluations + 1,
-            direction=jnp.where(turn, new_direction, state.direction),
-            slope=jnp.where(turn, new_slope, jnp.where(further, slope_here, state.slope)),
-            step_size=jnp.where(turn, new_step_size, along),
-            shrinks=shrinks,
-            pairs=pairs,
-            move=move,
-            recent=recent,
-            scaled_grad=scaled_grad,
-            unit=unit,
-        ), StepInfo(point.value, point.aux, state.evaluations + 1, t, accepted)
-
+    init = partial(
+        _init, history_size=history_size, nonmonotone_window=nonmonotone_window,
+        first_move=first_move, scaled=scaled, flat=flat,
+    )  # fmt: skip
+    step = partial(
+        _step, first_move=first_move, sufficient_decrease=sufficient_decrease,
+        curvature=curvature, max_backtracks=max_backtracks, scaled=scaled,
+    )  # fmt: skip
     return of_pytrees(Optimizer(init, step))
+
+
+def _init(
+    objective: Objective,
+    position: jax.Array,
+    *,
+    history_size: int,
+    nonmonotone_window: int,
+    first_move: float,
+    scaled: Callable[[jax.Array], jax.Array],
+    flat: bool,
+) -> LbfgsState:
+    """Build the state at a position, from which the first trial goes along the gradient."""
+    point = value_and_grad_at(objective, position)
+    unit = _unit(point.grad)
+    grad = point.grad / unit
+    scaled_grad = scaled(grad)
+    return LbfgsState(
+        point=point,
+        evaluations=jnp.ones((), jnp.int32),
+        direction=-scaled_grad,
+        slope=-dot(grad, scaled_grad),
+        step_size=_gradient_step(scaled_grad, first_move),
+        shrinks=jnp.zeros((), jnp.int32),
+        pairs=empty_history(history_size, position, flat=flat),
+        move=jnp.asarray(first_move, position.dtype),
+        recent=jnp.full(nonmonotone_window, point.value),
+        scaled_grad=scaled_grad,
+        unit=unit,
+    )
+
+
+def _step(
+    objective: Objective,
+    state: LbfgsState,
+    *,
+    first_move: float,
+    sufficient_decrease: float,
+    curvature: float,
+    max_backtracks: int,
+    scaled: Callable[[jax.Array], jax.Array],
+) -> tuple[LbfgsState, StepInfo]:
+    """Evaluate the trial of a state and choose the next one."""
+    trial = _evaluate_trial(objective, state, sufficient_decrease)
+    accepted = trial.accepted
+    point = where(accepted, trial.point, state.point)
+    grad = point.grad / trial.unit
+    scaled_grad = jnp.where(accepted, scaled(trial.grad), state.scaled_grad)
+    values = jnp.roll(state.recent, 1).at[0].set(trial.point.value)
+    recent = jnp.where(accepted, values, state.recent)
+    pairs, projected, stored = _store_pair(state, trial, grad, scaled_grad)
+
+    # Too many rejections discard the pairs.
+    rejections = jnp.where(accepted, 0, state.shrinks + 1)
+    restart = rejections >= max_backtracks
+    pairs = forget(pairs, restart)
+    starts = restart | trial.is_initial
+    recent = jnp.where(starts, point.value, recent)
+    longer = jnp.where(accepted & ~stored, 2 * state.move, state.move)
+    move = jnp.where(starts, first_move, longer)
+
+    new, is_gradient = _turn(pairs, projected, grad, scaled_grad, scaled, move, restart)
+    # After a gradient step the first pair determines the step size.
+    may_extend = accepted & has_pairs(state.pairs) & ~is_gradient
+    old, extended = _extend_or_backtrack(state, trial, curvature, may_extend)
+    line = where(restart | (accepted & ~extended), new, old)
+    evaluations = state.evaluations + 1
+    return LbfgsState(
+        point=point,
+        evaluations=evaluations,
+        direction=line.direction,
+        slope=line.slope,
+        step_size=line.step_size,
+        shrinks=jnp.where(restart, 0, rejections),
+        pairs=pairs,
+        move=move,
+        recent=recent,
+        scaled_grad=scaled_grad,
+        unit=trial.unit,
+    ), StepInfo(point.value, point.aux, evaluations, state.step_size, accepted)
+
+
+class _Trial(NamedTuple):
+    """An evaluated trial."""
+
+    point: Point
+    """The trial's position, value and gradient."""
+    grad: jax.Array
+    """Gradient divided by `unit`."""
+    unit: jax.Array
+    """`LbfgsState.unit` from this step on."""
+    is_initial: jax.Array
+    """Whether it is the initial point of an `unevaluated_state`, bool scalar."""
+    finite: jax.Array
+    """Whether value and gradient are finite, or it is the initial point; bool scalar."""
+    accepted: jax.Array
+    """Whether the trial becomes the current point, bool scalar."""
+
+
+def _evaluate_trial(objective: Objective, state: LbfgsState, sufficient_decrease: float) -> _Trial:
+    """Evaluate the objective at the trial of a state, and decide whether to accept the trial."""
+    t = state.step_size
+    is_initial = state.evaluations == 0
+    point = value_and_grad_at(objective, state.point.position + t * state.direction)
+    unit = jnp.where(is_initial, _unit(point.grad), state.unit)
+    grad = point.grad / unit
+    # Near a minimum the decrease is below the rounding error of the value; within that error, a
+    # trial is as good as the point.
+    rounding = jnp.finfo(point.value.dtype).eps * jnp.abs(state.point.value) / unit
+    rise = (point.value - jnp.max(state.recent)) / unit
+    # The initial point is always accepted, even if its value is not a number.
+    finite = is_initial | (jnp.isfinite(point.value) & jnp.all(jnp.isfinite(point.grad)))
+    accepted = finite & ~(rise > sufficient_decrease * t * state.slope + rounding)
+    return _Trial(point, grad, unit, is_initial, finite, accepted)
+
+
+def _store_pair(
+    state: LbfgsState, trial: _Trial, grad: jax.Array, scaled_grad: jax.Array
+) -> tuple[CurvatureHistory, Projected, jax.Array]:
+    """Store the pair of an accepted trial if the update of the Hessian is positive definite.
+
+    Args:
+      state: state before the step.
+      trial: its trial.
+      grad: gradient at the point after the step, divided by the unit.
+      scaled_grad: product of the preconditioner and `grad`.
+
+    Returns:
+      The pairs, their products with `grad`, and whether the pair was stored.
+    """
+    s = trial.point.position - state.point.position
+    y = trial.grad - state.point.grad / trial.unit
+    stored = trial.accepted & (dot(s, y) > 1e-8 * jnp.sqrt(dot(s, s)) * jnp.sqrt(dot(y, y)))
+    scaled_y = scaled_grad - state.scaled_grad
+    return *store(state.pairs, s, y, scaled_y, grad, scaled_grad, stored), stored
+
+
+class _Line(NamedTuple):
+    """The line of the next trial; the fields are as in `LbfgsState`."""
+
+    direction: jax.Array
+    slope: jax.Array
+    step_size: jax.Array
+
+
+def _turn(
+    pairs: CurvatureHistory,
+    projected: Projected,
+    grad: jax.Array,
+    scaled_grad: jax.Array,
+    scaled: Callable[[jax.Array], jax.Array],
+    move: jax.Array,
+    restart: jax.Array,
+) -> tuple[_Line, jax.Array]:
+    """Return the line along a new direction, and whether that is the gradient's.
+
+    It is after a restart, without pairs, and if rounding errors leave no descent direction.
+    """
+    newton = -inverse_hessian_product(pairs, projected, scaled_grad, scaled)
+    slope = dot(newton, grad)
+    steepest = restart | ~has_pairs(pairs) | ~(slope < 0)
+    return _Line(
+        jnp.where(steepest, -scaled_grad, newton),
+        jnp.where(steepest, -dot(grad, scaled_grad), slope),
+        jnp.where(steepest, _gradient_step(scaled_grad, move), 1.0),
+    ), steepest
+
+
+def _extend_or_backtrack(
+    state: LbfgsState, trial: _Trial, curvature: float, may_extend: jax.Array
+) -> tuple[_Line, jax.Array]:
+    """Return the line of the next trial along the same direction, and whether it is farther.
+
+    It is farther if that is allowed and the slope at the trial is still steep, otherwise nearer.
+    """
+    slope = dot(state.direction, trial.grad)
+    extended = may_extend & (slope < curvature * state.slope)
+    shrunk = _shrunk(state, trial)
+    return _Line(
+        state.direction,
+        jnp.where(extended, slope, state.slope),
+        jnp.where(extended, 2 * state.step_size, shrunk),
+    ), extended
 
 
 def carry_history(
@@ -271,9 +379,11 @@ def _gradient_step(scaled_grad: jax.Array, move: jax.Array | float) -> jax.Array
 
 
 def _unit(grad: jax.Array) -> jax.Array:
-    """Return the power of two that scales the largest entry into [2^-30, 2^30], if it is outside.
+    """Return the unit of gradients and values (`LbfgsState.unit`) for gradients like this one.
 
-    Otherwise, and for gradients that are 0 or not finite, return 1.
+    The unit is 1 if the absolutely largest entry is within [2^-30, 2^30], 0 or not finite.
+    Otherwise it is the power of two by which the entry is divided to come to the nearest end of
+    that range, up to a factor of 2.
     """
     largest = jnp.max(jnp.abs(grad))
     usual = (largest >= 2.0**-30) & (largest <= 2.0**30)
@@ -283,10 +393,11 @@ def _unit(grad: jax.Array) -> jax.Array:
     return jnp.where(usual | ~(largest > 0) | ~jnp.isfinite(largest), 1, unit)
 
 
-def _shrunk(state: LbfgsState, value: jax.Array, finite: jax.Array, unit: jax.Array) -> jax.Array:
+def _shrunk(state: LbfgsState, trial: _Trial) -> jax.Array:
     """Return the step size at the minimum of the parabola through the point and the trial."""
     t = state.step_size
-    curvature = 2 * ((value - state.point.value) / unit - t * state.slope)
+    rise = (trial.point.value - state.point.value) / trial.unit
+    curvature = 2 * (rise - t * state.slope)
     minimum = -state.slope * t * t / jnp.where(curvature > 0, curvature, 1)
-    inside = finite & (curvature > 0)
+    inside = trial.finite & (curvature > 0)
     return jnp.where(inside, jnp.clip(minimum, t / 10, t / 2), t / 10)

@@ -18,8 +18,8 @@ from jaxstyle.optim.base import (
     Optimizer,
     Point,
     StepInfo,
-    evaluate,
     of_pytrees,
+    value_and_grad_at,
     value_of,
 )
 
@@ -77,7 +77,7 @@ def optax_lbfgs(*, history_size: int) -> Optimizer:
     solver = optax.lbfgs(memory_size=history_size)
 
     def init(objective: Objective, position: jax.Array) -> LineSearchState:
-        point = evaluate(objective, position)
+        point = value_and_grad_at(objective, position)
         start = _Augmented.of(objective, position).start(position)
         return _initial_state(point, solver.init(start))
 
@@ -128,7 +128,7 @@ class _Augmented(NamedTuple):
     @classmethod
     def of(cls, objective: Objective, position: jax.Array) -> "_Augmented":
         """Build the objective for positions of this shape, without an evaluation."""
-        form = jax.eval_shape(lambda x: evaluate(objective, x).aux, position)
+        form = jax.eval_shape(lambda x: value_and_grad_at(objective, x).aux, position)
         aux, unravel = ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), form))
         return cls(objective, aux.size, aux.dtype, unravel)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxstyle.config.choices import INPUTS, LBFGS_OPTIMIZERS
+from jaxstyle.config.choices import LBFGS_OPTIMIZERS, PREPROCESSING_CHANGES
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.nn.sharding import SpatialSharding
@@ -19,13 +19,13 @@ from jaxstyle.optim.lbfgs import LbfgsState, carry_history, lbfgs
 from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optim.preconditioner import preconditioner
 
-_SEARCHES = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
+_LINE_SEARCH_OPTIMIZERS = {"jaxopt-lbfgs": jaxopt_lbfgs, "optax-lbfgs": optax_lbfgs}
 """Optimizers whose steps are loops of evaluations."""
 
 
-def is_flat(recipe: Recipe) -> bool:
+def evaluates_once_per_step(recipe: Recipe) -> bool:
     """Return whether each step of the optimizer is exactly one evaluation."""
-    return recipe.optimizer not in _SEARCHES
+    return recipe.optimizer not in _LINE_SEARCH_OPTIMIZERS
 
 
 def make_optimizer(
@@ -43,7 +43,7 @@ def make_optimizer(
       rows: sharding of the position's rows over devices.
       platform: platform of the devices, as JAX names it.
     """
-    flat = platform == "cpu"
+    flat_pairs = platform == "cpu"
     if recipe.optimizer not in LBFGS_OPTIMIZERS:
         numbers = numbers or Numbers.of(recipe)
         return first_order(
@@ -55,13 +55,13 @@ def make_optimizer(
         return lbfgs(
             history_size=history_size,
             preconditioner=preconditioner(recipe.preconditioner, rows=rows),
-            flat=flat,
+            flat=flat_pairs,
         )
     if recipe.optimizer == "lbfgs-fixed":
         # The programs with this optimizer take steps on the scale of their images.
-        scale = INPUTS.get(recipe.convention or "", {}).get("scale", 255.0)
-        return fixed_lbfgs(history_size=history_size, unit=1 / scale, flat=flat)
-    return _SEARCHES[recipe.optimizer](history_size=history_size)
+        scale = PREPROCESSING_CHANGES.get(recipe.convention or "", {}).get("scale", 255.0)
+        return fixed_lbfgs(history_size=history_size, unit=1 / scale, flat=flat_pairs)
+    return _LINE_SEARCH_OPTIMIZERS[recipe.optimizer](history_size=history_size)
 
 
 def carry_over(old: Any, new: Any, recipe: Recipe) -> Any:

@@ -57,7 +57,7 @@ def save_checkpoint(
     problem: Problem,
     weights: str,
     inputs: Mapping[str, Any],
-    asked: Mapping[str, Any] | None = None,
+    unresolved: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint, which replaces an earlier one atomically.
 
@@ -85,7 +85,7 @@ def save_checkpoint(
         "loss": float(np.min(state.carry.best.loss)),
         "steps": state.step,
         "recipe": problem.recipe.as_dict(),
-        "asked": dict(asked or {}),
+        "asked": dict(unresolved or {}),
         "weights": weights_report(problem.network) | {"given": weights},
         "images": dict(inputs),
         "environment": environment_report(),

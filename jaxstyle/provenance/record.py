@@ -35,7 +35,7 @@ class Record(NamedTuple):
 
     recipe: Recipe
     """Resolved settings."""
-    asked: Mapping[str, Any]
+    unresolved: Mapping[str, Any]
     """Settings before resolving, if they differ from `recipe` (`unresolved_settings`)."""
     steps: int
     """Number of steps; fewer than `recipe.total_steps` after an interruption."""
@@ -125,16 +125,16 @@ def _checked(values: Any) -> Record:
             raise ValueError(f"loss is {loss!r}")
     files = {name: file and _input(file) for name, file in named(inputs)}
     recipe = Recipe.from_dict(values["recipe"])
-    asked = values.get("asked", {})
+    unresolved = values.get("asked", {})
     # Checks the unresolved settings.
-    Recipe.from_dict(values["recipe"] | asked)
+    Recipe.from_dict(values["recipe"] | unresolved)
     paths = {file.path for file in files.values() if file}
     for setting, name in recipe_files(recipe):
         if Path(name) not in paths:
             raise ValueError(f"it has no digest of the {setting} {name!r}")
     return Record(
         recipe=recipe,
-        asked=asked,
+        unresolved=unresolved,
         steps=steps,
         content=_input(inputs["content"]),
         styles=tuple(_input(style) for style in inputs["styles"]),

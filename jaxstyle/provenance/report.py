@@ -25,7 +25,7 @@ def record(
     network: Network,
     weights: str,
     inputs: Mapping[str, Any],
-    asked: Mapping[str, Any] | None = None,
+    unresolved: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the record of an image: settings, inputs, weights and versions.
 
@@ -48,7 +48,7 @@ def record(
         "steps": result.steps,
         "evaluations": result.evaluations,
         "recipe": result.recipe.as_dict(),
-        "asked": dict(asked or {}),
+        "asked": dict(unresolved or {}),
         "weights": weights_report(network) | {"given": weights},
         "images": dict(inputs),
         "environment": environment_report(),
@@ -62,13 +62,15 @@ def run_report(
     weights: str,
     inputs: Mapping[str, Any],
     output: Path,
-    asked: Mapping[str, Any] | None = None,
+    unresolved: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the report of an image that was written to `output`.
 
     It consists of its `record`, the history of the loss, the times and the file.
     """
-    described = record(result, network=network, weights=weights, inputs=inputs, asked=asked)
+    described = record(
+        result, network=network, weights=weights, inputs=inputs, unresolved=unresolved
+    )
     history = {name: values.tolist() for name, values in result.history._asdict().items()}
     return described | {
         "diverged": result.diverged,

@@ -20,10 +20,10 @@ from jaxstyle.files import StrPath
 from jaxstyle.monitor.live import Live
 from jaxstyle.monitor.pace import Course
 from jaxstyle.nn.network import Network
-from jaxstyle.provenance.asked import asked_settings
 from jaxstyle.provenance.inputs import InputImage, Inputs
 from jaxstyle.provenance.record import as_text
 from jaxstyle.provenance.report import record
+from jaxstyle.provenance.unresolved import unresolved_settings
 from jaxstyle.studio.folder import Folder
 from jaxstyle.studio.settings import Settings
 
@@ -87,7 +87,7 @@ def run(
             result = result._replace(recipe=recipe)
         made = record(
             result, network=network, weights=weights, inputs=inputs.report(),
-            asked=asked_settings(_asked(settings, result), result.recipe),
+            unresolved=unresolved_settings(_unresolved(settings, result), result.recipe),
         )  # fmt: skip
         _save(folder.image(number), result, alpha, as_text(made))
         height, width = result.image.shape[:2]
@@ -140,14 +140,14 @@ def _prepare(settings: Settings, inputs: Inputs, network: Network) -> Problem:
         # The initial image already has the result of the smaller scales.
         recipe = dataclasses.replace(recipe, scales=1)
     height, width = output_size(content.shape[0], content.shape[1], recipe)
-    recipe = planning.fit(height, width, recipe=recipe, network=network, batch=count)
+    recipe = planning.fit_into_memory(height, width, recipe=recipe, network=network, batch=count)
     return prepare(
         content, styles, recipe=recipe, network=network,
         start=starts[0], elements=starts if count > 1 else None,
     )  # fmt: skip
 
 
-def _asked(settings: Settings, result: Result) -> Recipe:
+def _unresolved(settings: Settings, result: Result) -> Recipe:
     """Return the recipe of one image before defaults were resolved."""
     own = {name: getattr(result.recipe, name) for name in ("init", "seed", "upscale")}
     if settings.continues is not None:
@@ -167,5 +167,5 @@ def _save(file: Path, result: Result, alpha: images.Array | None, text: dict[str
     image = result.image
     if alpha is not None:
         alpha = images.resize(alpha[..., None], *image.shape[:2])[..., 0]
-        image = images.over_nothing(image, alpha)
+        image = images.remove_white_background(image, alpha)
     images.save_image(file, image, argument="results", text=text, alpha=alpha)

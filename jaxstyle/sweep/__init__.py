@@ -6,7 +6,7 @@ skipping finished cells. `read_results` returns the finished cells of a folder.
 
 from jaxstyle.sweep.batches import Group as Group
 from jaxstyle.sweep.batches import check as check
-from jaxstyle.sweep.batches import grouped as grouped
+from jaxstyle.sweep.batches import group_cells as group_cells
 from jaxstyle.sweep.cell import Cell as Cell
 from jaxstyle.sweep.cell import cells as cells
 from jaxstyle.sweep.finished import FinishedCell as FinishedCell
@@ -28,7 +28,7 @@ __all__ = [
     "Store",
     "cells",
     "check",
-    "grouped",
+    "group_cells",
     "read",
     "read_results",
     "run",

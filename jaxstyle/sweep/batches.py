@@ -76,7 +76,7 @@ class Batch(NamedTuple):
         return height * width * channels * steps * len(self.places)
 
 
-def grouped(cells: Sequence[Cell]) -> list[Group]:
+def group_cells(cells: Sequence[Cell]) -> list[Group]:
     """Return cells in groups that share a program, in order of first appearance."""
     shapes: dict[Any, tuple[int, ...]] = {}
     members: dict[Any, list[Cell]] = {}
@@ -146,7 +146,9 @@ def check_memory(cell: Cell, *, elements: int = 1) -> None:
     recipe = resolve_recipe(cell.recipe, cell.network)
     styles = [(h, w) for h, w, _ in _style_shapes(cell)]
     size = output_size(height, width, cell.recipe)
-    planning.fit(*size, recipe=recipe, network=cell.network, batch=elements, styles=styles)
+    planning.fit_into_memory(
+        *size, recipe=recipe, network=cell.network, batch=elements, styles=styles
+    )
 
 
 def batches(group: Group, elements: int, todo: Sequence[Cell]) -> list[Batch]:
@@ -190,7 +192,7 @@ def elements_of(group: Group, *, devices: int = 1) -> int:
     elements = _even(cells, most)
     if elements == 1:
         return devices
-    single = problem_of(group.cells[0], {})
+    single = cell_problem(group.cells[0], {})
     problem = stack([single] * elements, own_targets=group.own_targets)
     chunk_size = default_chunk_size(problem.start)
     needed = memory.program_bytes(problem, chunk_size=chunk_size)
@@ -211,18 +213,18 @@ def _even(cells: int, most: int) -> int:
     return -(-cells // -(-cells // most))
 
 
-def problem_of_places(
+def batch_problem(
     places: Sequence[Cell | None], own_targets: bool, devices: Sequence[jax.Device]
 ) -> Problem:
     """Build the problem of a batch, sharded over devices; empty positions get a copy of a cell."""
     shared: dict[Any, Sequence[Targets]] = {}
     stand_in = next(cell for cell in places if cell)
-    problems = {cell.key: problem_of(cell, shared) for cell in places if cell}
+    problems = {cell.key: cell_problem(cell, shared) for cell in places if cell}
     elements = [problems[(cell or stand_in).key] for cell in places]
     return shard_batch(stack(elements, own_targets=own_targets), devices)
 
 
-def problem_of(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:
+def cell_problem(cell: Cell, shared: dict[Any, Sequence[Targets]]) -> Problem:
     """Build the problem of one cell; targets are cached in `shared`."""
     key = _targets_key(cell)
     problem = prepare(

@@ -19,18 +19,19 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.nn.network import Network
-from jaxstyle.provenance.asked import WEIGHTS
 from jaxstyle.provenance.inputs import InputImage, Inputs, named
+from jaxstyle.provenance.unresolved import WEIGHTS
 from jaxstyle.sweep.grid_file import HINTS, GridFile, Settings
 
 OPTIMIZATION_SETTINGS = frozenset(
     {
-        "init", "noise_std", "noise_blend", "seed", "steps", "scales", "scale_ratio",
-        "scale_detail", "average", "optimizer", "learning_rate", "schedule", "decay", "momentum",
-        "adam_b2", "history_size", "preconditioner", "bounds", "tile", "remat", "precision",
+        "init", "noise_std", "noise_blend", "seed", "steps", "scales", "scale_side", "scale_ratio",
+        "scale_detail", "scale_content", "average", "optimizer", "learning_rate", "schedule",
+        "decay", "momentum", "adam_b2", "history_size", "preconditioner", "bounds", "tile", "remat",
+        "precision",
     }
 )  # fmt: skip
-"""Settings of a recipe that affect the optimization, but not the objective."""
+"""Settings of a recipe that affect the optimization, but not the objective at full size."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def label(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(label, value))
     text = str(value)
-    is_file = re.search(r"[^.]\.(png|jpe?g|webp|tiff?|bmp|gif|safetensors)$", text, re.I)
+    is_file = Path(text).suffix.lower() in (*images.SUFFIXES, ".safetensors")
     return Path(text).stem if is_file else text
 
 
@@ -129,67 +130,93 @@ def cells(
     Raises:
       JaxstyleError: an image, network, layer or value cannot be used.
     """
-    networks: dict[str, Network] = {}
-    imgs: dict[tuple[str, str], InputImage] = {}
+    sources = _Sources(grid, load_network, max_pixels=max_pixels, first_frame=first_frame)
+    axes = tuple(name for name, values in grid.axes.items() if len(values) > 1)
+    by_key: dict[str, Cell] = {}
+    for settings in grid.combinations():
+        try:
+            recipe, network = _recipe_and_network(settings, sources)
+        except JaxstyleError as error:
+            raise _placed(error, sources.where, grid) from None
+        styles = settings["style"]
+        inputs = Inputs.read(
+            settings["content"],
+            styles if isinstance(styles, list) else [styles],
+            recipe,
+            sources.image,
+        )
+        shapes = [style.pixels.shape for style in inputs.styles]
+        recipe = resolve_scales(recipe, inputs.content.pixels.shape, shapes)
+        cell = Cell(settings, axes, recipe, network, inputs)
+        by_key.setdefault(cell.key, cell)
+    return list(by_key.values())
 
-    def where(key: str) -> str:
-        return f"{grid.path}: [{'grid' if key in grid.axes else 'base'}] {key}"
 
-    def image(key: str, file: StrPath) -> InputImage:
+class _Sources:
+    """The images and networks that a grid names, each loaded once."""
+
+    def __init__(
+        self,
+        grid: GridFile,
+        load_network: Callable[[str], Network],
+        *,
+        max_pixels: int,
+        first_frame: bool,
+    ):
+        self._grid = grid
+        self._load_network = load_network
+        self._load_image = functools.partial(
+            images.load_image, max_pixels=max_pixels, first_frame=first_frame
+        )
+        self._networks: dict[str, Network] = {}
+        self._images: dict[tuple[str, str], InputImage] = {}
+
+    def where(self, key: str) -> str:
+        """Return the place of a setting in the grid file, for error messages."""
+        return f"{self._grid.path}: [{'grid' if key in self._grid.axes else 'base'}] {key}"
+
+    def image(self, key: str, file: StrPath) -> InputImage:
+        """Return the image of the setting `key`."""
         text = str(file)
-        if (key, text) not in imgs:
-            path = _located(text, grid.path.parent)
-            pixels = images.load_image(
-                path, argument=where(key), max_pixels=max_pixels, first_frame=first_frame
-            )
-            imgs[key, text] = InputImage.of(path, pixels)
-        return imgs[key, text]
+        if (key, text) not in self._images:
+            path = _located(text, self._grid.path.parent)
+            pixels = self._load_image(path, argument=self.where(key))
+            self._images[key, text] = InputImage.of(path, pixels)
+        return self._images[key, text]
 
-    def network(text: str) -> Network:
-        if text not in networks:
-            located = _located(text, grid.path.parent)
+    def network(self, text: str) -> Network:
+        """Return the weights of a name or file."""
+        if text not in self._networks:
+            located = _located(text, self._grid.path.parent)
             try:
                 # A name of a network has priority over a file of that name.
                 name = str(located) if located.suffix == ".safetensors" else text
-                networks[text] = load_network(name)
+                self._networks[text] = self._load_network(name)
             except JaxstyleError as error:
-                raise JaxstyleError(f"{where('weights')}: {error}") from None
-        return networks[text]
+                raise JaxstyleError(f"{self.where('weights')}: {error}") from None
+        return self._networks[text]
 
-    fields = {name: float in (hint, *typing.get_args(hint)) for name, hint in HINTS.items()}
-    by_key: dict[str, Cell] = {}
-    for settings in grid.combinations():
-        # 1000 and 1000.0 must give equal keys.
-        values = {
-            name: float(value) if type(value) is int and fields[name] else value
-            for name, value in settings.items()
-            if name in fields
-        }
-        try:
-            recipe = preset(settings.get("preset", "default"), values)
-            weights = network(settings.get("weights", "auto"))
-            # The default style weight depends on the images of the cell (`losses.balance`).
-            asked = {name: getattr(recipe, name) for name in WEIGHTS}
-            recipe = dataclasses.replace(resolve_recipe(recipe, weights), **asked)
-        except JaxstyleError as error:
-            raise _placed(error, where, grid) from None
-        several = settings["style"]
-        inputs = Inputs.read(
-            settings["content"],
-            several if isinstance(several, list) else [several],
-            recipe,
-            image,
-        )
-        shapes = [style.pixels.shape for style in inputs.styles]
-        cell = Cell(
-            settings=settings,
-            axes=tuple(name for name, values in grid.axes.items() if len(values) > 1),
-            recipe=resolve_scales(recipe, inputs.content.pixels.shape, shapes),
-            network=weights,
-            inputs=inputs,
-        )
-        by_key.setdefault(cell.key, cell)
-    return list(by_key.values())
+
+_TAKES_FLOATS = {name: float in (hint, *typing.get_args(hint)) for name, hint in HINTS.items()}
+"""Whether a setting takes floats, by the names of all settings of a recipe."""
+
+
+def _recipe_and_network(settings: Settings, sources: _Sources) -> tuple[Recipe, Network]:
+    """Return the resolved recipe of a combination of settings, and its weights.
+
+    The recipe's weights of the terms are not resolved, as the default style weight depends on the
+    images of the cell (`losses.balance`).
+    """
+    # 1000 and 1000.0 must give equal keys.
+    values = {
+        name: float(value) if type(value) is int and _TAKES_FLOATS[name] else value
+        for name, value in settings.items()
+        if name in _TAKES_FLOATS
+    }
+    recipe = preset(settings.get("preset", "default"), values)
+    network = sources.network(settings.get("weights", "auto"))
+    unresolved = {name: getattr(recipe, name) for name in WEIGHTS}
+    return dataclasses.replace(resolve_recipe(recipe, network), **unresolved), network
 
 
 def _located(text: str, folder: Path) -> Path:

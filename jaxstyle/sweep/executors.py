@@ -21,7 +21,7 @@ from jaxstyle.engine.loop import iterates
 from jaxstyle.engine.results import Result, append_iterate, finish
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network
-from jaxstyle.sweep.batches import Batch, check_memory, problem_of_places
+from jaxstyle.sweep.batches import Batch, batch_problem, check_memory
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.weights import load_network, save_network
 
@@ -223,7 +223,7 @@ def outcome_of(
     Args:
       network: weights, or a file of weights.
       places: cells without their network (`_apart`).
-      own_targets: as in `problem_of_places`.
+      own_targets: as in `batch_problem`.
     """
     try:
         if isinstance(network, Path):
@@ -289,7 +289,7 @@ def _running(
     elements = len(places)
     collected: list[Iterate] = []
     try:
-        problem = problem_of_places(places, own_targets, devices)
+        problem = batch_problem(places, own_targets, devices)
         for iterate in iterates(problem):
             append_iterate(collected, iterate._replace(carry=None))
             yield iterate

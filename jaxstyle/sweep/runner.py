@@ -55,7 +55,7 @@ def run(
     """Run every cell that is not finished.
 
     Args:
-      groups: from `grouped`.
+      groups: from `group_cells`.
       finished: reports of finished cells by key.
       store: stores images and reports after each batch.
       elements: largest batch size, rounded up to a multiple of the number of devices. If not given,
@@ -73,55 +73,89 @@ def run(
       JaxstyleError: a batch does not fit into memory, or a file cannot be written.
     """
     reports = dict(finished)
-    cells = {cell.key: cell for group in groups for cell in group.cells}
-    comparable = len({cell.objective for cell in cells.values()}) == 1
-    clock = _Clock(groups, reports)
+    state = _GridState(groups, reports)
     sharing = select_devices(devices)
     execute = executor or local(sharing)
-
-    def planned() -> Iterator[Batch]:
-        for group in groups:
-            todo = [cell for cell in group.cells if cell.key not in reports]
-            if not todo:
-                continue
-            # Further elements would only run copies.
-            count = min(elements, len(group.cells)) if elements else _as_before(group, reports)
-            if not count:
-                here = executor is None
-                count = (
-                    elements_of(group, devices=len(sharing)) if here else elements_elsewhere(group)
-                )
-            yield from batches(group, -(-count // len(sharing)) * len(sharing), todo)
-
-    def progress(running: int, step: int, steps: int, current: Mapping[Cell, float]) -> Progress:
-        losses = {cells[key]: _loss(report) for key, report in reports.items()} | dict(current)
-        best = min(losses, key=losses.__getitem__, default=None) if comparable else None
-        loss = losses[best] if best else float("nan")
-        return Progress(len(reports), len(cells), running, step, steps, best, loss, clock.left())
-
-    with contextlib.closing(execute(planned())) as events:  # type: ignore[type-var]
+    todo = _unfinished(groups, reports, elements, len(sharing), here=executor is None)
+    with contextlib.closing(execute(todo)) as events:  # type: ignore[type-var]
         for event in events:
             if isinstance(event, Step):
-                batch, iterate = event
-                clock.tick(iterate, batch)
-                losses = {
-                    cell: float(np.nan_to_num(loss, nan=np.inf))
-                    for cell, loss in zip(batch.places, iterate.loss, strict=True)
-                    if cell
-                }
-                steps = batch.group.cells[0].recipe.total_steps
-                show(
-                    progress(len(losses), iterate.step, steps, losses)._replace(
-                        places=batch.places, iterate=iterate
-                    )
-                )
+                show(state.after_step(event))
             elif isinstance(event, Waiting):
-                show(progress(sum(batch.filled for batch in event.running), 0, 1, {}))
+                show(state.while_waiting(event))
             else:
                 reports |= _saved(event, store)
-                clock.finish(event.batch)
+                state.clock.finish(event.batch)
                 kept(reports)
     return reports
+
+
+def _unfinished(
+    groups: Sequence[Group],
+    reports: Mapping[str, Report],
+    elements: int | None,
+    devices: int,
+    *,
+    here: bool,
+) -> Iterator[Batch]:
+    """Yield the batches that have a cell to run.
+
+    Args:
+      groups: as in `run`.
+      reports: reports of finished cells, read when a group's turn comes.
+      elements: as in `run`.
+      devices: number of devices that share a batch.
+      here: whether batches run in this process.
+    """
+    for group in groups:
+        todo = [cell for cell in group.cells if cell.key not in reports]
+        if not todo:
+            continue
+        # Further elements would only run copies.
+        count = min(elements, len(group.cells)) if elements else _as_before(group, reports)
+        if not count:
+            count = elements_of(group, devices=devices) if here else elements_elsewhere(group)
+        yield from batches(group, -(-count // devices) * devices, todo)
+
+
+class _GridState:
+    """The cells of a grid with the reports so far, from which progress is computed."""
+
+    def __init__(self, groups: Sequence[Group], reports: Mapping[str, Report]):
+        self.reports = reports
+        self.cells = {cell.key: cell for group in groups for cell in group.cells}
+        self.comparable = len({cell.objective for cell in self.cells.values()}) == 1
+        self.clock = _Clock(groups, reports)
+
+    def after_step(self, event: Step) -> Progress:
+        """Return the progress after a chunk of steps, and count its time."""
+        batch, iterate = event
+        self.clock.tick(iterate, batch)
+        losses = {
+            cell: float(np.nan_to_num(loss, nan=np.inf))
+            for cell, loss in zip(batch.places, iterate.loss, strict=True)
+            if cell
+        }
+        steps = batch.group.cells[0].recipe.total_steps
+        progress = self._progress(len(losses), iterate.step, steps, losses)
+        return progress._replace(places=batch.places, iterate=iterate)
+
+    def while_waiting(self, event: Waiting) -> Progress:
+        """Return the progress while batches run elsewhere."""
+        return self._progress(sum(batch.filled for batch in event.running), 0, 1, {})
+
+    def _progress(
+        self, running: int, step: int, steps: int, current: Mapping[Cell, float]
+    ) -> Progress:
+        """Return the progress, with the losses of running cells in `current`."""
+        losses = {self.cells[key]: _loss(report) for key, report in self.reports.items()}
+        losses |= dict(current)
+        best = min(losses, key=losses.__getitem__, default=None) if self.comparable else None
+        loss = losses[best] if best else float("nan")
+        return Progress(
+            len(self.reports), len(self.cells), running, step, steps, best, loss,
+            self.clock.left(),
+        )  # fmt: skip
 
 
 def _saved(event: Finished, store: Store) -> dict[str, Report]:

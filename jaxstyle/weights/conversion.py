@@ -14,7 +14,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import CONVENTIONS, Preprocessing
 from jaxstyle.weights.formats import layouts
-from jaxstyle.weights.formats.readers import BY_OTHERS, FORMATS, find_format, read_source
+from jaxstyle.weights.formats.readers import FORMATS, INSECURE_FORMATS, find_format, read_source
 from jaxstyle.weights.manifest import Source, identify
 from jaxstyle.weights.shapes import Arrays, check_params, check_topology, find_topology
 from jaxstyle.weights.weight_file import digest
@@ -70,7 +70,7 @@ def convert(
     where = f"source {path}"
     file_format = find_format(path)
     pinned = identify(path)
-    if file_format in BY_OTHERS and pinned is None and not trust_source:
+    if file_format in INSECURE_FORMATS and pinned is None and not trust_source:
         raise JaxstyleError(
             f"{where} is a .{file_format} file whose digest is not pinned, and a damaged or "
             "malicious one may harm the library that reads it; give --trust-source if you trust "

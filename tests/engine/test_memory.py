@@ -80,9 +80,9 @@ def test_a_run_too_large_is_refused_with_ways_out(small, monkeypatch):
     recipe = dataclasses.replace(SMALL, history_size=20)
     ways = r"^size: .*--size \d+, --tile 512, --history-size 5, --remat or"
     with pytest.raises(JaxstyleError, match=ways):
-        planning.fit(200, 200, recipe=recipe, network=small)
+        planning.fit_into_memory(200, 200, recipe=recipe, network=small)
     monkeypatch.setattr(free_memory, "free_bytes", lambda: None)
-    assert planning.fit(200, 200, recipe=recipe, network=small) == recipe
+    assert planning.fit_into_memory(200, 200, recipe=recipe, network=small) == recipe
 
 
 OPEN = dataclasses.replace(SMALL, history_size=None)
@@ -100,17 +100,17 @@ def test_a_history_left_open_is_as_long_as_memory_allows(small, monkeypatch, dev
     monkeypatch.setattr(free_memory, "free_bytes", lambda: free)
     if devices > 1:
         monkeypatch.setattr(planning, "shard_rows", lambda *_: Over(200))
-    fitted = planning.fit(200, 200, devices=devices, **settings)
+    fitted = planning.fit_into_memory(200, 200, devices=devices, **settings)
     assert fitted == dataclasses.replace(OPEN, history_size=12)
     assert 0.99 * needed < memory.needed_bytes(
         200 // devices, 200, recipe=fitted, network=small
     ) + 8 * pair < 1.01 * needed  # fmt: skip
     # With much memory it stays open, with little five pairs are the least.
     monkeypatch.setattr(free_memory, "free_bytes", lambda: 100 * free)
-    assert planning.fit(200, 200, devices=devices, **settings) == OPEN
+    assert planning.fit_into_memory(200, 200, devices=devices, **settings) == OPEN
     monkeypatch.setattr(free_memory, "free_bytes", lambda: free // 3)
     with pytest.raises(JaxstyleError, match="^size: ") as caught:
-        planning.fit(200, 200, devices=devices, **settings)
+        planning.fit_into_memory(200, 200, devices=devices, **settings)
     assert "--history-size" not in str(caught.value)
 
 
@@ -127,7 +127,7 @@ def test_plan_tells_the_history_and_the_largest_size_with_the_least(small, monke
     plan = jaxstyle.plan(200, 200, **settings)
     assert plan.fits and 5 <= plan.history_size < 20 and plan.needed < needed
     side = plan.largest
-    planning.fit(side, side, **settings)
+    planning.fit_into_memory(side, side, **settings)
     assert jaxstyle.plan(side, side, **settings).history_size <= 7
     adam = dataclasses.replace(OPEN, optimizer="adam")
     assert jaxstyle.plan(64, 64, recipe=adam, network=small).history_size is None
@@ -193,7 +193,7 @@ def test_one_program_is_compiled_where_the_run_fits(small, monkeypatch):
 
     monkeypatch.setattr(planning, "needed_bytes", counted)
     monkeypatch.setattr(planning, "upper_bound", lambda *_, **__: 10**12)
-    planning.fit(64, 64, recipe=SMALL, network=small)
+    planning.fit_into_memory(64, 64, recipe=SMALL, network=small)
     assert sizes == [(64, 64)]
 
 
@@ -228,9 +228,9 @@ def test_checkpoints_are_counted(small, monkeypatch):
     needed = memory.needed_bytes(96, 96, recipe=resolved, network=small)
     monkeypatch.setattr(free_memory, "free_bytes", lambda: int(1.01 * needed / memory.USABLE))
     settings = {"recipe": recipe, "network": small}
-    assert planning.fit(96, 96, **settings) == recipe
+    assert planning.fit_into_memory(96, 96, **settings) == recipe
     with pytest.raises(JaxstyleError, match="^size: "):
-        planning.fit(96, 96, checkpoint=True, **settings)
+        planning.fit_into_memory(96, 96, checkpoint=True, **settings)
 
 
 V1 = {

@@ -450,7 +450,7 @@ def test_a_png_of_other_colors_than_srgb_says_so(tmp_path: Path) -> None:
 def test_what_lies_over_white_is_given_back(alpha: float) -> None:
     rgb = np.random.default_rng(0).random((4, 5, 3))
     opacity = np.full((4, 5), alpha)
-    lifted = images.over_nothing(rgb * alpha + 1 - alpha, opacity)
+    lifted = images.remove_white_background(rgb * alpha + 1 - alpha, opacity)
     np.testing.assert_allclose(lifted, rgb if alpha else 1, atol=1e-4)
 
 

@@ -15,7 +15,7 @@ from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective
 from jaxstyle.config import choices
 from jaxstyle.config.content_terms import split_content_losses
 from jaxstyle.losses.columns import hypercolumns, sample_positions
-from jaxstyle.losses.content_losses import STRUCTURE_LOSSES, content_loss_weights
+from jaxstyle.losses.content_losses import DESCRIPTOR_LOSSES, content_loss_weights
 from jaxstyle.losses.laplacian import laplacian_distance, pooled_laplacian
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.self_similarity import self_similarity, self_similarity_distance
@@ -202,9 +202,9 @@ def test_the_objective_adds_them_up(content_loss, make_network, make_image):
 
 
 def test_losses_and_weights():
-    assert tuple(STRUCTURE_LOSSES) == choices.CONTENT_LOSSES[1:]
+    assert tuple(DESCRIPTOR_LOSSES) == choices.CONTENT_LOSSES[1:]
     assert content_loss_weights("features:0.5") == {"features": 0.5}
-    assert content_loss_weights("laplacian") == {"laplacian": STRUCTURE_LOSSES["laplacian"].weight}
+    assert content_loss_weights("laplacian") == {"laplacian": DESCRIPTOR_LOSSES["laplacian"].weight}
     recipe = Recipe(content_loss=" features:1.0 , laplacian")
     assert recipe.content_loss == "features:1,laplacian"
     assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe

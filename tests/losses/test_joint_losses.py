@@ -15,7 +15,7 @@ import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective
 from jaxstyle.losses.columns import MOST_POSITIONS, bounded_columns
 from jaxstyle.losses.nearest import BLOCK, most_similar
-from jaxstyle.losses.remd import PALETTE, Samples
+from jaxstyle.losses.remd import PALETTE, RemdStatistics
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 
@@ -160,7 +160,7 @@ def test_blends_join_the_styles(name):
         loss.statistics(maps, WEIGHTS, image) for maps, image in (drawn(3, 4, 0), drawn(5, 2, 1))
     )
     both = loss.blend([one, other], [0.5, 0.5])
-    assert (both.columns if isinstance(both, Samples) else both).shape[0] == 12 + 10
+    assert (both.columns if isinstance(both, RemdStatistics) else both).shape[0] == 12 + 10
     with pytest.raises(JaxstyleError, match=rf"^style_blend: .*'{name}'.*equal weights"):
         loss.blend([one, other], [0.25, 0.75])
 

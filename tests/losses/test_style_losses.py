@@ -100,13 +100,16 @@ def patches(f, t):
     return total
 
 
-REFERENCES = dict(
-    zip(
-        FAMILIES,
-        (gram, covariance, moments, wasserstein, iterated_wasserstein, sliced_wasserstein, patches),
-        strict=True,
-    )
-)
+REFERENCES = {
+    "gram": gram,
+    "covariance": covariance,
+    "moments": moments,
+    "wasserstein": wasserstein,
+    "wasserstein-newton-schulz": iterated_wasserstein,
+    "sliced-wasserstein": sliced_wasserstein,
+    "patches": patches,
+}
+assert set(REFERENCES) == set(FAMILIES)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -381,7 +381,7 @@ def painted(files, tmp_path_factory):
     cells = sweep.cells(sweep.read(folder / "grid.toml"), jaxstyle.load_network)
     store, told = sweep.Store(folder / "out"), []
     with store.open():
-        reports = sweep.run(sweep.grouped(cells), {}, store, elements=2, show=told.append)
+        reports = sweep.run(sweep.group_cells(cells), {}, store, elements=2, show=told.append)
     return folder / "out", cells, told, reports
 
 

@@ -12,7 +12,7 @@ import jaxstyle
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.nn.geometry import receptive_margin
 from jaxstyle.nn.preprocessing import preprocess
-from jaxstyle.nn.tiling import feature_maps, means
+from jaxstyle.nn.tiling import feature_maps, mean_statistics
 from jaxstyle.nn.vgg import activations
 
 LAYERS = ("conv1_2", "relu2_1", "relu2_2")
@@ -26,7 +26,7 @@ def statistic(layer, act, target):
 
 def means_and_gradient(network, x, maps, tile):
     def scalar(x):
-        found = means(network, x, LAYERS, statistic, maps, pooling="max", tile=tile)
+        found = mean_statistics(network, x, LAYERS, statistic, maps, pooling="max", tile=tile)
         weighted = [jnp.sum(leaf * (k + 1.3)) for k, leaf in enumerate(jax.tree.leaves(found))]
         return sum(weighted), found
 

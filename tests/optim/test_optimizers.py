@@ -25,7 +25,7 @@ from jaxstyle.optim.first_order import schedule
 from jaxstyle.optim.lbfgs import carry_history
 from jaxstyle.optim.line_search import jaxopt_lbfgs, optax_lbfgs
 from jaxstyle.optim.preconditioner import spectrum
-from jaxstyle.optim.registry import is_flat
+from jaxstyle.optim.registry import evaluates_once_per_step
 
 
 def rosenbrock(x):
@@ -607,7 +607,7 @@ class TestLineSearchLibraries:
 def test_a_first_step_from_blank_is_the_start(optimizer, value):
     recipe = Recipe(optimizer=optimizer, history_size=3, learning_rate=0.03)
     chosen = make_optimizer(recipe)
-    assert is_flat(recipe)
+    assert evaluates_once_per_step(recipe)
 
     def objective(x):
         loss = value * jnp.sum(jnp.cosh(x - 0.2) * jnp.arange(1.0, 4.0)[None, None])

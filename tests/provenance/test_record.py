@@ -199,8 +199,8 @@ class TestCommands:
             return read_record(output)
 
         first = made("first.png", *words, "--optimizer", "adam", "--strength", 0.7)
-        assert first.recipe.learning_rate == 0.02 and first.asked["learning_rate"] is None
-        assert first.asked["strength"] == 0.7 and first.recipe.strength is None
+        assert first.recipe.learning_rate == 0.02 and first.unresolved["learning_rate"] is None
+        assert first.unresolved["strength"] == 0.7 and first.recipe.strength is None
         assert changed("first.png", "--optimizer", "rmsprop").recipe.learning_rate == 0.005
         direct = made("direct.png", *words, "--style-loss", "wasserstein", "--strength", 0.7)
         again = changed("first.png", "--style-loss", "wasserstein")
@@ -213,7 +213,7 @@ class TestCommands:
         # What was asked for stays.
         made("given.png", *words, "--style-weight", 200)
         kept = changed("given.png", "--style-loss", "wasserstein")
-        assert kept.recipe.style_weight == 200 and "style_weight" not in kept.asked
+        assert kept.recipe.style_weight == 200 and "style_weight" not in kept.unresolved
 
     def test_an_older_record_does_not_say_what_was_a_default(self, run, files, tmp_path):
         layers = ("--content-layers", "relu2_2", "--style-layers", "relu1_1")

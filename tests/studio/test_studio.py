@@ -149,7 +149,7 @@ class TestQueue:
         assert (about["photo"], about["styles"]) == ("cat.png", ["2.png", "3.png"])
         record = read_record(filled.image(number))
         assert record.content.path == photo and record.recipe.seed == 3 and record.steps == 2
-        assert record.asked["strength"] == 0.7 and "seed" not in record.asked
+        assert record.unresolved["strength"] == 0.7 and "seed" not in record.unresolved
         # Continued at one scale, from the image itself.
         larger = started.add(Settings(1, (1,), continues=number, **SHORT | {"size": 48}))
         wait_until(lambda: larger in started.results())

@@ -51,7 +51,7 @@ def groups(tmp_path_factory, make_network):
         Image.fromarray(np.roll(pixels, 50)).save(folder / f"{name}.png")
     save_network(make_network(blocks=2).replace(source="random"), folder / "narrow.safetensors")
     (folder / "grid.toml").write_text(GRID)
-    return grids.grouped(grids.cells(grids.read(folder / "grid.toml"), load_network))
+    return grids.group_cells(grids.cells(grids.read(folder / "grid.toml"), load_network))
 
 
 @pytest.fixture(autouse=True)

@@ -266,6 +266,7 @@ class TestCells:
         alike = (
             "seed = [1, 2]", "optimizer = ['adam', 'lbfgs']", "init = ['noise', 'other.png']",
             "steps = [1, 2]", "learning_rate = [0.1, 0.2]", "bounds = ['soft', 'none']",
+            "scale_side = [16, 20]", "scale_content = [1, 2]",
         )  # fmt: skip
         different = (
             "style_weight = [1, 2]", "size = [24, 28]", "style = ['style.png', 'style2.png']",
@@ -289,7 +290,7 @@ class TestCells:
         noise_std = [0, 1.5]
         seed = [1, 2]
         """
-        groups = grids.grouped(cells(text))
+        groups = grids.group_cells(cells(text))
         assert [len(group.cells) for group in groups] == [2 * 3 * 16, 3 * 16]
         assert [group.shape for group in groups] == [(24, 32, 3), (32, 24, 3)]
         first_order = f"""[base]\n{BASE}{OBJECTIVE}optimizer = "adam"\n[grid]
@@ -297,7 +298,7 @@ class TestCells:
         schedule = ["constant", "linear"]
         decay = [0.1, 0.5]
         """
-        assert [len(g.cells) for g in grids.grouped(cells(first_order))] == [4, 4]
+        assert [len(g.cells) for g in grids.group_cells(cells(first_order))] == [4, 4]
         for line in (
             "optimizer = ['lbfgs', 'adam']",
             "size = [22, 30]",
@@ -305,9 +306,9 @@ class TestCells:
             "style_layers = ['relu1_1', 'relu1_2']",
             "pooling = ['max', 'avg']",
         ):
-            assert len(grids.grouped(cells(f"[base]\n{BASE}{OBJECTIVE}[grid]\n{line}"))) == 2
+            assert len(grids.group_cells(cells(f"[base]\n{BASE}{OBJECTIVE}[grid]\n{line}"))) == 2
         weights = "[grid]\nstyle_layers = [{relu1_1 = 1}, {relu1_1 = 2.5}, 'relu1_1:3']"
-        assert len(grids.grouped(cells(f"[base]\n{BASE}{OBJECTIVE}{weights}"))) == 1
+        assert len(grids.group_cells(cells(f"[base]\n{BASE}{OBJECTIVE}{weights}"))) == 1
 
     @pytest.mark.parametrize(
         ("line", "expected"),
@@ -446,7 +447,9 @@ class TestBatchSharding:
 
     def test_as_many_as_memory_holds(self, grid_file, monkeypatch):
         text = f"[base]\n{BASE}{OBJECTIVE}[grid]\nseed = {list(range(20))}"
-        (group,) = grids.grouped(grids.cells(grids.read(grid_file(text)), jaxstyle.load_network))
+        (group,) = grids.group_cells(
+            grids.cells(grids.read(grid_file(text)), jaxstyle.load_network)
+        )
         monkeypatch.setattr(free_memory, "free_bytes", lambda: 10**12)
         monkeypatch.setattr(batches_module, "MAX_BATCH_SIZE", {})
         needed = []
@@ -468,7 +471,9 @@ class TestBatchSharding:
 
     def test_a_cell_keeps_its_place(self, grid_file):
         text = f"[base]\n{BASE}{OBJECTIVE}[grid]\nseed = {list(range(7))}"
-        (group,) = grids.grouped(grids.cells(grids.read(grid_file(text)), jaxstyle.load_network))
+        (group,) = grids.group_cells(
+            grids.cells(grids.read(grid_file(text)), jaxstyle.load_network)
+        )
         chunk_size = group.cells
         whole = batches_module.batches(group, 3, chunk_size)
         assert [batch.places for batch in whole] == [

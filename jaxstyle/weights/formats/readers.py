@@ -35,7 +35,7 @@ _NPZ_ERRORS: tuple[type[Exception], ...] = (
     MemoryError,
 )
 _MAT_COMPRESSED = 15
-BY_OTHERS = ("h5", "mat")
+INSECURE_FORMATS = ("h5", "mat")
 """Formats that the HDF5 library and SciPy read, whose readers are not secure."""
 FORMATS = "PyTorch .pth, Keras .h5, MatConvNet .mat, NumPy .npz and .safetensors"
 

@@ -8,7 +8,7 @@ from jaxstyle.config.recipe import Recipe
 WEIGHTS = ("strength", "content_weight", "style_weight")
 """Settings whose defaults depend on the network, the losses and the images."""
 _SCALES = ("scales", "pyramid", "margin", "history_size")
-DECIDES: Mapping[str, Collection[str]] = {
+DEPENDENT_DEFAULTS: Mapping[str, Collection[str]] = {
     "weights": (*WEIGHTS, "tv_weight", "content_layers", "style_layers", "history_size"),
     "style_loss": (*WEIGHTS, "style_layers"),
     "strength": WEIGHTS,
@@ -23,10 +23,10 @@ DECIDES: Mapping[str, Collection[str]] = {
     "scale_side": ("scales",),
     "scales": ("pyramid", "margin"),
 }
-"""For each setting or input, the settings whose defaults depend on it."""
+"""Settings whose defaults depend on a setting or an input, by its name."""
 
 
-def asked_settings(asked: Recipe, resolved: Recipe) -> dict[str, Any]:
+def unresolved_settings(unresolved: Recipe, resolved: Recipe) -> dict[str, Any]:
     """Return the settings that differ between a recipe and its resolved form, as JSON values.
 
     Args:
@@ -37,27 +37,28 @@ def asked_settings(asked: Recipe, resolved: Recipe) -> dict[str, Any]:
       `{name: value in unresolved}`.
 
     Example:
-      >>> asked_settings(Recipe(), Recipe(style_weight=100.0))
+      >>> unresolved_settings(Recipe(), Recipe(style_weight=100.0))
       {'style_weight': None}
     """
     final = resolved.as_dict()
-    return {name: value for name, value in asked.as_dict().items() if value != final[name]}
+    return {name: value for name, value in unresolved.as_dict().items() if value != final[name]}
 
 
-def release(
-    recipe: Recipe, asked: Mapping[str, Any], changed: Collection[str]
+def unset_dependent_defaults(
+    recipe: Recipe, unresolved: Mapping[str, Any], changed: Collection[str]
 ) -> tuple[Recipe, dict[str, Any]]:
     """Return a resolved recipe in which the defaults that depend on changed settings are unset.
 
     Args:
       recipe: resolved settings.
       unresolved: its settings before resolving, from `unresolved_settings`.
-      changed: keys of `DECIDES` that are about to change.
+      changed: keys of `DEPENDENT_DEFAULTS` that are about to change.
 
     Returns:
       The recipe, and the unresolved values of the settings that are still resolved.
     """
-    names = {name for key in changed for name in DECIDES.get(key, ())} & asked.keys()
-    released = {name: asked[name] for name in names}
-    rest = {name: value for name, value in asked.items() if name not in names}
-    return Recipe.from_dict(recipe.as_dict() | released), rest
+    dependent = {name for key in changed for name in DEPENDENT_DEFAULTS.get(key, ())}
+    names = dependent & unresolved.keys()
+    unset = {name: unresolved[name] for name in names}
+    rest = {name: value for name, value in unresolved.items() if name not in names}
+    return Recipe.from_dict(recipe.as_dict() | unset), rest
