@@ -503,7 +503,7 @@ class TestDivergence:
         _, flags, images = kept
         code, _, err = run(
             "stylize", *images, "-o", tmp_path / "o.png", *flags, "--optimizer", optimizer,
-            "--learning-rate", rate, "--steps", 30, "--bounds", bounds,
+            "--style-loss", "gram", "--learning-rate", rate, "--steps", 30, "--bounds", bounds,
             "--report", tmp_path / "r.json",
         )  # fmt: skip
         how = "exploded" if bounds == "none" else "went up"
