@@ -159,8 +159,8 @@ EXPERIMENT = Experiment(
     claim="The kind of initial image decides which image one gets, more than the seed of its noise "
     "does, and matters little for the loss.",
     method="The default recipe with the Gram loss and a style weight of 5000, from the photograph, "
-    "the painting, the photograph with a quarter, a half or three quarters of noise, a flat gray, and "
-    "noise of five standard deviations (of 255) with four seeds each. Kinds of start are "
+    "the painting, the photograph with a quarter, a half or three quarters of noise, a flat gray, "
+    "and noise of five standard deviations (of 255) with four seeds each. Kinds of start are "
     "compared by loss, by speed and by the PSNR of their results, beside that of two seeds "
     "of one kind. The claim holds if seeds of one kind are more than 1 dB nearer to each "
     "other than kinds are, and mean losses are within a factor of 1.5.",
