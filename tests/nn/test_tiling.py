@@ -67,7 +67,11 @@ def problems(make_network, make_image):
     """An image of odd size, whole and in tiles; the start is another."""
     network = make_network(blocks=3)
     recipe = Recipe(
-        size=0, tv_weight=0.01, content_layers="relu3_1", style_layers="relu1_1,relu2_1,relu3_1"
+        style_loss="gram",
+        size=0,
+        tv_weight=0.01,
+        content_layers="relu3_1",
+        style_layers="relu1_1,relu2_1,relu3_1",
     )
 
     def problem(tile):
