@@ -23,7 +23,6 @@ from jaxstyle.images import fit, load_image, save_image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from jaxstyle.losses.resolve import resolve_recipe
 
 DEMO = Path(__file__).parents[1] / "demo"
 
@@ -61,8 +60,9 @@ def gram_figure(path, network, content, style):
 
 
 def weight_figure(path, network, content, style, steps):
-    base = resolve_recipe(jaxstyle.Recipe(size=0, steps=steps), network)
-    problem = jaxstyle.prepare(content, style, recipe=base, network=network)
+    recipe = jaxstyle.Recipe(size=0, steps=steps)
+    problem = jaxstyle.prepare(content, style, recipe=recipe, network=network)
+    base = problem.recipe
     painted = []
     for factor in (0.1, 1.0, 10.0):
         recipe = dataclasses.replace(base, style_weight=factor * base.style_weight)
