@@ -23,7 +23,6 @@ from jaxstyle.images import fit, load_image, save_image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-
 DEMO = Path(__file__).parents[1] / "demo"
 
 
