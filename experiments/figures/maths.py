@@ -7,9 +7,6 @@ On two cores this takes some minutes.
 
 import argparse
 import dataclasses
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -18,21 +15,17 @@ import numpy as np
 from PIL import Image
 
 import jaxstyle
-from jaxstyle.images import fit, load_image, save_image
+from jaxstyle.images import fit, save_image
+from jaxstyle.images.painted import paint
+from jaxstyle.images.samples import load_photograph
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-DEMO = Path(__file__).parents[1] / "demo"
-
 
 def images(size):
-    """The demo's photograph and painted style, `size` pixels long."""
-    with tempfile.TemporaryDirectory() as folder:
-        content, style = Path(folder) / "content.png", Path(folder) / "style.png"
-        subprocess.run([sys.executable, DEMO / "photo.py", "chelsea", content], check=True)
-        subprocess.run([sys.executable, DEMO / "paint.py", style, "--size", "512"], check=True)
-        return fit(load_image(content), size), fit(load_image(style), size)
+    """Return the photograph and the painted style of `jaxstyle sample`, `size` pixels long."""
+    return fit(load_photograph("cat"), size), fit(paint(512, 512), size)
 
 
 def gram_figure(path, network, content, style):
