@@ -26,7 +26,7 @@ from jaxstyle.losses.resolve import resolve_recipe
 LAYERS = ("relu1_1", "relu2_1")
 RECIPE = Recipe(
     content_layers="relu2_1", style_layers="relu1_1:2,relu2_1", style_weight=50.0, tv_weight=0.0,
-    size=0, scales=1, pyramid=3, margin=0, steps=3,
+    style_loss="gram", size=0, scales=1, pyramid=3, margin=0, steps=3,
 )  # fmt: skip
 WEIGHTS = {"relu1_1": 2.0, "relu2_1": 1.0}
 
