@@ -120,7 +120,8 @@ def other_objectives():
     pair("tiles", dataclasses.replace(short, tile=8), 45, devices=3)
     reflect = _make_network(blocks=2, padding="reflect")
     peer = dataclasses.replace(
-        short, variation="nine-point", content_reduction="sum", gram_normalization="positions"
+        short, style_loss="gram", variation="nine-point", content_reduction="sum",
+        gram_normalization="positions",
     )  # fmt: skip
     pair("reflect", peer, 21, network=reflect, devices=3)
     left, top = np.zeros((45, 18), np.float32), np.zeros((27, 18), np.float32)
