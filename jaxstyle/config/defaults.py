@@ -30,7 +30,7 @@ DEFAULT_MARGIN = 8
 PYRAMID_SIDE = 128
 """Least longer side, in pixels, of the coarsest resolution of the image pyramid."""
 DEFAULT_STRENGTH = 0.5
-STRENGTH_EXPONENTS = 4.0, 8.0
+STRENGTH_EXPONENTS = 4.0, 5.0
 """Exponents of `style_factor` below and above the default strength, chosen on two pairs so that
 equal differences of the strength look more equal than with one exponent (`docs/quality.md`)."""
 
@@ -64,7 +64,7 @@ TERM_DEFAULTS: dict[bool, TermDefaults] = {
 def style_factor(strength: float) -> float:
     """Return the factor of the default style weight for a strength in [0, 1].
 
-    0 at 0, 1 at the default and 256 at 1.
+    0 at 0, 1 at the default and 32 at 1.
 
     Example:
       >>> style_factor(0.5)

@@ -54,7 +54,7 @@ def test_strength_scales_it():
     weights = [prepared(strength=s).recipe.style_weight for s in (0, 0.5, 1)]
     assert weights[0] == 0
     assert weights[1] == prepared().recipe.style_weight
-    assert weights[2] == pytest.approx(256 * weights[1], rel=1e-3)
+    assert weights[2] == pytest.approx(32 * weights[1], rel=1e-3)
 
 
 def test_a_content_weight_of_the_user_does_not_change_it():
