@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import sequential_vmap
 from jax.scipy.linalg import solve_triangular
 
 from jaxstyle.losses.base import EQUAL_LAYERS, EXACT, StyleDefaults, StyleLoss
@@ -120,8 +121,27 @@ def _root_trace(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
     return values
 
 
+@jax.custom_jvp
 def root_trace_by_svd(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return `root_trace` and its derivative with respect to `a`, by singular values."""
+    """Return `root_trace` and its derivative with respect to `a`, by singular values.
+
+    Batches are computed one after the other: jaxlib divides a batched decomposition among the
+    threads of the CPU and waits for them, which never ends if several such decompositions run at
+    the same time and occupy all threads.
+    """
+    values: tuple[jax.Array, jax.Array] = sequential_vmap(_by_singular_values)(a, root)
+    return values
+
+
+@root_trace_by_svd.defjvp
+def _root_trace_by_svd_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    # The reverse mode cannot differentiate a function of `sequential_vmap`.
+    return root_trace_by_svd(*primals), jax.jvp(_by_singular_values, primals, tangents)[1]
+
+
+def _by_singular_values(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
     left, values, _ = jnp.linalg.svd(_product(root, _factor(a)))
     spread = _product(root, left)
     scaled = spread / jnp.maximum(values, RIDGE)[None]
@@ -148,6 +168,7 @@ def _factor(matrix: jax.Array) -> jax.Array:
     return jnp.linalg.cholesky(matrix + ridge * jnp.eye(len(matrix), dtype=matrix.dtype))
 
 
+@sequential_vmap
 def _root(matrix: jax.Array) -> jax.Array:
     """Return the square root of a symmetric matrix whose eigenvalues are clipped at `RIDGE`."""
     values, vectors = jnp.linalg.eigh(matrix)

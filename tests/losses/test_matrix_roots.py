@@ -99,3 +99,12 @@ def test_the_method_is_chosen_where_the_program_is_lowered():
     traced = jax.jit(root_trace).trace(shape, shape)
     on_cpu, on_tpu = (traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu"))
     assert "gesdd" in on_cpu and "gesdd" not in on_tpu
+
+
+def test_batches_on_a_cpu_have_no_batched_decomposition():
+    """Several of these at a time deadlock in jaxlib, if they occupy all threads of the CPU."""
+    batch, root = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((3, 4, 4), (4, 4)))
+    text = jax.jit(jax.vmap(root_trace, (0, None))).lower(batch, root).as_text()
+    calls = [line for line in text.splitlines() if "custom_call" in line and "lapack" in line]
+    svd = [line for line in calls if "gesdd" in line]
+    assert svd and all("tensor<4x4xf32>" in line and "tensor<3x4x4" not in line for line in svd)

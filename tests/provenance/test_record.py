@@ -263,7 +263,7 @@ class TestCommands:
         assert "strength           0.75\n" in out and "--strength 0.75" in out
         assert "style_weight" not in out
         weights = [read_record(tmp_path / f"{n}.png").recipe.style_weight for n in ("out", "more")]
-        assert weights[1] == pytest.approx(1.5**8 * weights[0], rel=1e-3)
+        assert weights[1] == pytest.approx(1.5**5 * weights[0], rel=1e-3)
 
     def test_show_names_what_differs_and_the_command_that_makes_it(
         self, stylize, run, tmp_path, files
