@@ -1,8 +1,8 @@
-"""The figures of `docs/maths.md`, from the demo's images and the embedded network.
+"""The figures of `docs/maths.md`, from the images of `jaxstyle sample` and the network `compact`.
 
     python experiments/figures/maths.py docs/figures
 
-On two cores this takes some minutes.
+On two cores this takes about two minutes.
 """
 
 import argparse
