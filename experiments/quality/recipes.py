@@ -36,7 +36,11 @@ RECIPES: dict[str, Recipe] = {
         tv_weight=0.0,
         steps=500,
     ),
+    "crowson-scheme": dataclasses.replace(
+        jaxstyle.presets["crowson"], content_weight=None, style_weight=None, tv_weight=0.0
+    ),
 }
 """By name; `before` is the default of the first version, for networks normalized as ours;
-`classical` is neural-style's recipe with the weights of the default, which suit them, and without
-its total variation, whose weight suits the activations of a whole VGG alone."""
+`classical` and `crowson-scheme` are the recipes of neural-style and of style-transfer-pytorch with
+the weights of the default, which suit these networks, and without their total variation, whose
+weights suit the activations of a whole VGG alone."""

@@ -189,7 +189,7 @@ _loss = partial(
     moments,
     normalized=StyleDefaults(100.0, EQUAL_LAYERS),
     unnormalized=StyleDefaults(1.0, EQUAL_LAYERS),
-    balance=6.3,
+    balance=4.0,
 )
 WASSERSTEIN = _loss(wasserstein_distance, target=wasserstein_target)
 ITERATED_WASSERSTEIN = _loss(iterated_wasserstein_distance, target=iterated_wasserstein_target)
