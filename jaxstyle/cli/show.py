@@ -40,14 +40,16 @@ def show(image: Path, everything: bool, as_json: bool) -> int:
     # The network's own name, if it differs from the requested one.
     name = "" if record.weights_name == record.weights else f" ({record.weights_name})"
     changed = dict(changed_settings(record))
-    settings = record.recipe.as_dict()
+    settings = resolved = record.recipe.as_dict()
     if not everything:
-        settings |= {name: changed[name] for name in WEIGHTS if name in changed}
+        settings = resolved | {name: changed[name] for name in WEIGHTS if name in changed}
     rows = [
         *((name.rstrip(" 123456789"), file.path) for name, file in record.files.items() if file),
         ("weights", f"{record.weights}{name}, {record.weights_sha256[:12]}"),
-        ("loss", record.everything["loss"]),
-        *((f"loss_{term}", value) for term, value in record.terms.items()),
+        ("loss", _number(record.everything["loss"])),
+        *((f"loss_{term}", _number(value)) for term, value in record.terms.items()),
+        # Also the weights that were chosen for the images and the network.
+        *((f"weight of {t}", _number(resolved[f"{t}_weight"])) for t in ("content", "style", "tv")),
         ("steps done", record.steps),
         *((name, _plain(v)) for name, v in settings.items() if everything or name in changed),
         *record.environment.items(),
@@ -140,6 +142,10 @@ def _shape(image: Any) -> tuple[int, int] | None:
         case {"size": [int(width), int(height)]} if width > 0 and height > 0:
             return height, width
     return None
+
+
+def _number(value: object) -> object:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _plain(value: object) -> object:

@@ -95,6 +95,21 @@ class TestCurves:
         whole = self.points(svg_curves({"a": ([0, 4999], [1.0, 10**-4.999])}))[0]
         assert (line[0], line[-1]) == (whole[0], whole[-1])
 
+    def test_a_value_far_below_the_others_does_not_flatten_them(self):
+        curves = {"loss": ([0, 1], [1e3, 10.0]), "content": ([0, 1], [1e-8, 1.0])}
+        loss, content = self.points(svg_curves(curves, height=240))
+        assert loss[1][1] - loss[0][1] > 240 / 4
+        assert content[0][1] > content[1][1]
+
+    def test_no_curve_crosses_the_legend(self):
+        labels = [f"content start, seed {n}" for n in range(8)]
+        svg = svg_curves({label: ([0, 1], [100.0, 1.0]) for label in labels})
+        texts = ElementTree.fromstring(svg).findall("{http://www.w3.org/2000/svg}text")
+        legend = {t.text: (float(t.get("x")), float(t.get("y"))) for t in texts if t.text in labels}
+        assert len(set(legend.values())) == len(labels)
+        highest = min(y for line in self.points(svg) for _, y in line)
+        assert max(y for _, y in legend.values()) < highest
+
     def test_labels_are_text(self):
         svg = svg_curves({"<script>alert(1)</script>": ([0], [1.0])})
         assert "<script" not in svg and ElementTree.fromstring(svg) is not None

@@ -254,6 +254,8 @@ class TestCommands:
         assert run("stylize", *words, *layers, "-o", tmp_path / "out.png")[0] == 0
         out = run("show", tmp_path / "out.png")[1]
         assert "style_weight" not in out and "--strength" not in out
+        used = read_record(tmp_path / "out.png").recipe.style_weight
+        assert f"weight of style    {used:.6g}\n" in out
         code, _, err = run(
             "stylize", "--from", tmp_path / "out.png", "-o", tmp_path / "more.png",
             "--strength", 0.75, "--quiet",
