@@ -28,8 +28,8 @@ def flags_page() -> str:
         "# All flags",
         NOTE,
         "Flags of `stylize` that set something in the recipe are also the keys of grid files and "
-        "the [settings](settings.md) of `jaxstyle.Recipe`, with `_` for `-`. How to use them "
-        "stands in the pages under *How to*.",
+        "the [settings](settings.md) of `jaxstyle.Recipe`, with `_` for `-`. The pages under "
+        "*How to* show how to use them.",
     ]
     root = click.Context(app, info_name="jaxstyle")
     for name in COMMANDS:

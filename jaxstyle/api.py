@@ -338,7 +338,7 @@ def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str,
     base = recipe if recipe is not None else preset or "default"
     if not isinstance(base, str | Recipe):
         raise JaxstyleError(
-            f"recipe: {shortened(base)} is no Recipe; give one, or the name of a preset"
+            f"recipe: {shortened(base)} is not a Recipe; give one, or the name of a preset"
         )
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in settings:

@@ -107,7 +107,7 @@ def studio(
         another studio, or the port is in use.
     """
     if not in_notebook():
-        raise JaxstyleError("studio: this is no notebook; run `jaxstyle studio` in a terminal")
+        raise JaxstyleError("studio: this is not a notebook; run `jaxstyle studio` in a terminal")
     if reason := _no_proxy():
         print(reason)
         return

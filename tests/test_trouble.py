@@ -136,13 +136,13 @@ class TestReports:
 )
 def test_a_flag_without_effect_is_said(stylize, tmp_path, flags, named):
     err = stylize(tmp_path / "o.png", *flags)
-    assert f"{named} is without effect" in err
-    assert "without effect" not in stylize(tmp_path / "o.png", *flags, "--quiet")
+    assert f"{named} has no effect" in err
+    assert "has no effect" not in stylize(tmp_path / "o.png", *flags, "--quiet")
 
 
 def test_flags_that_have_an_effect_are_not_named(stylize, tmp_path):
     flags = ("--optimizer", "adam", "--learning-rate", 0.01, "--init", "noise", "--seed", 3)
-    assert "without effect" not in stylize(tmp_path / "o.png", *flags, "--noise-std", 3)
+    assert "has no effect" not in stylize(tmp_path / "o.png", *flags, "--noise-std", 3)
 
 
 def test_an_unset_variable_does_not_paint_without_style(run, files, tmp_path):
@@ -153,7 +153,7 @@ def test_an_unset_variable_does_not_paint_without_style(run, files, tmp_path):
 
 def test_a_port_that_is_a_file(run, files, tmp_path):
     code, _, err = run("stylize", "--serve", files["content"], files["style"], "-o", "o.png")
-    assert code == 2 and "is no port; put --serve last" in err
+    assert code == 2 and "is not a port; put --serve last" in err
 
 
 def test_a_path_of_the_record_is_said_to_be_one(stylize, run, files, tmp_path):
@@ -196,7 +196,7 @@ def test_a_grid_says_which_images_are_the_same(run, files, tmp_path):
         "[grid]\ncontent = ['a.png', 'b.png']\n"
     )
     code, _, err = run("grid", tmp_path / "g.toml", "-o", tmp_path / "out", "--quiet")
-    assert code == 0 and "2 combinations are 1 different" in err
+    assert code == 0 and "the number of cells is 1, not 2" in err
 
 
 def test_what_does_not_fit_into_memory_is_a_line():

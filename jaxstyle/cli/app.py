@@ -53,7 +53,7 @@ class Commands(click.Group):
 )
 @click.version_option(version("jaxstyle"), prog_name="jaxstyle", message="%(prog)s %(version)s")
 def app() -> None:
-    """Paint a photograph in the style of a painting, by optimization, on CPU, GPU or TPU."""
+    """Stylize photographs in the style of paintings, by optimization, on a CPU, GPU or TPU."""
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

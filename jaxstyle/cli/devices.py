@@ -105,7 +105,7 @@ class _Show:
             path.unlink(missing_ok=True)
         full = doing == "writing" and os.strerror(errno.ENOSPC) in reason
         if damaged and not full:
-            text = f"a compiled program in {folder} was damaged; it is compiled and kept anew"
+            text = f"a compiled program in {folder} was damaged; it is compiled again"
         elif self.told:
             return
         else:

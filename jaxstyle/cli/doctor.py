@@ -29,9 +29,12 @@ class Finding:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def doctor(as_json: bool) -> int:
-    """Check versions, devices, caches and weights; exit with 1 if there is a problem."""
+    """Check versions, devices, caches and weights.
+
+    Each problem is printed with its remedy, and the exit code is then 1.
+    """
     from jaxstyle.provenance.report import to_json
 
     findings = list(examine())
@@ -98,7 +101,9 @@ def devices() -> Iterator[Finding]:
             yield Finding("free memory", _size(available), low)
         if Path("/dev/nvidiactl").exists():
             yield Finding(
-                "GPU", "an NVIDIA GPU is here and not used", "install jax[cuda13] or jax[cuda12]"
+                "GPU",
+                "there is an NVIDIA GPU that JAX does not use",
+                "install jax[cuda13] or jax[cuda12]",
             )
 
 

@@ -113,13 +113,13 @@ def stylize_folder(
         if line and not quiet:
             tell(line)
     if done:
-        tell(f"{done} of {len(jobs)} images are in {options.output} already")
+        tell(f"{done} of {len(jobs)} images are already in {options.output}")
     code = _run_all(batches, setting, failed, total=len(jobs), done=done)
     missing = sum(not job.target.exists() for job in jobs) - len(failed)
     if code:
         tell(
-            f"stopped with {len(jobs) - missing - len(failed)} of {len(jobs)} images done; the "
-            "same command goes on from there"
+            f"stopped with {len(jobs) - missing - len(failed)} of {len(jobs)} images done; run the "
+            "same command to resume"
         )
     if failed and not code:
         names = ", ".join(file.name for file in failed)
@@ -156,7 +156,9 @@ def _jobs(options: Options) -> list[Job]:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JaxstyleError(f"-o: {output} cannot be made: {error.strerror}") from None
+        raise JaxstyleError(
+            f"-o: {output} cannot be created: {error.strerror}; choose another"
+        ) from None
     return [Job(file, output / name) for name, file in names.items()]
 
 

@@ -22,6 +22,7 @@ from jaxstyle.errors import JaxstyleError
 from jaxstyle.monitor.interrupts import INTERRUPTED, TERMINATED, Terminated, interrupts
 
 if TYPE_CHECKING:
+    from jaxstyle.monitor.serve import GridView, Page
     from jaxstyle.sweep import Cell, GridFile, Progress, Report
     from jaxstyle.sweep.executors import Executor
 
@@ -32,13 +33,15 @@ class Enough(KeyboardInterrupt):
 
 @click.command(cls=GroupedCommand)
 @click.argument("file", type=IMAGE, metavar="FILE.toml")
-@click.option("-o", "--output", type=IMAGE, required=True, metavar="DIR", help="Folder to fill.")
+@click.option(
+    "-o", "--output", type=IMAGE, required=True, metavar="DIR", help="Folder for the results."
+)
 @click.option(
     "--lanes",
     "elements",
     type=int,
     metavar="N",
-    help="Cells that run at a time in one program; default: what memory allows.",
+    help="Number of cells that run at once in one program; default: as many as memory allows.",
 )
 @devices_option
 @click.option(
@@ -46,21 +49,23 @@ class Enough(KeyboardInterrupt):
     type=click.Choice(("local", "ray", "slurm")),
     default="local",
     show_default=True,
-    help="Where batches of cells run: in this process, as tasks of a Ray cluster (extra `ray`) or "
-    "as jobs of Slurm (extra `slurm`).",
+    help="Where batches of cells run: in this process, as tasks on a Ray cluster (extra `ray`) or "
+    "as Slurm jobs (extra `slurm`).",
 )
 @click.option(
     "--executor-option",
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="What a task asks for, in Ray's words (num_gpus=1) or submitit's (timeout_min=60, "
-    "slurm_partition=gpu); repeatable.",
+    help="Option of each task: of Ray (num_gpus=1) or of submitit (timeout_min=60, "
+    "slurm_partition=gpu); can be given several times.",
 )
 @bounds_options
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option(
-    "--log-json", is_flag=True, help="Progress as JSON lines on standard error, for programs."
+    "--log-json",
+    is_flag=True,
+    help="Print progress to standard error as lines of JSON, for other programs.",
 )
 @serve_option
 def grid(
@@ -78,10 +83,12 @@ def grid(
 ) -> int:
     """Run every combination of the settings in FILE.toml.
 
-    FILE.toml has one value a flag in [base] (content and style among them) and a list a flag in
-    [grid]; flags are written with `_`. DIR receives results.csv, contact_sheet.png, index.html and
-    cells/. Run again, it goes on where it stopped: finished cells are kept. Ctrl-C, SIGTERM and the
-    button of the page that --serve shows lose only the cells under way.
+    In FILE.toml, the table [base] has one value for each setting, content and style included, and
+    [grid] has a list of values for each setting. Settings are named like flags, with `_` for `-`.
+
+    DIR receives results.csv, contact_sheet.png, index.html and cells/. Ctrl-C, SIGTERM and the stop
+    button of the --serve page end the command; only the current cells are lost. The same command
+    resumes the grid: finished cells are kept.
     """
     if elements is not None and elements < 1:
         raise JaxstyleError(f"--lanes: {elements} is out of range; give a whole number from 1")
@@ -93,12 +100,7 @@ def grid(
     # All checks come before the first file is written.
     execute = _executor(executor, options, devices=devices, output=output)
     plan = grids.read(file)
-    if output.exists() and not output.is_dir():
-        raise JaxstyleError(f"-o {str(output)!r} is a file; name a folder")
-    if port is not None:
-        from jaxstyle.monitor.serve.server import check_port
-
-        check_port(port, argument="--serve")
+    _check(output, port)
     enable_compilation_cache()
     with errors_by_flag():
         sharing = select_devices(devices)
@@ -109,28 +111,41 @@ def grid(
     store = grids.Store(output)
     with store.open():
         reports = store.find(cells)
-        page = None
-        if port is not None:
-            from jaxstyle.cli.browser import open_page
-            from jaxstyle.monitor.serve import GridView
-
-            page = open_page(port, GridView(output, cells, reports), as_json=log_json)
+        page = None if port is None else _open_page(port, output, cells, reports, log_json)
         run = partial(
             grids.run, groups, reports, store, elements=elements, devices=sharing, executor=execute
         )
-        code = _fill(
-            run, output, cells, reports, page, quiet=quiet, as_json=log_json
-        )  # fmt: skip
+        code = _fill(run, output, cells, reports, page, quiet=quiet, as_json=log_json)
     missing = len(cells) - len(reports)
     if page is not None:
         made = f"see {output / 'index.html'}" if reports else "no cell is finished"
         page.finish(f"{'stopped' if missing else 'done'}; {made}")
     if missing:
         tell(
-            f"stopped with {len(reports)} of {len(cells)} cells done; the same command goes on "
-            "from there"
+            f"stopped with {len(reports)} of {len(cells)} cells done; run the same command to "
+            "resume"
         )
     return code
+
+
+def _check(output: Path, port: int | None) -> None:
+    """Raise an error for an invalid output folder or port."""
+    if output.exists() and not output.is_dir():
+        raise JaxstyleError(f"-o: {str(output)!r} is a file; give a folder")
+    if port is not None:
+        from jaxstyle.monitor.serve.server import check_port
+
+        check_port(port, argument="--serve")
+
+
+def _open_page(
+    port: int, output: Path, cells: "Sequence[Cell]", reports: "dict[str, Report]", as_json: bool
+) -> "Page[GridView]":
+    """Serve the page of `--serve`."""
+    from jaxstyle.cli.browser import open_page
+    from jaxstyle.monitor.serve import GridView
+
+    return open_page(port, GridView(output, cells, reports), as_json=as_json)
 
 
 def _executor(
@@ -141,10 +156,14 @@ def _executor(
 
     asked = dict(map(executor_option, options))
     if name == "local" and asked:
-        raise JaxstyleError("--executor-option: for --executor ray or slurm; give one of these")
+        raise JaxstyleError(
+            f"--executor-option: {options[0]} has no effect with --executor local; give --executor "
+            "ray or slurm"
+        )
     if name != "local" and devices is not None:
         raise JaxstyleError(
-            f"--devices: {devices} is for --executor local; with {name} a task has one device"
+            f"--devices: {devices} works with --executor local only; with {name} each task has one "
+            "device"
         )
     if name == "ray":
         return on_ray(asked)
@@ -161,8 +180,8 @@ def _cells(plan: "GridFile", **limits: Any) -> "list[Cell]":
     asked_for = math.prod(len(values) for values in plan.axes.values())
     if asked_for > len(cells):
         tell(
-            f"{asked_for} combinations are {len(cells)} different ones, as some files have the "
-            "same bytes or some settings the same meaning; each is run once"
+            f"the number of cells is {len(cells)}, not {asked_for}: some combinations are equal, "
+            "because some files have the same bytes or some settings the same meaning"
         )
     if any(cell.settings.get("weights", "auto") == "auto" for cell in cells):
         tell_weights("auto")
@@ -174,7 +193,7 @@ def _fill(
     output: Path,
     cells: "Sequence[Cell]",
     reports: "dict[str, Report]",
-    page: Any,
+    page: "Page[GridView] | None",
     *,
     quiet: bool,
     as_json: bool,

@@ -90,5 +90,5 @@ _HELP_ALL = click.Option(
     is_eager=True,
     expose_value=False,
     callback=_show_all,
-    help="Explain every flag.",
+    help="Show this message with all flags explained.",
 )

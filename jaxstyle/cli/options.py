@@ -58,7 +58,8 @@ preset_option = click.option(
     metavar="NAME",
     default=None,
     shell_complete=_completes(presets),
-    help=f"A named recipe ({', '.join(presets)}); flags given beside it win.  [default: default]",
+    help=f"Named recipe: {', '.join(presets)}. Other flags override its settings.  "
+    "[default: default]",
 )
 weights_option = click.option(
     "--weights",
@@ -66,8 +67,9 @@ weights_option = click.option(
     metavar="NAME|FILE",
     default="auto",
     show_default=True,
-    help="Network: `medium` or the faster `compact` (embedded), a name of `jaxstyle weights list` "
-    "or a converted .safetensors; `auto` is vgg19 if it has been fetched, else medium.",
+    help="Network: `medium` or the faster `compact` (both embedded), another name of `jaxstyle "
+    "weights list`, or a converted .safetensors file; `auto` is vgg19 if it has been fetched, else "
+    "medium.",
 )
 
 
@@ -77,7 +79,9 @@ class _Port(click.IntRange):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the port number."""
         if isinstance(value, str) and not value.lstrip("-").isdecimal():
-            self.fail(f"{value!r} is no port; put --serve last, or a number behind it.", param, ctx)
+            self.fail(
+                f"{value!r} is not a port; put --serve last, or give a number after it.", param, ctx
+            )
         return super().convert(value, param, ctx)
 
 
@@ -89,15 +93,15 @@ serve_option = click.option(
     flag_value=0,
     default=None,
     metavar="[PORT]",
-    help="Show the run on a page of this machine's browser (a free port if none is given; needs "
-    "the extra `serve`).",
+    help="Show the run on a local web page at this port; a free port if none is given. Requires "
+    "the extra `serve`.",
 )
 devices_option = click.option(
     "--devices",
     metavar="N|all",
     callback=lambda context, parameter, given: _count_or_all(given),
-    help="Devices of this machine that share the work: a batch's images or a grid's cells, or "
-    "the rows of one image.  [default: 1]",
+    help="Number of devices that share the images of a batch, the cells of a grid, or the rows of "
+    "one image.  [default: 1]",
 )
 
 
@@ -108,20 +112,23 @@ def _count_or_all(given: str | None) -> int | str | None:
         return int(given)
     except ValueError:
         raise JaxstyleError(
-            f"--devices: {given!r} is neither a number nor all; `jaxstyle doctor` lists devices"
+            f"--devices: {given!r} is neither a number nor 'all'; see `jaxstyle doctor` for the "
+            "devices"
         ) from None
 
 
 def bounds_options(command: Command) -> Command:
     """Decorate a command with `--max-pixels` and `--first-frame`, for the images that it reads."""
     first_frame = click.option(
-        "--first-frame", is_flag=True, help="Read the first image of an animated file."
+        "--first-frame",
+        is_flag=True,
+        help="Use the first frame of an animated image instead of refusing the file.",
     )
     max_pixels = click.option(
         "--max-pixels",
         type=click.IntRange(1),
         metavar="N",
-        help="Largest width times height of an image that is read.  [default: 64000000]",
+        help="Largest number of pixels of an input image.  [default: 64000000]",
     )
     return max_pixels(first_frame(command))
 
@@ -234,7 +241,7 @@ def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
     uses = {
         "learning_rate": (
             optimizer in DEFAULT_LEARNING_RATES,
-            f"--optimizer {optimizer} finds its steps itself",
+            f"--optimizer {optimizer} has no learning rate",
         ),
         "schedule": (
             optimizer in DEFAULT_LEARNING_RATES,
@@ -242,11 +249,14 @@ def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
         ),
         "decay": (
             optimizer in DEFAULT_LEARNING_RATES and recipe.schedule != "constant",
-            "no learning rate falls; choose a --schedule",
+            "the learning rate is constant; choose a --schedule",
         ),
         "momentum": (optimizer == "momentum", f"--optimizer is {optimizer}"),
         "adam_b2": (optimizer == "adam", f"--optimizer is {optimizer}"),
-        "history_size": (optimizer in LBFGS_OPTIMIZERS, f"--optimizer {optimizer} keeps no pairs"),
+        "history_size": (
+            optimizer in LBFGS_OPTIMIZERS,
+            f"--optimizer {optimizer} has no history of pairs",
+        ),
         "preconditioner": (optimizer == "lbfgs", f"--optimizer is {optimizer}"),
         "scale_ratio": ((recipe.scales or 1) > 1, "the run has one scale"),
         "scale_detail": (
@@ -258,7 +268,7 @@ def unused_notices(recipe: Recipe, given: dict[str, Any]) -> list[str]:
         "noise_std": (noisy, noiseless),
     }
     return [
-        f"{_flag(name, given[name])} is without effect: {why}"
+        f"{_flag(name, given[name])} has no effect: {why}"
         for name, (used, why) in uses.items()
         if given.get(name) is not None and not used
     ]

@@ -18,7 +18,7 @@ from jaxstyle.cli.options import (
     weights_option,
 )
 from jaxstyle.cli.streams import tell
-from jaxstyle.config.accelerators import ACCELERATORS
+from jaxstyle.config.accelerators import ACCELERATORS, Accelerator
 from jaxstyle.config.defaults import MIN_HISTORY_SIZE
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
@@ -26,11 +26,12 @@ from jaxstyle.errors import JaxstyleError
 if TYPE_CHECKING:
     from jaxstyle.engine.planning import Plan
     from jaxstyle.engine.roofline import StepCost
+    from jaxstyle.nn.network import Network
 
 
 @click.command(cls=GroupedCommand)
 @click.option(
-    "--content", type=IMAGE, help="Plan for the output of this content image; else for a square."
+    "--content", type=IMAGE, help="Content image, for its proportions; default: a square."
 )
 @preset_option
 @weights_option
@@ -48,16 +49,21 @@ if TYPE_CHECKING:
     )
 )
 @click.option(
-    "--batch", type=int, default=1, metavar="K", show_default=True, help="Images in one program."
+    "--batch",
+    type=int,
+    default=1,
+    metavar="K",
+    show_default=True,
+    help="Number of images in one program.",
 )
 @click.option(
     "--target",
     type=click.Choice(list(ACCELERATORS)),
-    help="Plan for this accelerator instead of the device here: its memory, and the least time of "
-    "a step by its published peaks.",
+    help="Accelerator to plan for instead of the device of this machine; also print the least time "
+    "of a step, computed from the accelerator's published peak rates.",
 )
 @bounds_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def plan(
     content: Path | None,
     preset_name: str | None,
@@ -69,21 +75,18 @@ def plan(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Print the memory that `stylize` needs at --size, and the largest size that fits.
+    """Print the memory that a run needs, and the largest size that fits.
 
-    The program is compiled for that size but not run, so it takes seconds, whatever the size.
+    The program of `stylize` is compiled for --size but not run, which takes seconds at any size.
     """
     recipe = build_recipe(preset_name, flags)
     check_batch(batch)
 
     from rich.console import Console
 
-    from jaxstyle import images
     from jaxstyle.cli.devices import enable_compilation_cache
     from jaxstyle.cli.inputs import tell_weights
-    from jaxstyle.engine import memory, planning
-    from jaxstyle.engine.roofline import step_cost
-    from jaxstyle.engine.sizes import not_enlarged_notice, output_size
+    from jaxstyle.engine import planning
     from jaxstyle.provenance.report import to_json
     from jaxstyle.weights import load_network
 
@@ -91,45 +94,72 @@ def plan(
     network = load_network(weights_name)
     height = width = recipe.size
     if content is not None:
-        shape = images.load_image(
-            content, argument="--content", **bounds(max_pixels, first_frame)
-        ).shape
-        height, width = output_size(shape[0], shape[1], recipe)
-        if notice := not_enlarged_notice(shape, flags["size"], recipe):
-            tell(notice)
+        limits = bounds(max_pixels, first_frame)
+        height, width = _output_size(content, recipe, asked=flags["size"], **limits)
     elif not recipe.size:
-        raise JaxstyleError("--size: 0 keeps the content image's; give --content or a size")
-    with errors_by_flag():
-        with Console(stderr=True).status("compiling …"):
-            accelerator = ACCELERATORS[target] if target else None
-            result = planning.plan(
-                height, width, recipe=recipe, network=network, batch=batch,
-                free=accelerator and accelerator.memory, accelerator=accelerator,
-            )  # fmt: skip
-            cost = None
-            if accelerator is not None:
-                last = memory.resolved_for_size(recipe, network, height, width)
-                cost = step_cost(
-                    memory.problem_of_shapes(
-                        height, width, recipe=last, network=network, batch=batch
-                    ),
-                    accelerator,
-                )
+        raise JaxstyleError(
+            "--size: 0 keeps the size of the content image; give --content or a size above 0"
+        )
+    accelerator = ACCELERATORS[target] if target else None
+    with errors_by_flag(), Console(stderr=True).status("compiling …"):
+        result = planning.plan(
+            height, width, recipe=recipe, network=network, batch=batch,
+            free=accelerator and accelerator.memory, accelerator=accelerator,
+        )  # fmt: skip
+        cost = accelerator and _step_cost(result, recipe, network, accelerator)
     tell_weights(weights_name)
     if as_json:
         report = {**result._asdict(), "fits": result.fits}
         if cost is not None:
             report |= {"target": target, "step": cost._asdict()}
         click.echo(to_json(report), nl=False)
-        return 0
-    click.echo(f"image  {width}x{height}" + (f", {batch} at once" if batch > 1 else ""))
+    else:
+        _print(result, recipe, cost, target)
+    return 0
+
+
+def _output_size(
+    content: Path, recipe: Recipe, *, asked: int | None, **limits: Any
+) -> tuple[int, int]:
+    """Return height and width of the output for a content image.
+
+    Prints a notice if the image is smaller than `asked`, the value of `--size`.
+    """
+    from jaxstyle import images
+    from jaxstyle.engine.sizes import not_enlarged_notice, output_size
+
+    shape = images.load_image(content, argument="--content", **limits).shape
+    size = output_size(shape[0], shape[1], recipe)
+    if notice := not_enlarged_notice(shape, asked, recipe):
+        tell(notice)
+    return size
+
+
+def _step_cost(
+    result: "Plan", recipe: Recipe, network: "Network", accelerator: Accelerator
+) -> "StepCost":
+    """Return the cost of a step of a planned run on an accelerator."""
+    from jaxstyle.engine.memory import problem_of_shapes, resolved_for_size
+    from jaxstyle.engine.roofline import step_cost
+
+    size = result.height, result.width
+    last = resolved_for_size(recipe, network, *size)
+    problem = problem_of_shapes(*size, recipe=last, network=network, batch=result.batch)
+    return step_cost(problem, accelerator)
+
+
+def _print(result: "Plan", recipe: Recipe, cost: "StepCost | None", target: str | None) -> None:
+    """Print a plan, and the cost of a step on the accelerator `target` if there is one."""
+    from jaxstyle.engine.memory import gigabytes
+
+    at_once = f", {result.batch} at once" if result.batch > 1 else ""
+    click.echo(f"image  {result.width}x{result.height}{at_once}")
     pairs = f" ({result.history_size} pairs of L-BFGS)" if result.history_size else ""
-    click.echo(f"needed   {memory.gigabytes(result.needed)}{pairs}")
+    click.echo(f"needed   {gigabytes(result.needed)}{pairs}")
     if cost is not None:
         _print_cost(cost, target)
     if result.free is not None:
         _print_free(result, recipe)
-    return 0
 
 
 def _print_cost(cost: "StepCost", target: str | None) -> None:

@@ -15,22 +15,25 @@ from jaxstyle.images.samples import PHOTOGRAPHS, load_photograph
 @click.argument("painting", type=IMAGE, metavar="PAINTING")
 @click.option(
     "--photograph", type=click.Choice(tuple(PHOTOGRAPHS)), default="cat", show_default=True,
-    help="Which photograph of scikit-image.",
+    help="Photograph of scikit-image.",
 )  # fmt: skip
 @click.option(
     "--palette", type=click.Choice(tuple(PALETTES)), default="night", show_default=True,
     help="Colors of the painting.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Another painting.")
+@click.option(
+    "--seed", default=0, metavar="N", show_default=True, help="Random seed of the painting."
+)
 @click.option(
     "--size", type=click.IntRange(16, 2048), default=512, show_default=True,
+    metavar="N",
     help="Side of the painting in pixels.",
 )  # fmt: skip
 def sample(photo: Path, painting: Path, photograph: str, palette: str, seed: int, size: int) -> int:
-    """Write a photograph and a painting to try the other commands with.
+    """Write a sample photograph and painting to try the commands.
 
-    The photograph is a free one of scikit-image (`pip install 'jaxstyle[demo]'`); the painting is
-    drawn by the program. Nothing is downloaded.
+    The photograph is one of scikit-image (`pip install 'jaxstyle[demo]'`); the program draws the
+    painting. Nothing is downloaded.
     """
     from jaxstyle import images
 

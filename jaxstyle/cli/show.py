@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("image", type=IMAGE, metavar="IMAGE.png")
-@click.option("--all", "everything", is_flag=True, help="Print every setting.")
+@click.option("--all", "everything", is_flag=True, help="Print all settings, defaults included.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
 def show(image: Path, everything: bool, as_json: bool) -> int:
-    """Print how an image was made: its files, losses, settings and versions.
+    """Print how an image was made: files, losses, settings, versions.
 
-    Of the settings it prints those that are not the defaults, and the command line that they come
-    to. `jaxstyle stylize --from IMAGE.png -o COPY.png` makes the image again.
+    Settings are printed if they differ from their defaults. The last line is the command that made
+    the image; `jaxstyle stylize --from IMAGE.png -o COPY.png` makes it again.
     """
     from jaxstyle.cli.devices import use_cpu
     from jaxstyle.provenance.record import read_record

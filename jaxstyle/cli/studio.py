@@ -15,7 +15,7 @@ from jaxstyle.cli.streams import tell, tell_from_signal
     type=click.IntRange(0, 65535),
     default=0,
     metavar="N",
-    help="Port of this machine; a free one if not given.",
+    help="Port of the page on this machine; 0 chooses a free one.",
 )
 @click.option(
     "-o",
@@ -24,16 +24,17 @@ from jaxstyle.cli.streams import tell, tell_from_signal
     default=Path("studio"),
     show_default=True,
     metavar="DIR",
-    help="Folder that keeps the images given and made.",
+    help="Folder for input images and results.",
 )
 @weights_option
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 def studio(port: int, output: Path, weights_name: str, open_browser: bool) -> int:
-    """Start runs from a page in the browser.
+    """Serve a web page for stylizing images interactively.
 
-    Drop a photograph and a style on the page, choose how much of the style, and press Run. The page
-    works on this machine alone; images stay in DIR. Ctrl-C ends the studio and keeps the image so
-    far of the run under way; runs that wait go on when it is started again.
+    Drop a photograph and a style on the page, choose the strength of the style, and press Run. The
+    page can be opened on this machine only; all images are stored in DIR. Ctrl-C ends the studio
+    and saves the best image so far of the current run; waiting runs continue when the studio is
+    started again.
     """
     from jaxstyle.cli.browser import open_page
     from jaxstyle.cli.devices import enable_compilation_cache
@@ -60,5 +61,5 @@ def studio(port: int, output: Path, weights_name: str, open_browser: bool) -> in
         except KeyboardInterrupt as signal:
             queue.end()
             page.finish("the studio has ended; start it again with jaxstyle studio")
-            tell(f"ended; the images are in {output}")
+            tell(f"the studio has ended; the images are in {output}")
             return TERMINATED if isinstance(signal, Terminated) else INTERRUPTED

@@ -86,8 +86,8 @@ ONE_IMAGE = (
     "earlier",
     type=IMAGE,
     metavar="PNG",
-    help="Repeat what made an earlier output: its images, settings, seed and weights; what is "
-    "given beside it wins.",
+    help="Repeat the run that made this image, with its input images, settings, seed and weights. "
+    "Other arguments override these.",
 )
 @preset_option
 @weights_option
@@ -96,34 +96,34 @@ ONE_IMAGE = (
     "--batch",
     type=int,
     metavar="K",
-    help="Initial images (seeds N to N+K-1) in one program; writes OUTPUT with -000 … before "
-    "its ending.  [default: 1]",
+    help="Number of initial images, with seeds N to N+K-1, to optimize in one program. "
+    "Output names get -000 … before the extension.  [default: 1]",
 )
 @click.option(
     "--save-every",
     type=int,
     metavar="K",
-    help="Write OUTPUT with -step000K before its ending every K steps.",
+    help="Also write the image every K steps; -step000K is inserted before the extension.",
 )
 @click.option(
     "--checkpoint",
     type=IMAGE,
     metavar="FILE",
-    help="Keep the whole state of the run in FILE, for --resume: every 30 seconds, at the end, and "
-    "after Ctrl-C or SIGTERM.",
+    help="Save the state of the run to FILE, for --resume: every 30 seconds, at the end, and after "
+    "Ctrl-C or SIGTERM.",
 )
 @click.option(
     "--checkpoint-every",
     type=int,
     metavar="K",
-    help="Write the checkpoint every K steps instead of every 30 seconds.",
+    help="Save the checkpoint every K steps instead of every 30 seconds.",
 )
 @click.option(
     "--resume",
     type=IMAGE,
     metavar="FILE",
-    help="Go on from a checkpoint, to the same bytes as if the run had never stopped; its "
-    "images and settings are taken from it, others are refused, but for more --steps.",
+    help="Resume a run from its checkpoint, with the same result as without the interruption. The "
+    "images and settings are those of the checkpoint; only --steps can be raised.",
 )
 @click.option(
     "--bit-depth",
@@ -131,24 +131,27 @@ ONE_IMAGE = (
     default=8,
     metavar="N",
     show_default=True,
-    help="Bits a color channel of the output: 8, or 16 for .png and .tiff.",
+    help="Bits per channel of the output: 8, or 16 for .png and .tiff.",
 )
 @bounds_options
 @devices_option
-@click.option("--report", type=IMAGE, metavar="FILE", help="Write a JSON report.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--report", type=IMAGE, metavar="FILE", help="Write a report in JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option(
-    "--log-json", is_flag=True, help="Progress as JSON lines on standard error, for programs."
+    "--log-json",
+    is_flag=True,
+    help="Print progress to standard error as lines of JSON, for other programs.",
 )
 @serve_option
 def stylize(**given: Any) -> int:
-    """Paint CONTENT in the style of STYLE (several styles are blended).
+    """Stylize a photograph in the style of a painting.
 
-    With a folder as CONTENT and as OUTPUT, paint every image of it; images that are there already
-    are kept, and images of one size run as batches.
+    CONTENT is the photograph and STYLE the painting; several styles are blended. If CONTENT and
+    OUTPUT are folders, every image of CONTENT is stylized; existing outputs are kept, and images of
+    the same size run in batches.
 
-    Ctrl-C stops the run after the steps under way and keeps the best image so far; so do SIGTERM
-    and the button of the page that --serve shows.
+    Ctrl-C, SIGTERM and the stop button of the --serve page end the run after the current steps; the
+    best image so far is saved.
     """
     options = Options(**{name: given.pop(name) for name in Options._fields})
     if options.content is not None and options.content.is_dir():
@@ -167,7 +170,8 @@ def _stylize_folder(options: Options, *, flags: dict[str, Any]) -> int:
         if getattr(options, name) not in (None, 1):
             flag = {"earlier": "from", "port": "serve"}.get(name, name).replace("_", "-")
             raise JaxstyleError(
-                f"--{flag}: works with one image; {options.content} is a folder of them"
+                f"--{flag}: works with one image only, and CONTENT {options.content} is a folder; "
+                "omit the flag or give one image"
             )
     if not options.styles:
         raise click.UsageError("Missing argument 'STYLE [STYLE ...]'.")

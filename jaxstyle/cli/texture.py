@@ -29,13 +29,17 @@ FIELDS = (
 @click.argument("styles", type=IMAGE, nargs=-1, required=True, metavar="STYLE [STYLE ...]")
 @click.option("-o", "--output", type=IMAGE, required=True, help="Image to write.")
 @click.option(
-    "--aspect", default="1:1", metavar="W:H", show_default=True, help="Proportions of the output."
+    "--aspect",
+    default="1:1",
+    metavar="W:H",
+    show_default=True,
+    help="Aspect ratio of the output, width to height.",
 )
 @weights_option
 @recipe_options(FIELDS)
 @bounds_options
-@click.option("--report", type=IMAGE, metavar="FILE", help="Write a JSON report.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--report", type=IMAGE, metavar="FILE", help="Write a report in JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def texture(
     styles: tuple[Path, ...],
     output: Path,
@@ -47,10 +51,11 @@ def texture(
     quiet: bool,
     **flags: Any,
 ) -> int:
-    """Make an image with the texture of STYLE alone, from noise (Gatys et al. 2015).
+    """Synthesize the texture of a painting, without a photograph.
 
-    Several styles are blended. Ctrl-C stops the run after the steps under way and keeps the best
-    image so far; so does SIGTERM.
+    The image starts from noise and is optimized for the style loss of STYLE alone (Gatys et al.
+    2015); several styles are blended. Ctrl-C and SIGTERM end the run after the current steps; the
+    best image so far is saved.
     """
     recipe = build_recipe("default", flags | {"content_weight": 0.0, "init": "noise"})
     size = _size(aspect, recipe.size)
@@ -74,9 +79,11 @@ def _size(aspect: str, longest: int) -> tuple[int, int]:
             raise ValueError
     except ValueError:
         raise JaxstyleError(
-            f"--aspect: {aspect!r} is not two numbers above 0; write e.g. 16:9"
+            f"--aspect: {aspect!r} is not a ratio of two positive numbers; give one such as 16:9"
         ) from None
     if longest < 1:
-        raise JaxstyleError("--size: 0 keeps a photograph's size, and there is none; give a size")
+        raise JaxstyleError(
+            "--size: 0 keeps the size of a photograph, and a texture has none; give a size above 0"
+        )
     unit = longest / max(width, height)
     return max(1, round(height * unit)), max(1, round(width * unit))

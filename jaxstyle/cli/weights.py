@@ -13,12 +13,12 @@ from jaxstyle.config.layers import PADDINGS, TOPOLOGIES
 
 @click.group()
 def weights() -> None:
-    """List, fetch, verify, convert and find networks."""
+    """List, download, verify and convert networks."""
 
 
 @weights.command("list")
 def list_() -> int:
-    """List all known networks and where they are."""
+    """List all known networks, and where each of them is."""
     from jaxstyle.weights import cache_folder, describe
 
     width = min(shutil.get_terminal_size().columns, 100)
@@ -36,9 +36,9 @@ def list_() -> int:
 
 @weights.command()
 @click.argument("name")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def fetch(name: str, quiet: bool) -> int:
-    """Download network NAME, check it against its pinned digest and convert it."""
+    """Download the network NAME, check its pinned digest and convert it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
@@ -69,7 +69,7 @@ def fetch(name: str, quiet: bool) -> int:
 @weights.command()
 @click.argument("name", required=False)
 def verify(name: str | None) -> int:
-    """Check network NAME, or every installed network, against its digest."""
+    """Check the digest of the network NAME, or of every installed network."""
     from jaxstyle.cli.devices import use_cpu
     from jaxstyle.weights import verify as verify_networks
 
@@ -82,7 +82,7 @@ def verify(name: str | None) -> int:
 @weights.command()
 @click.argument("name")
 def path(name: str) -> int:
-    """Print the path of network NAME."""
+    """Print the path of the network NAME."""
     from jaxstyle.weights import path as path_of
 
     click.echo(path_of(name))
@@ -97,31 +97,35 @@ def path(name: str) -> int:
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE.safetensors",
-    help="File to write.",
+    help="Converted file to write.",
 )
 @click.option(
-    "--network", type=click.Choice(sorted(TOPOLOGIES)), help="Found from the layers if not given."
+    "--network",
+    type=click.Choice(sorted(TOPOLOGIES)),
+    help="Architecture; default: found from the layers.",
 )
 @click.option(
     "--convention",
     type=click.Choice(sorted(CONVENTIONS)),
-    help="The network's input: caffe (BGR, 0-255, minus the mean) or torchvision (RGB, 0-1, "
-    "mean and std).",
+    help="Format of the network's input: caffe (BGR from 0 to 255, minus the mean) or torchvision "
+    "(RGB from 0 to 1, normalized by mean and standard deviation).",
 )
 @click.option(
-    "--padding", type=click.Choice(PADDINGS), help="What surrounds the maps; zeros for most."
+    "--padding",
+    type=click.Choice(PADDINGS),
+    help="Padding of the convolutions; most networks have zeros.",
 )
 @click.option(
     "--normalised",
     "normalized",
     is_flag=True,
-    help="Every filter's mean activation is 1, as in Gatys's VGG-19; sets the default weights "
-    "of the terms.",
+    help="Declare that the mean activation of every filter is 1, as in Gatys's VGG-19; the default "
+    "weights of the losses depend on it.",
 )
 @click.option(
     "--trust-source",
     is_flag=True,
-    help="Open an .h5 or .mat file whose digest `weights list` has no entry for.",
+    help="Open an .h5 or .mat file although its digest is not in `jaxstyle weights list`.",
 )
 def convert(
     source: Path,
@@ -132,7 +136,10 @@ def convert(
     normalized: bool,
     trust_source: bool,
 ) -> int:
-    """Convert SOURCE (.pth, .h5, .mat, .npz, .safetensors) to this project's format."""
+    """Convert a network to this project's .safetensors format.
+
+    SOURCE is a .pth, .h5, .mat, .npz or .safetensors file.
+    """
     from jaxstyle.cli.devices import use_cpu
     from jaxstyle.files import check_writable
     from jaxstyle.weights import convert as convert_file

@@ -59,7 +59,7 @@ def content_losses(name: str, value: Any) -> str:
     """
     if not isinstance(value, str):
         raise JaxstyleError(
-            f"{name}: {shortened(value)} is no text; write e.g. 'features,laplacian:300'"
+            f"{name}: {shortened(value)} is not text; write e.g. 'features,laplacian:300'"
         )
     parts = split_content_losses(value, argument=name).items()
     return ",".join(loss if weight is None else f"{loss}:{weight:.9g}" for loss, weight in parts)

@@ -25,5 +25,5 @@ def choice_setting(default: str | None, help: str, choices: tuple[str, ...]) -> 
 
 def term_weight(description: str, normalized: float, other: float) -> Any:
     """Return the field of a term's weight, with its defaults in the help text."""
-    help = f"{description}; default: {normalized:g}, or {other:g} likewise."
-    return setting(None, help, number())
+    defaults = f"{normalized:g}, or {other:g} for a network that is not normalized"
+    return setting(None, f"{description}; default: {defaults}.", number())

@@ -79,30 +79,30 @@ class Recipe:
 
     content_layers: LayerWeights = setting(
         (("relu4_2", 1.0),),
-        "Layers that keep the content, comma-separated `layer[:weight]`; `all` = every layer.",
+        "Layers of the content loss, comma-separated as `layer[:weight]`; `all` for every layer.",
         layer_weights,
     )
     style_layers: LayerWeights | None = setting(
         None,
-        "Layers at which the style is compared, written likewise; default: "
-        "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1, weighted 1, 4, 16, 64, 64 with --style-loss gram "
-        "and a network normalized as `compact` is.",
+        "Layers of the style loss, comma-separated as `layer[:weight]`; default: "
+        "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1, with the weights 1, 4, 16, 64, 64 if "
+        "--style-loss is gram and the network is normalized, as `medium` and `compact` are.",
         layer_weights,
     )
     strength: float | None = setting(
         None,
-        "How much of the style: 0 is the photograph, 1 the painting's texture with hints of the "
-        "photograph; in the place of --content-weight and --style-weight, whose defaults are those "
-        f"of {DEFAULT_STRENGTH:g}.",
+        "Strength of the style, from 0 (the photograph) to 1 (the painting's texture with hints of "
+        "the photograph). Replaces --content-weight and --style-weight, whose defaults correspond "
+        f"to {DEFAULT_STRENGTH:g}.",
         number(high=1),
     )
     content_weight: float | None = term_weight(
-        "alpha, weight of the content term", *(d.content_weight for d in _BY_NETWORK)
+        "Weight of the content loss (alpha)", *(d.content_weight for d in _BY_NETWORK)
     )
     style_weight: float | None = setting(
         None,
-        "beta, weight of the style term; default: chosen for the photograph and the painting, so "
-        "that pale and strong paintings are followed alike.",
+        "Weight of the style loss (beta); default: computed from the images, so that pale and "
+        "vivid paintings have the same effect.",
         number(),
     )
     tv_weight: float | None = term_weight(
@@ -110,190 +110,194 @@ class Recipe:
     )
     style_blend: tuple[float, ...] | None = setting(
         None,
-        "Weights of several style images, one each, comma-separated; only their ratios count; "
-        "default: equal.",
+        "Weights of the style images, comma-separated, one per image; only their ratios matter; "
+        "default: equal weights.",
         blend_weights,
         metavar="X,X",
     )
     style_scale: float = setting(
         1.0,
-        "Size of the style images: their longest side is X times what it would be; beyond 1 "
-        "enlarges them, up to 8.",
+        "Factor by which the style images are resized, up to 8; smaller images give smaller "
+        "strokes.",
         number(above=0, high=8),
     )
     content_mask: str | None = setting(
         None,
-        "Gray image that says where the content is kept: white as without it, black not at all.",
+        "Gray image that weights the content loss: 1 where it is white, 0 where it is black.",
         file_name,
         metavar="FILE",
     )
     mask: tuple[tuple[str, str], ...] = setting(
         (),
-        "Gray images, white where a style goes to in the output and where it is taken from in "
-        "the style image; once a style, in their order; `-` for the whole.",
+        "Two gray images: a style is applied where REGION is white, and taken from its image where "
+        "STYLE_REGION is white; `-` for a whole image. Give it once per style, in their order.",
         mask_pairs,
         metavar="REGION STYLE_REGION",
     )
     preserve_color: str = choice_setting(
         "none",
-        "Keep the content's colors: paint the luminance alone, or give the style the content's "
-        "colors before.",
+        "Keep the content's colors: `luminance` stylizes the luminance only; `cholesky` and "
+        "`histogram` first match the style's colors to the content's.",
         COLOR_MATCHES,
     )
     content_loss: str = setting(
         "features",
-        "What is compared of the content, comma-separated `loss[:weight]`: `features` of the "
-        "content layers, their `self-similarity`, or the image's `laplacian`.",
+        "Content losses, comma-separated as `loss[:weight]`: `features` of the content layers, "
+        "their `self-similarity`, or the `laplacian` of the image.",
         content_losses,
         metavar="LOSSES",
     )
-    style_loss: str = choice_setting("wasserstein", "What is compared of the style.", STYLE_LOSSES)
+    style_loss: str = choice_setting("wasserstein", "Style loss.", STYLE_LOSSES)
     turn_style: bool = setting(
-        False, "Take the style images also turned by 90, 180 and 270 degrees.", boolean
+        False,
+        "Add copies of the style images that are rotated by 90, 180 and 270 degrees.",
+        boolean,
     )
     gram_normalization: str = choice_setting(
         "elements",
-        "What Gram matrices are divided by: elements or positions of the map, or pixels.",
+        "Divisor of Gram matrices: the number of elements or positions of the feature map, or of "
+        "pixels.",
         GRAM_NORMALIZATIONS,
     )
     style_reduction: str = choice_setting(
-        "mean", "How squared differences of Gram matrices are put together.", REDUCTIONS
+        "mean", "Reduction of the squared differences of Gram matrices.", REDUCTIONS
     )
     content_reduction: str = choice_setting(
-        "mean", "How squared differences of features are put together.", REDUCTIONS
+        "mean", "Reduction of the squared differences of features.", REDUCTIONS
     )
     variation: str = choice_setting(
         "mean-squared",
-        "Form of the total variation; by default its weight is 0 for the others.",
+        "Form of the total variation; for all forms but the default, --tv-weight is 0 by default.",
         VARIATIONS,
     )
-    pooling: str = choice_setting("max", "How the network halves its maps.", POOLINGS)
+    pooling: str = choice_setting("max", "Pooling of the network.", POOLINGS)
     convention: str | None = choice_setting(
         None,
-        "How images become the network's input, where not as the weights say: as in the programs "
-        "that presets follow.",
+        "Preprocessing of images for the network, as in one of the programs that presets "
+        "reproduce; default: that of the weights.",
         tuple(PREPROCESSING_CHANGES),
     )
     init: str = setting(
         "content",
-        "Initial image: `content`, `noise`, `style`, `recolored` (the content in the style's "
-        "colors) or an image file.",
+        "Initial image: `content`, `noise`, `style`, `recolored` (the content in the colors of the "
+        "style) or an image file.",
         file_name,
     )
     noise_std: float = setting(
         1.0,
         "Standard deviation of the initial noise, on the 0-255 scale of the network's input; "
-        "with --bounds soft the start is then brought into [0, 1].",
+        "--bounds soft then brings the image into [0, 1].",
         number(),
     )
     noise_blend: float = setting(
         0.0,
-        "Share of noise in the initial image: (1 - X) of --init and X of noise.",
+        "Share of noise in the initial image, from 0 to 1; the rest is the image of --init.",
         number(high=1),
     )
     seed: int = setting(0, "Seed of the initial noise.", integer())
     size: int = setting(
-        512, "Longest side of the output in pixels; 0 keeps the content image's.", integer()
+        512,
+        "Longest side of the output in pixels; 0 keeps the size of the content image.",
+        integer(),
     )
-    upscale: bool = setting(False, "Let --size enlarge a smaller content image.", boolean)
+    upscale: bool = setting(False, "Allow --size to enlarge a smaller content image.", boolean)
     margin: int | None = setting(
         None,
-        "Pixels by which the image is mirrored beyond its edges for the network, so that edges "
-        f"look like the inside; default: {DEFAULT_MARGIN}, or 0 where --scales 1 is given.",
+        "Pixels by which the network's input is extended at each edge, by reflection, to avoid "
+        f"artifacts at edges; default: {DEFAULT_MARGIN}, or 0 with --scales 1.",
         integer(high=256),
     )
-    steps: int = setting(150, "Optimizer steps; of each scale.", integer(low=1))
+    steps: int = setting(150, "Optimizer steps per scale.", integer(low=1))
     scales: int | None = setting(
         None,
-        "Sizes at which the image is optimized one after the other, up to --size; default: as many "
-        "as leave --scale-side pixels on the longer side of the first.",
+        "Number of sizes at which the image is optimized, one after the other, up to --size; "
+        "default: as many as --scale-side allows.",
         integer(low=1, high=MAX_SCALES),
     )
     scale_side: int = setting(
         SCALE_SIDE,
-        "Least pixels on the longer side of the first scale, where --scales is not given.",
+        "Minimum longer side of the first scale, in pixels, if --scales is not given.",
         integer(low=16),
     )
     scale_ratio: float = setting(
-        2.0, "Each size of --scales is X times the one before.", number(above=1, high=16)
+        2.0, "Ratio of each scale's size to that of the scale before.", number(above=1, high=16)
     )
     scale_detail: bool = setting(
         True,
-        "At each larger scale, add the detail of the initial image that the smaller one lacked.",
+        "Start each larger scale with the detail of the initial image that the smaller one lacked.",
         boolean,
     )
     scale_content: float = setting(
         1.0,
-        "Each smaller scale weighs the content X times as much as the next.",
+        "Factor of the content weight at each scale relative to the next larger one.",
         number(above=0, high=16),
     )
     pyramid: int | None = setting(
         None,
-        "Resolutions at which the style is compared, each half the one before; default: down to "
-        f"{PYRAMID_SIDE} pixels on the longer side, or 1 where --scales 1 is given.",
+        "Number of resolutions of the style loss, each half of the one before; default: down to "
+        f"{PYRAMID_SIDE} pixels on the longer side, or 1 with --scales 1.",
         integer(low=1, high=MAX_SCALES),
     )
     average: float | None = setting(
         None,
-        "Give the mean of all steps' images instead of the best one, a step's share falling by "
-        "this factor with every later step.",
+        "Return an exponential moving average of the images of all steps, with this decay, instead "
+        "of the best image.",
         number(high=0.9999),
     )
-    optimizer: str = choice_setting("lbfgs", "How the image descends.", OPTIMIZERS)
+    optimizer: str = choice_setting("lbfgs", "Optimizer.", OPTIMIZERS)
     learning_rate: float | None = setting(
         None,
-        "Step size of first-order methods, in image units (0..1); default: "
+        "Learning rate of first-order optimizers, for images in [0, 1]; default: "
         + ", ".join(f"{name} {rate:g}" for name, rate in DEFAULT_LEARNING_RATES.items())
         + ".",
         number(above=0),
     )
-    schedule: str = choice_setting(
-        "constant", "How the learning rate falls over the run.", SCHEDULES
-    )
+    schedule: str = choice_setting("constant", "Schedule of the learning rate.", SCHEDULES)
     decay: float = setting(
         0.01,
-        "Fraction of the learning rate that a schedule but `constant` ends at.",
+        "Last learning rate of a schedule, as a fraction of the first.",
         number(above=0, high=1),
     )
     momentum: float = setting(0.9, "Momentum of the optimizer `momentum`.", number(high=1))
     adam_b2: float = setting(
-        0.999, "Decay of the second moment of the optimizer `adam`.", number(high=1)
+        0.999, "Decay rate of the second moment of the optimizer `adam`.", number(high=1)
     )
     history_size: int | None = setting(
         None,
-        "Pairs that L-BFGS keeps; each takes the memory of two images; default: "
-        f"{DEFAULT_HISTORY_SIZE}, or {WIDE_HISTORY_SIZE} for networks as wide as VGG, or as many "
-        f"as memory allows, at least {MIN_HISTORY_SIZE}.",
+        "Number of pairs in the history of L-BFGS, each as large as two images; default: "
+        f"{DEFAULT_HISTORY_SIZE}, or {WIDE_HISTORY_SIZE} for networks as wide as VGG; fewer if "
+        f"memory is short, but at least {MIN_HISTORY_SIZE}.",
         integer(low=1, high=MAX_HISTORY_SIZE),
     )
     preconditioner: str = choice_setting(
         "spectrum",
-        "What the optimizer `lbfgs` starts from: the spectrum of images, or `none`.",
+        "Preconditioner of the optimizer `lbfgs`: the spectrum of images, or `none`.",
         PRECONDITIONERS,
     )
     bounds: str = choice_setting(
         "soft",
-        "How the image's values are kept in [0, 1]: by a change of variables, or `none` until it "
-        "is saved.",
+        "Constraint of the image's values to [0, 1]: `soft` is a change of variables; `none` clips "
+        "them only when the image is saved.",
         BOUNDS,
     )
     tile: int = setting(
         0,
-        "Compute the network on tiles of N pixels a side, exactly, for images too large for "
-        "memory; 0: on the whole image.",
+        "Side of the tiles, in pixels, on which the network is computed, for images too large for "
+        "memory; the result is exact; 0: no tiles.",
         integer(),
     )
 
     remat: bool = setting(
         False,
-        "Save memory: keep only what goes from block to block of the network, and compute each "
-        "again for the gradient.",
+        "Save memory by rematerialization: store only the outputs of the network's blocks, and "
+        "compute the rest again for the gradient.",
         boolean,
     )
     precision: str = choice_setting(
         "tf32",
-        "Numbers in the network: products by TF32 on GPUs that have it (elsewhere float32; TPUs "
-        "bfloat16), float32 everywhere, or bfloat16 maps. Losses and the optimizer are float32's.",
+        "Precision of the network: `tf32` has float32 maps with TF32 products on GPUs that have "
+        "it, bfloat16 products on TPUs and float32 elsewhere; `bfloat16` has bfloat16 maps. Losses "
+        "and the optimizer always use float32.",
         PRECISIONS,
     )
 

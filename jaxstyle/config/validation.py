@@ -128,7 +128,7 @@ def blend_weights(name: str, value: Any) -> tuple[float, ...]:
         weights = tuple(map(float, value.split(",") if isinstance(value, str) else value))
     except (TypeError, ValueError, OverflowError):
         raise JaxstyleError(
-            f"{name}: {shortened(value)} has something that is no number; write e.g. 3,1"
+            f"{name}: {shortened(value)} is not a list of numbers; write e.g. 3,1"
         ) from None
     if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) <= LARGEST:
         raise JaxstyleError(

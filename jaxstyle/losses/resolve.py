@@ -27,11 +27,11 @@ def resolve_recipe(recipe: Recipe, network: Network) -> Recipe:
     """
     if not isinstance(recipe, Recipe):
         raise JaxstyleError(
-            f"recipe: {shortened(recipe)} is no Recipe; give one, e.g. jaxstyle.presets['default']"
+            f"recipe: {shortened(recipe)} is not a Recipe; give one, as jaxstyle.presets['default']"
         )
     if not hasattr(network, "params"):
         raise JaxstyleError(
-            f"network: {shortened(network)} is no network; load one with jaxstyle.load_network"
+            f"network: {shortened(network)} is not a network; load one with jaxstyle.load_network"
         )
     changes = {
         name: value

@@ -33,53 +33,61 @@ def grid_progress(
       things: plural noun for what is counted.
     """
     if as_json:
-
-        def log(progress: Progress) -> None:
-            print(
-                to_json(log_line(progress, things), indent=None),
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-
-        yield log
+        yield lambda progress: _print_json(progress, things)
     elif quiet:
         yield lambda progress: None
     elif on_a_terminal():
-        with Bar(
-            TextColumn(things + " {task.fields[done]}/{task.total}"),
-            BarColumn(16),
-            TextColumn("{task.fields[numbers]}"),
-            console=Console(stderr=True),
-        ) as bar:
-            task = bar.add_task("", total=total, completed=done, done=done, numbers="compiling …")
-
-            def draw(progress: Progress) -> None:
-                part = progress.running * progress.step / progress.steps
-                bar.update(
-                    task,
-                    completed=progress.done + part,
-                    done=progress.done,
-                    numbers=describe(progress),
-                )
-
+        with _bar(total, done, things) as draw:
             yield draw
     else:
         before = f"{things} {done}/{total} done already" if done else f"{things} 0/{total}"
         print(before, file=sys.stderr)
-        shown = time.monotonic()
+        yield _line_printer(things)
 
-        def line(progress: Progress) -> None:
-            nonlocal shown
-            now = time.monotonic()
-            if now - shown >= BETWEEN_LINES or progress.step == progress.steps:
-                shown = now
-                counted = progress.done + (
-                    progress.running if progress.step == progress.steps else 0
-                )
-                print(f"{things} {counted}/{progress.total}  {describe(progress)}", file=sys.stderr)
 
-        yield line
+def _print_json(progress: Progress, things: str) -> None:
+    """Print the progress as a line of JSON."""
+    line = to_json(log_line(progress, things), indent=None)
+    print(line, end="", file=sys.stderr, flush=True)
+
+
+def _line_printer(things: str) -> Callable[[Progress], None]:
+    """Return a function that prints a line every `BETWEEN_LINES` seconds and after each batch."""
+    shown = time.monotonic()
+
+    def line(progress: Progress) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        is_last = progress.step == progress.steps
+        if now - shown >= BETWEEN_LINES or is_last:
+            shown = now
+            counted = progress.done + (progress.running if is_last else 0)
+            print(f"{things} {counted}/{progress.total}  {describe(progress)}", file=sys.stderr)
+
+    return line
+
+
+@contextmanager
+def _bar(total: int, done: int, things: str) -> Iterator[Callable[[Progress], None]]:
+    """Show a bar, and yield a function that draws the progress."""
+    with Bar(
+        TextColumn(things + " {task.fields[done]}/{task.total}"),
+        BarColumn(16),
+        TextColumn("{task.fields[numbers]}"),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("", total=total, completed=done, done=done, numbers="compiling …")
+
+        def draw(progress: Progress) -> None:
+            part = progress.running * progress.step / progress.steps
+            bar.update(
+                task,
+                completed=progress.done + part,
+                done=progress.done,
+                numbers=describe(progress),
+            )
+
+        yield draw
 
 
 def log_line(progress: Progress, things: str = "cells") -> dict[str, Any]:

@@ -35,61 +35,77 @@ def progress(
       as_json: whether to write a line of JSON per iterate (`log_line`), even if `quiet`.
     """
     pace = Pace(course)
-    steps = pace.steps
     if as_json:
-        begun = time.monotonic()
-
-        def log(iterate: Iterate) -> None:
-            pace.tick(iterate)
-            numbers = log_line(iterate, pace, time.monotonic() - begun)
-            print(to_json(numbers, indent=None), end="", file=sys.stderr, flush=True)
-
-        yield log
+        yield _json_printer(pace)
     elif quiet:
         yield lambda iterate: None
     elif on_a_terminal():
-        console = Console(stderr=True)
-        course = pace.course
-        room = (
-            console.width
-            - len(f"step {steps}/{steps} 1:00:00 left ")
-            - BAR
-            - len(f" 0:00:00 {course.name(0)} ")
-        )
-        # The most important columns come first, as narrow terminals cut off the end.
-        fields = "step {task.completed}/{task.total}", "{task.fields[left]}"
-        with Progress(
-            *(TextColumn(field, table_column=Column(no_wrap=True)) for field in fields),
-            BarColumn(BAR),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[scale]}"),
-            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
-            console=console,
-        ) as bar:
-            task = bar.add_task("", total=steps, left="", scale=course.name(0), numbers=COMPILING)
-
-            def draw(iterate: Iterate) -> None:
-                pace.tick(iterate)
-                left = "" if pace.seconds_left is None else f"{clock(pace.seconds_left)} left"
-                scale, numbers = course.name(iterate.step), describe(iterate, pace, room=room)
-                following = course.name(iterate.step + 1)
-                if iterate.step < steps and following != scale:
-                    scale, numbers = following, COMPILING
-                bar.update(task, completed=iterate.step, left=left, scale=scale, numbers=numbers)
-
+        with _bar(pace) as draw:
             yield draw
     else:
-        shown = -steps
+        yield _line_printer(pace)
 
-        def line(iterate: Iterate) -> None:
-            nonlocal shown
+
+def _json_printer(pace: Pace) -> Callable[[Iterate], None]:
+    """Return a function that prints an iterate as a line of JSON."""
+    begun = time.monotonic()
+
+    def log(iterate: Iterate) -> None:
+        pace.tick(iterate)
+        numbers = log_line(iterate, pace, time.monotonic() - begun)
+        print(to_json(numbers, indent=None), end="", file=sys.stderr, flush=True)
+
+    return log
+
+
+def _line_printer(pace: Pace) -> Callable[[Iterate], None]:
+    """Return a function that prints about ten lines per run, for any chunk size."""
+    steps = pace.steps
+    shown = -steps
+
+    def line(iterate: Iterate) -> None:
+        nonlocal shown
+        pace.tick(iterate)
+        if iterate.step - shown >= steps / 10 or iterate.step == steps:
+            shown = iterate.step
+            print(f"step {iterate.step}/{steps}  {describe(iterate, pace)}", file=sys.stderr)
+
+    return line
+
+
+@contextmanager
+def _bar(pace: Pace) -> Iterator[Callable[[Iterate], None]]:
+    """Show a bar, and yield a function that draws an iterate."""
+    console = Console(stderr=True)
+    course, steps = pace.course, pace.steps
+    room = (
+        console.width
+        - len(f"step {steps}/{steps} 1:00:00 left ")
+        - BAR
+        - len(f" 0:00:00 {course.name(0)} ")
+    )
+    # The most important columns come first, as narrow terminals cut off the end.
+    fields = "step {task.completed}/{task.total}", "{task.fields[left]}"
+    with Progress(
+        *(TextColumn(field, table_column=Column(no_wrap=True)) for field in fields),
+        BarColumn(BAR),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[scale]}"),
+        TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+        console=console,
+    ) as bar:
+        task = bar.add_task("", total=steps, left="", scale=course.name(0), numbers=COMPILING)
+
+        def draw(iterate: Iterate) -> None:
             pace.tick(iterate)
-            # About ten lines per run, for any chunk size.
-            if iterate.step - shown >= steps / 10 or iterate.step == steps:
-                shown = iterate.step
-                print(f"step {iterate.step}/{steps}  {describe(iterate, pace)}", file=sys.stderr)
+            left = "" if pace.seconds_left is None else f"{clock(pace.seconds_left)} left"
+            scale, numbers = course.name(iterate.step), describe(iterate, pace, room=room)
+            following = course.name(iterate.step + 1)
+            if iterate.step < steps and following != scale:
+                scale, numbers = following, COMPILING
+            bar.update(task, completed=iterate.step, left=left, scale=scale, numbers=numbers)
 
-        yield line
+        yield draw
 
 
 def log_line(iterate: Iterate, pace: Pace, seconds: float) -> dict[str, Any]:

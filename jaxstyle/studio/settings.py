@@ -58,7 +58,9 @@ class Settings:
                     f"start: {shortened(start)} does not exist; choose from {', '.join(STARTS)}"
                 )
         if self.continues is not None and not _whole(self.continues):
-            raise JaxstyleError(f"continues: {shortened(self.continues)} is no number of an image")
+            raise JaxstyleError(
+                f"continues: {shortened(self.continues)} is not the number of an image"
+            )
         if not isinstance(self.preset, str) or self.preset not in presets:
             raise JaxstyleError(
                 f"preset: {shortened(self.preset)} does not exist; choose from {', '.join(presets)}"
@@ -78,7 +80,7 @@ class Settings:
         for name in ("styles", "starts"):
             if name in values:
                 if not isinstance(values[name], list):
-                    raise JaxstyleError(f"{name}: {shortened(values[name])} is no list")
+                    raise JaxstyleError(f"{name}: {shortened(values[name])} is not a list")
                 values[name] = tuple(values[name])
         try:
             return cls(**{"photo": None, "styles": (), **values})

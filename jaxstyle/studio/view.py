@@ -136,7 +136,7 @@ class StudioView(View):
             return self._start(Settings.from_dict(given))
         number = given.get("number") if isinstance(given, dict) else None
         if not isinstance(number, int):
-            raise JaxstyleError(f"{name}: {number!r} is no number; load the page again")
+            raise JaxstyleError(f"{name}: {number!r} is not a number; load the page again")
         if name == "remove":
             self.queue.remove(number)
             self._thumbnails.pop(("small", number), None)

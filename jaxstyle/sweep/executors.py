@@ -319,5 +319,5 @@ def _died(executor: str, error: Exception) -> JaxstyleError:
     reason = " ".join(str(error).split())[:300]
     return JaxstyleError(
         f"--executor: {executor} lost a batch {RETRIES + 1} times ({reason}); cells that are done "
-        "are kept, and the same command goes on from there"
+        "are kept; run the same command to resume"
     )

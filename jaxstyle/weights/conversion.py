@@ -57,16 +57,7 @@ def convert(
         trusted, or an argument does not fit it.
     """
     path = Path(source_path)
-    if network is not None:
-        check_topology(network, where="argument network")
-    for argument, value, allowed in (
-        ("convention", convention, tuple(CONVENTIONS)),
-        ("padding", padding, PADDINGS),
-    ):
-        if value is not None and value not in allowed:
-            raise JaxstyleError(
-                f"{argument} {value!r} does not exist; choose from {', '.join(allowed)}"
-            )
+    _check_arguments(network, convention, padding)
     where = f"source {path}"
     file_format = find_format(path)
     pinned = identify(path)
@@ -99,6 +90,20 @@ def convert(
         normalized=normalized,
         digest=digest(params),
     )
+
+
+def _check_arguments(network: str | None, convention: str | None, padding: str | None) -> None:
+    """Raise an error for an argument of `convert` that has no such value."""
+    if network is not None:
+        check_topology(network, where="argument network")
+    for argument, value, allowed in (
+        ("convention", convention, tuple(CONVENTIONS)),
+        ("padding", padding, PADDINGS),
+    ):
+        if value is not None and value not in allowed:
+            raise JaxstyleError(
+                f"{argument} {value!r} does not exist; choose from {', '.join(allowed)}"
+            )
 
 
 def _to_flax(

@@ -196,9 +196,13 @@ class TestStylize:
         of += ("--style", files["style"], "--weights", files["weights"])
         of += ("--content-layers", "relu1_1", "--style-layers", "relu1_1")
         scores = {}
-        for size, words in (((), "--size 24, as "), (("--size", 24), ""), (("--size", 33), "")):
+        for size, words in (
+            ((), "--size 24, with which "),
+            (("--size", 24), ""),
+            (("--size", 33), ""),
+        ):
             code, out, err = run(*of, *size)
-            assert code == 0 and words in err and ("styles are" in err) == bool(words), err
+            assert code == 0 and words in err and ("style images have" in err) == bool(words), err
             scores[size] = strict(out)["loss"]
         # The style in the file is 36 pixels high.
         assert scores[()] == scores["--size", 24] != scores["--size", 33]
@@ -709,7 +713,7 @@ class TestHelp:
         for flag in ("--output", "--size", "--strength", "--seed", "--weights", "--serve"):
             assert flag in short.partition("Explained by --help-all:")[0]
         assert "--gram-normalization" in short.partition("Explained by --help-all:")[2]
-        assert re.search(r"  --gram-normalization NAME +What Gram", whole)
+        assert re.search(r"  --gram-normalization NAME +Divisor of Gram", whole)
         assert "Explained by" not in whole
 
     def test_help_shows_the_recipes_defaults(self, run):

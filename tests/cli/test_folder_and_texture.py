@@ -54,7 +54,7 @@ class TestFolder:
         before = (tmp_path / "out" / "one.png").stat().st_mtime_ns
         (tmp_path / "out" / "two.png").unlink()
         code, _, err = self.paint(run, folder, files, objective, tmp_path)
-        assert code == 0 and "1 of 2 images are in" in err
+        assert code == 0 and "1 of 2 images are already in" in err
         assert (tmp_path / "out" / "one.png").stat().st_mtime_ns == before
         assert (tmp_path / "out" / "two.png").exists()
 

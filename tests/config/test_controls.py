@@ -100,7 +100,7 @@ class TestStyles:
             (("--style-blend", "0,0"), ["--style-blend", "all 0"]),
             (("--style-blend", "1,-1"), ["--style-blend", "negative"]),
             (("--style-blend", "1,1"), ["--style-blend", "1 style"]),
-            (("--style-blend", "much"), ["--style-blend", "no number"]),
+            (("--style-blend", "much"), ["--style-blend", "not a list of numbers"]),
             (("--style-scale", "0"), ["--style-scale", "at most 8"]),
             (("--style-scale", "0.1"), ["--style-scale", "33x36", "4 pixels"]),
         ],

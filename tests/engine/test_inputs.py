@@ -149,11 +149,11 @@ def test_names_stand_for_recipes_and_networks():
     recipe = jaxstyle.presets["default"]
     given = jaxstyle.stylize(RGB, RGB, recipe=recipe, network=network, **flags)
     np.testing.assert_array_equal(by_name.image, given.image)
-    with pytest.raises(JaxstyleError, match="recipe: 'default' is no Recipe"):
+    with pytest.raises(JaxstyleError, match="recipe: 'default' is not a Recipe"):
         jaxstyle.prepare(RGB, RGB, recipe="default", network=network)
-    with pytest.raises(JaxstyleError, match="recipe: 'default' is no Recipe"):
+    with pytest.raises(JaxstyleError, match="recipe: 'default' is not a Recipe"):
         jaxstyle.make_objective(network, None, "default")
-    with pytest.raises(JaxstyleError, match="network: 'compact' is no network"):
+    with pytest.raises(JaxstyleError, match="network: 'compact' is not a network"):
         jaxstyle.prepare(RGB, RGB, recipe=recipe, network="compact")
 
 

@@ -221,7 +221,7 @@ def test_losses_and_weights():
         ("laplacian:x", "'x'"),
         ("laplacian:", "''"),
         ("laplacian:nan", "'nan'"),
-        (3, "no text"),
+        (3, "not text"),
     ],
 )
 def test_what_is_no_content_loss(text, words):

@@ -284,6 +284,6 @@ def test_the_help_has_the_default_layers():
     help = {f.name: f.metadata["help"] for f in dataclasses.fields(Recipe)}["style_layers"]
     default, gram = STYLE_LOSSES[Recipe().style_loss], STYLE_LOSSES["gram"]
     for defaults in (default.normalized, default.unnormalized, gram.unnormalized):
-        assert f"default: {format_layers(defaults.layers)}, weighted" in help
+        assert f"default: {format_layers(defaults.layers)}, with the weights" in help
     weights = ", ".join(f"{weight:g}" for _, weight in gram.normalized.layers)
-    assert f"weighted {weights} with --style-loss gram" in help
+    assert f"with the weights {weights} if --style-loss is gram" in help

@@ -322,6 +322,7 @@ def test_the_command_ends_with_ctrl_c_and_goes_on_after(filled, network, tmp_pat
         assert Image.open(io.BytesIO(shown)).size == (32, 26)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130 and err.splitlines()[-1].startswith("jaxstyle: ended"), err
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("jaxstyle: the studio has ended"), err
     (about,) = filled.results().values()
     assert about["stopped"] and filled.queue() == [] and filled.image(1).is_file()

@@ -192,8 +192,11 @@ def test_options():
 @pytest.mark.parametrize(
     ("flags", "message"),
     (
-        (("--executor-option", "a=1"), "--executor-option: for --executor ray or slurm"),
-        (("--executor", "ray", "--devices", "1"), "--devices: 1 is for --executor local"),
+        (
+            ("--executor-option", "a=1"),
+            "--executor-option: a=1 has no effect with --executor local",
+        ),
+        (("--executor", "ray", "--devices", "1"), "--devices: 1 works with --executor local only"),
         (("--executor", "moon"), "'moon' is not one of"),
     ),
 )

@@ -1,5 +1,6 @@
 """The web application of a page: its addresses, responses and token."""
 
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from secrets import compare_digest
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from jaxstyle.monitor.serve.view import Answer, View
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
+    from starlette.responses import Response
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -52,88 +54,19 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
         platforms, which choose both; only the token protects the page then.
     """
     from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    shared = {name: ("jaxstyle.monitor.serve", name) for name in _FILES}
-    headers = dict(HEADERS)
-    if embedded:
-        policy = headers["Content-Security-Policy"]
-        headers["Content-Security-Policy"] = policy.replace("; frame-ancestors 'none'", "")
-        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    own = shared | {name: (view.PACKAGE, file) for name, file in view.FILES.items()}
-
-    def guarded(function: Any) -> Any:
-        # Not async, so that Starlette runs it in a thread, as encoding an image takes time.
-        def endpoint(request: "Request") -> Response:
-            given = request.path_params["token"]
-            if not compare_digest(given.encode(), token.encode()):
-                return Response("not found", 404, headers=headers)
-            view.asked()
-            try:
-                response: Response = function(request)
-            except LookupError:
-                return Response("not found", 404, headers=headers)
-            return response
-
-        return endpoint
-
-    def read(request: "Request") -> Response:
-        name, number = request.path_params.get("name", ""), request.path_params.get("number")
-        if name in own and number is None:
-            package, file = own[name]
-            data = files(package).joinpath(file).read_bytes()
-            answer = Answer(data, _TYPES[file.rpartition(".")[2]])
-        else:
-            answer = view.answer(name, number)
-        return Response(answer.content, media_type=answer.kind, headers=headers)
-
-    def state(request: "Request") -> Response:
-        since = request.query_params.get("since", "0")
-        page = request.query_params.get("page", "")[:40]
-        state = view.state_for(page, int(since) if since.isdecimal() and len(since) < 10 else 0)
-        return JSONResponse(state, headers=headers)
-
-    def stop(request: "Request") -> Response:
-        view.stop.set()
-        return Response("", headers=headers)
-
-    async def post(request: "Request") -> Response:
-        given = request.path_params["token"]
-        if not compare_digest(given.encode(), token.encode()):
-            return Response("not found", 404, headers=headers)
-        view.asked()
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size <= LARGEST_BODY:
-                parts.append(part)
-        if size > LARGEST_BODY:
-            # Not earlier, as browsers ignore a response that comes before the end of their request.
-            told = (
-                f"the file has {size / 2**20:.0f} MB, and at most {LARGEST_BODY // 2**20} are "
-                "accepted; make it smaller"
-            )
-            return JSONResponse({"error": told}, 413, headers=headers)
-        name, query = request.path_params["name"], dict(request.query_params)
-        try:
-            result = await run_in_threadpool(view.post, name, query, b"".join(parts))
-        except JaxstyleError as error:
-            return JSONResponse({"error": str(error)}, 400, headers=headers)
-        except LookupError:
-            return Response("not found", 404, headers=headers)
-        return JSONResponse(result, headers=headers)
-
+    endpoints = _Endpoints(view, token, _headers(embedded=embedded))
+    guarded = endpoints.guarded
     routes = [
-        Route("/{token}/", guarded(read)),
-        Route("/{token}/state", guarded(state)),
-        Route("/{token}/stop", guarded(stop), methods=["POST"]),
-        Route("/{token}/{name}", post, methods=["POST"]),
-        Route("/{token}/{name}", guarded(read)),
-        Route("/{token}/{name}/{number:int}", guarded(read)),
+        Route("/{token}/", guarded(endpoints.read)),
+        Route("/{token}/state", guarded(endpoints.state)),
+        Route("/{token}/stop", guarded(endpoints.stop), methods=["POST"]),
+        Route("/{token}/{name}", endpoints.post, methods=["POST"]),
+        Route("/{token}/{name}", guarded(endpoints.read)),
+        Route("/{token}/{name}/{number:int}", guarded(endpoints.read)),
     ]
     hosts = ["*"] if embedded else ["127.0.0.1", "localhost"]
     only_hosts = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
@@ -141,3 +74,123 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
     # No redirects from unknown addresses.
     app.router.redirect_slashes = False
     return app
+
+
+def _headers(*, embedded: bool) -> dict[str, str]:
+    """Return the headers of all responses; `embedded` allows frames in other pages."""
+    headers = dict(HEADERS)
+    if embedded:
+        policy = headers["Content-Security-Policy"]
+        headers["Content-Security-Policy"] = policy.replace("; frame-ancestors 'none'", "")
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return headers
+
+
+class _Endpoints:
+    """The responses of a page.
+
+    Args:
+      view: state of the page.
+      token: secret in the address.
+      headers: headers of all responses.
+    """
+
+    def __init__(self, view: View, token: str, headers: Mapping[str, str]):
+        self._view = view
+        self._token = token.encode()
+        self._headers = headers
+        shared = {name: ("jaxstyle.monitor.serve", name) for name in _FILES}
+        # Package and file of each name that is a file.
+        self._files = shared | {name: (view.PACKAGE, file) for name, file in view.FILES.items()}
+
+    def guarded(self, function: "Callable[[Request], Response]") -> "Callable[..., Response]":
+        """Return an endpoint that responds only to requests with the token."""
+
+        # Not async, so that Starlette runs it in a thread, as encoding an image takes time.
+        def endpoint(request: "Request") -> "Response":
+            if not self._has_token(request):
+                return self._not_found()
+            self._view.asked()
+            try:
+                return function(request)
+            except LookupError:
+                return self._not_found()
+
+        return endpoint
+
+    def read(self, request: "Request") -> "Response":
+        """Return a file of the page, or the view's answer."""
+        from starlette.responses import Response
+
+        name, number = request.path_params.get("name", ""), request.path_params.get("number")
+        if name in self._files and number is None:
+            package, file = self._files[name]
+            data = files(package).joinpath(file).read_bytes()
+            answer = Answer(data, _TYPES[file.rpartition(".")[2]])
+        else:
+            answer = self._view.answer(name, number)
+        return Response(answer.content, media_type=answer.kind, headers=self._headers)
+
+    def state(self, request: "Request") -> "Response":
+        """Return the state of the page as JSON."""
+        since = request.query_params.get("since", "0")
+        page = request.query_params.get("page", "")[:40]
+        number = int(since) if since.isdecimal() and len(since) < 10 else 0
+        return self._json(self._view.state_for(page, number))
+
+    def stop(self, request: "Request") -> "Response":
+        """Stop the run."""
+        from starlette.responses import Response
+
+        self._view.stop.set()
+        return Response("", headers=self._headers)
+
+    async def post(self, request: "Request") -> "Response":
+        """Pass the body of a request to the view, and return its result or error as JSON."""
+        from starlette.concurrency import run_in_threadpool
+
+        if not self._has_token(request):
+            return self._not_found()
+        self._view.asked()
+        body, size = await _read_body(request)
+        if body is None:
+            told = (
+                f"the file has {size / 2**20:.0f} MB, and at most {LARGEST_BODY // 2**20} are "
+                "accepted; make it smaller"
+            )
+            return self._json({"error": told}, 413)
+        name, query = request.path_params["name"], dict(request.query_params)
+        try:
+            result = await run_in_threadpool(self._view.post, name, query, body)
+        except JaxstyleError as error:
+            return self._json({"error": str(error)}, 400)
+        except LookupError:
+            return self._not_found()
+        return self._json(result)
+
+    def _has_token(self, request: "Request") -> bool:
+        given: str = request.path_params["token"]
+        return compare_digest(given.encode(), self._token)
+
+    def _json(self, value: Any, status: int = 200) -> "Response":
+        from starlette.responses import JSONResponse
+
+        return JSONResponse(value, status, headers=self._headers)
+
+    def _not_found(self) -> "Response":
+        from starlette.responses import Response
+
+        return Response("not found", 404, headers=self._headers)
+
+
+async def _read_body(request: "Request") -> tuple[bytes | None, int]:
+    """Return the body of a request, None if it is larger than `LARGEST_BODY`, and its size.
+
+    A large body is read to its end, since browsers ignore a response that comes before.
+    """
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= LARGEST_BODY:
+            parts.append(part)
+    return (b"".join(parts) if size <= LARGEST_BODY else None), size
