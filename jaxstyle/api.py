@@ -15,13 +15,13 @@ from jaxstyle import images
 from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.presets import preset as named_recipe
 from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.compute_targets import compute_targets
 from jaxstyle.engine.iterate import Iterate
 from jaxstyle.engine.loop import iterates
 from jaxstyle.engine.preparation import prepare
 from jaxstyle.engine.program import Program, values
 from jaxstyle.engine.results import Result, append_iterate, collect_iterates, finish
 from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
-from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.balance import balance_recipe
 from jaxstyle.losses.masks import Masks

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from jaxstyle.config.accelerators import Accelerator
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
-from jaxstyle.config.layers import LayerWeights, smallest_side, split_layer
+from jaxstyle.config.layers import LayerWeights, smallest_side, stride
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.compilation import carry_shapes, lower
+from jaxstyle.engine.compute_targets import compute_targets, lower_style_statistics
 from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.program import common_arguments
 from jaxstyle.engine.roofline import map_bytes
 from jaxstyle.engine.sizes import default_margin, default_scales, pyramid_levels
-from jaxstyle.engine.targets import compute_targets, lower_style_statistics
 from jaxstyle.losses.columns import CELL, MOST_POSITIONS
 from jaxstyle.losses.nearest import BLOCK
 from jaxstyle.losses.resolve import resolve_recipe
@@ -198,7 +198,7 @@ def padding(problem: Problem, needed: int, multiple: int) -> int:
     plain, padded = (
         batch * map_bytes(network, recipe, *size, channel_multiple=m) for m in (1, multiple)
     )
-    first = network.params[network.layers[0]]["bias"].shape[-1]
+    first = network.channels(network.layers[0])
     growth = -(-first // multiple) * multiple / first - 1
     others = max(0.0, needed - fixed - plain)
     return int(min(padded - plain, needed * growth) + others * growth)
@@ -246,10 +246,7 @@ def upper_bound(
     cell = smallest_side(names)
     margin = receptive_margin(network.topology, names)
     side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width) + border
-    a_pixel = sum(
-        4 * network.params[name]["bias"].shape[0] / 4 ** (int(name[4]) - 1)
-        for name in network.layers
-    )
+    a_pixel = sum(4 * network.channels(layer) / stride(layer) ** 2 for layer in network.layers)
     # All smaller resolutions together have a third of the pixels.
     resolutions = 1 if recipe.pyramid == 1 else 4 / 3
 
@@ -263,9 +260,7 @@ def upper_bound(
     images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
     floats = batch * (floats + 3 * images * pixels)
     for layer in recipe.content_names:
-        name = split_layer(layer)[0]
-        channels = network.params[name]["bias"].shape[0]
-        floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
+        floats += 2 * network.channels(layer) * pixels / stride(layer) ** 2
     floats += batch * _joint_floats(resolutions * positions(height, width), recipe, network)
     # The forward pass only, one style image after another.
     of_styles = max(
@@ -280,8 +275,7 @@ def _joint_floats(pixels: float, recipe: Recipe, network: Network) -> float:
     """Compute an upper bound of the number of values in losses that take layers together."""
 
     def width(layers: LayerWeights) -> int:
-        names = (split_layer(layer)[0] for layer, _ in layers)
-        return sum(network.params[name]["bias"].shape[0] for name in names)
+        return sum(network.channels(layer) for layer, _ in layers)
 
     floats = 0.0
     if "self-similarity" in recipe.content_loss:

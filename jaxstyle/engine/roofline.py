@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxstyle.config.accelerators import Accelerator
 from jaxstyle.config.choices import LBFGS_OPTIMIZERS
+from jaxstyle.config.layers import convolution_of
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.problem import Problem
@@ -84,13 +85,13 @@ def map_bytes(
       channel_multiple: channels are padded to a multiple of this.
     """
     layers = network_layers(recipe)
-    deepest = max(network.layers.index(layer.replace("relu", "conv")) for layer in layers)
+    deepest = max(network.layers.index(convolution_of(layer)) for layer in layers)
     each = 2 if recipe.precision == "bfloat16" else 4
     of_pyramid = sum(4.0**-level for level in range(recipe.pyramid or 1))
     return of_pyramid * sum(
         each
         * math.prod(map_size(layer, height, width, pooling=recipe.pooling))
-        * -(-network.params[layer]["bias"].shape[-1] // channel_multiple)
+        * -(-network.channels(layer) // channel_multiple)
         * channel_multiple
         for layer in network.layers[: deepest + 1]
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxstyle import images
 from jaxstyle.config.defaults import DEFAULT_MARGIN, MAX_SCALES, PYRAMID_SIDE
-from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.layers import stride
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.resolve import resolve_recipe
@@ -269,4 +269,4 @@ def small_style_notice(
 
 def _field(network: Network, layer: str) -> int:
     """Return the side of a layer's receptive field in pixels."""
-    return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])
+    return 2 * receptive_margin(network.topology, [layer]) + stride(layer)

@@ -7,8 +7,7 @@ import jax
 
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.losses.base import StyleLoss
-from jaxstyle.losses.content import content_loss
-from jaxstyle.losses.content_losses import DESCRIPTOR_LOSSES, content_loss_weights
+from jaxstyle.losses.content import DESCRIPTOR_LOSSES, content_loss, content_loss_weights
 from jaxstyle.nn.geometry import map_size
 
 

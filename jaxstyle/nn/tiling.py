@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.layers import smallest_side, stride
 from jaxstyle.nn.geometry import Window, check_image_size, receptive_margin
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.vgg import activations, map_layers
@@ -170,7 +170,7 @@ def feature_maps(
     window = jax.eval_shape(of_window, x, jax.tree.map(lambda t: t[0], tiles))
     empty = {}
     for layer in layers:
-        height, width = (axis.extent // _cell(layer) for axis in grid.axes)
+        height, width = (axis.extent // stride(layer) for axis in grid.axes)
         empty[layer] = jnp.zeros((height, width, window[layer].shape[-1]), window[layer].dtype)
     return lax.scan(fill, empty, tiles)[0]
 
@@ -288,7 +288,7 @@ class _Grid:
 
     def place(self, at: _Tile, layer: str) -> "_Place":
         """Return the positions of a layer that belong to a tile."""
-        cell = _cell(layer)
+        cell = stride(layer)
         sizes = [min(axis.tile, axis.extent) // cell for axis in self.axes]
         ends = [axis.extent // cell for axis in self.axes]
         counts = [axis.size // cell for axis in self.axes]
@@ -344,8 +344,3 @@ def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.
         for start, size, whole in zip(start, sizes, x.shape, strict=False)
     ]
     return lax.dynamic_slice(x, (*at, _ZERO), (*sizes, x.shape[2]))
-
-
-def _cell(layer: str) -> int:
-    """Return the stride of a layer in pixels."""
-    return smallest_side([layer])

@@ -2,12 +2,14 @@
 
 An objective is a function `position -> (value, aux)` or `position -> value`. In this package the
 position is an image and aux its `Terms`, but it may be any array of real floats, or a pytree of
-arrays. Every state has the fields `point` and `evaluations`.
+arrays. Every state has the fields `point`, the last accepted `Point`, and `evaluations`, the number
+of evaluations of value and gradient so far, an int32 scalar (including that of `init`; 0 in the
+state from `unevaluated_state`).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +32,6 @@ class Point(NamedTuple):
     """Gradient of the objective, of the position's shape and type."""
     aux: Any
     """Auxiliary output of the objective, a pytree; None if it has none."""
-
-
-class State(Protocol):
-    """The fields that the states of all optimizers have."""
-
-    @property
-    def point(self) -> Point:
-        """The last accepted point, with its value and gradient."""
-
-    @property
-    def evaluations(self) -> jax.Array:
-        """Number of evaluations of value and gradient so far, including that of `init`; int32
-        scalar. 0 in the state from `unevaluated_state`."""
 
 
 class StepInfo(NamedTuple):
@@ -71,6 +60,11 @@ class Optimizer(NamedTuple):
     """`(objective, position) -> state`; evaluates the objective at the position."""
     step: Callable[[Objective, Any], tuple[Any, StepInfo]]
     """`(objective, state) -> (state, info)`."""
+
+
+def where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return one of two pytrees, selected by a bool scalar."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
 def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:

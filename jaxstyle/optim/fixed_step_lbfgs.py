@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, of_pytrees, value_and_grad_at
+from jaxstyle.optim.base import (
+    Objective,
+    Optimizer,
+    Point,
+    StepInfo,
+    of_pytrees,
+    value_and_grad_at,
+    where,
+)
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
     dot,
@@ -18,7 +26,6 @@ from jaxstyle.optim.lbfgs_history import (
     has_pairs,
     inverse_hessian_product,
     store,
-    where,
 )
 
 

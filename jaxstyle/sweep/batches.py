@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.engine import free_memory, memory, planning
+from jaxstyle.engine.compute_targets import compute_targets
 from jaxstyle.engine.preparation import prepare
 from jaxstyle.engine.problem import Problem, shard_batch, stack
 from jaxstyle.engine.scales import default_chunk_size
 from jaxstyle.engine.sizes import output_size, pyramid_levels, style_size
-from jaxstyle.engine.targets import compute_targets
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.losses.targets import Targets

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxstyle.config.layers import TOPOLOGIES
+from jaxstyle.config.layers import TOPOLOGIES, convolutions
 from jaxstyle.nn.preprocessing import CONVENTIONS, Preprocessing
 from jaxstyle.weights.shapes import Arrays, unfit
 
@@ -186,13 +186,8 @@ def _fold(weight: np.ndarray, bias: np.ndarray, first: dict[str, np.ndarray]) ->
 
 def _positions(topology: str) -> dict[int, str]:
     """Return torchvision's index of each convolution: `{0: "conv1_1", 2: "conv1_2", ...}`."""
-    table, position = {}, 0
-    for block, count in enumerate(TOPOLOGIES[topology], start=1):
-        for i in range(1, count + 1):
-            table[position] = f"conv{block}_{i}"
-            position += 2
-        position += 1
-    return table
+    # A ReLU follows each convolution, and a pooling each block.
+    return {2 * i + int(name[4]) - 1: name for i, name in enumerate(convolutions(topology))}
 
 
 def _put(params: Arrays, layer: str, part: str, array: np.ndarray) -> None:

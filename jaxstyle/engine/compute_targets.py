@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle.config.content_terms import split_content_losses
-from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.layers import stride
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.config.validation import WHOLE
 from jaxstyle.engine.sizes import pyramid_levels
@@ -204,7 +204,7 @@ def _on_devices(
 ) -> dict[str, jax.Array]:
     """Return weights of positions `[h, w, n]` on the devices, 0 in the padding."""
     return {
-        layer: rows.place_map(values, smallest_side([layer])) if rows else jnp.asarray(values)
+        layer: rows.place_map(values, stride(layer)) if rows else jnp.asarray(values)
         for layer, values in weights.items()
     }
 
