@@ -118,21 +118,12 @@ def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
         raise JaxstyleError(
             f"{argument}: the list is empty; name layers, or give the term a weight of 0"
         )
-    pairs: list[tuple[str, float]] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        layer, _, weight = part.partition(":")
-        try:
-            pairs.append((layer, float(weight) if weight else 1.0))
-        except ValueError:
-            raise JaxstyleError(
-                f"{argument}: the weight {weight!r} in {part!r} is not a number; "
-                "write e.g. relu4_2:0.5"
-            ) from None
-    return layer_weights(argument, pairs)
+    parts = (part.strip().partition(":") for part in text.split(",") if part.strip())
+    return layer_weights(argument, [(layer, weight or 1.0) for layer, _, weight in parts])
 
 
 def layer_weights(
-    argument: str, layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]]
+    argument: str, layers: str | Mapping[str, float] | Sequence[str | tuple[str, float | str]]
 ) -> LayerWeights:
     """Return layers, given as text, mapping or sequence, as pairs of layer and weight.
 
@@ -159,5 +150,5 @@ def layer_weights(
         if names.count(layer) > 1:
             raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
     check = number()
-    weights = [check(f"{argument}: weight of {layer}", weight) for layer, weight in pairs]
+    weights = [check(f"{argument}: the weight of {layer}", weight) for layer, weight in pairs]
     return tuple(zip(names, weights, strict=True))

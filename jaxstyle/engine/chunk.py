@@ -46,10 +46,9 @@ def _compact(carry: Carry) -> Carry:
         order = memory_layout.Layout((*others, channels, rows, columns))
         return memory_layout.with_layout_constraint(leaf, order)
 
-    def on_tpu(carry: Carry) -> Carry:
-        return jax.tree.map(with_layout, carry)
-
-    return lax.platform_dependent(carry, tpu=on_tpu, default=lambda carry: carry)
+    return lax.platform_dependent(
+        carry, tpu=partial(jax.tree.map, with_layout), default=lambda carry: carry
+    )
 
 
 @partial(jax.jit, static_argnames=("shape", "program"))

@@ -111,8 +111,3 @@ def downsample_mask(
                 "layers"
             )
     return at_layers
-
-
-def normalize_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return weights of positions scaled to a mean of 1 at each layer."""
-    return {layer: values / values.mean() for layer, values in weights.items()}

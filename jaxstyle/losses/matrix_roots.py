@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 matmul = partial(jnp.matmul, precision="highest")
-"""Product of matrices, as exact as float32 on every backend."""
+"""The product of matrices in full float32 on every backend."""
 _POLAR_COEFFICIENTS = np.array([
     [8.514258, -25.281576, 18.767309],
     [4.257075, -3.160166, 0.586477],

@@ -1,9 +1,9 @@
 """Forms of the total variation.
 
-Each is a function of the network's input x (0-255 scale for the Caffe networks), `nine-point` of
-the image (RGB `[h, w, 3]` in [0, 1]), and returns a float32 scalar, at least 0. If `height` is
-given, later rows are padding (`sharding.SpatialSharding`). They are masked rather than sliced off,
-as a slice would have to be sharded again.
+Each is a function of the network's input x (0-255 scale for the Caffe networks) or, for
+`nine-point`, of the image (RGB `[h, w, 3]` in [0, 1]) and returns a float32 scalar, at least 0. If
+`height` is given, later rows are padding (`sharding.SpatialSharding`). They are masked rather than
+sliced off, as a slice would have to be sharded again.
 """
 
 from collections.abc import Callable

@@ -40,10 +40,10 @@ def receptive_margin(topology: str, layers: Sequence[str]) -> int:
 
 def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int, int]:
     """Return the rows and columns of a layer's map for an image of `height` x `width`."""
-    rounding = 1 if pooling == "max-ceil" else 0
-    for _ in range(stride(layer).bit_length() - 1):
-        height, width = (height + rounding) // 2, (width + rounding) // 2
-    return height, width
+    cell = stride(layer)
+    if pooling == "max-ceil":
+        return -(-height // cell), -(-width // cell)
+    return height // cell, width // cell
 
 
 class Window(NamedTuple):

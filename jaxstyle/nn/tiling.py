@@ -90,14 +90,14 @@ def mean_statistics(
 
     tiles = grid.tiles()
     if whole:
-        return share_of(x, maps, jax.tree.map(lambda t: t[0], tiles))
+        return share_of(x, maps, _first(tiles))
     # The backward pass recomputes each tile from the arguments.
     remat_share = jax.checkpoint(share_of, prevent_cse=False)
 
     def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
         return jax.tree.map(jnp.add, total, remat_share(x, maps, at)), None
 
-    shapes = jax.eval_shape(share_of, x, maps, jax.tree.map(lambda t: t[0], tiles))
+    shapes = jax.eval_shape(share_of, x, maps, _first(tiles))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return lax.scan(add, zeros, tiles)[0]
 
@@ -153,8 +153,9 @@ def feature_maps(
         part, window = grid.window(x, at)
         return activations(network, part, layers, pooling=pooling, window=window)
 
+    tiles = grid.tiles()
     if whole:
-        return of_window(x, jax.tree.map(lambda t: t[0], grid.tiles()))
+        return of_window(x, _first(tiles))
 
     def fill(maps: dict[str, jax.Array], at: _Tile) -> tuple[dict[str, jax.Array], None]:
         acts = of_window(x, at)
@@ -166,8 +167,7 @@ def feature_maps(
             filled[layer] = lax.dynamic_update_slice(maps[layer], part, place.in_image)
         return filled, None
 
-    tiles = grid.tiles()
-    window = jax.eval_shape(of_window, x, jax.tree.map(lambda t: t[0], tiles))
+    window = jax.eval_shape(of_window, x, _first(tiles))
     empty = {}
     for layer in layers:
         height, width = (axis.extent // stride(layer) for axis in grid.axes)
@@ -184,6 +184,11 @@ class _Tile(NamedTuple):
     """First row and column of the tile."""
     window_start: jax.Array
     """First row and column of the tile with its margin."""
+
+
+def _first(tiles: _Tile) -> _Tile:
+    """Return the first of several tiles."""
+    return jax.tree.map(lambda positions: positions[0], tiles)
 
 
 @dataclass(frozen=True)

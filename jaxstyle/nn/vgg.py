@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.config.layers import check_layers, convolution_of, convolutions, stride
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.config.validation import choice
 from jaxstyle.nn.convolution import convolve, use_winograd
 from jaxstyle.nn.geometry import Window, check_image_size
 from jaxstyle.nn.network import Network
@@ -185,10 +185,7 @@ def features(
     if not layers:
         return {}
     check_layers(network, layers)
-    if pooling not in POOLINGS:
-        raise JaxstyleError(
-            f"pooling {pooling!r} does not exist; choose from {', '.join(POOLINGS)}"
-        )
+    choice(tuple(POOLINGS))("pooling", pooling)
     return activations(network, preprocess(network.convention, image), layers, pooling=pooling)
 
 

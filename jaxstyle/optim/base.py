@@ -67,11 +67,6 @@ def where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
-def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return values at the pixels of an image, linearly interpolated to another size."""
-    return jax.image.resize(values, shape, "linear")
-
-
 def unevaluated_state(optimizer: Optimizer, position: jax.Array, aux: Any) -> Any:
     """Build the state of an optimizer before its first evaluation.
 
@@ -167,13 +162,12 @@ def _is_array(position: Any) -> bool:
 
 def _raveled(position: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     leaves = jax.tree.leaves(position)
-    kinds = {str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves}
     try:
-        kinds = {str(jnp.result_type(leaf)) for leaf in leaves}
         real = all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves)
     except TypeError:
         real = False
     if not leaves or not real:
+        kinds = {str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves}
         raise JaxstyleError(
             f"position: a pytree of {', '.join(sorted(kinds)) or 'nothing'} cannot be optimized; "
             "give an array, or a pytree of arrays, of real floats"

@@ -13,7 +13,6 @@ from jaxstyle.optim.base import (
     Point,
     StepInfo,
     of_pytrees,
-    resized,
     value_and_grad_at,
     where,
 )
@@ -79,7 +78,7 @@ def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
         if leaf.ndim < 2:
             return leaf
         power = 2 if getattr(path[-1], "name", "") == "nu" else 1
-        return resized(leaf, shape) * ratio**power
+        return jax.image.resize(leaf, shape, "linear") * ratio**power
 
     return jax.tree_util.tree_map_with_path(resize, inner)
 

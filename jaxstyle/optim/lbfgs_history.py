@@ -15,8 +15,6 @@ import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from jaxstyle.optim.base import resized
-
 
 class CurvatureHistory(NamedTuple):
     """The last pairs of position and gradient differences, with their inner products."""
@@ -113,7 +111,7 @@ def resize_pairs(
     share = float(np.prod(old)) / float(np.prod(new))
 
     def resize(history: jax.Array) -> jax.Array:
-        images = resized(history.reshape(-1, *old), (len(history), *new))
+        images = jax.image.resize(history.reshape(-1, *old), (len(history), *new), "linear")
         return images.reshape(len(history), -1) if history.ndim == 2 else images
 
     s_history, y_history = resize(pairs.s_history), share * resize(pairs.y_history)

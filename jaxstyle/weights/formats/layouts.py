@@ -31,7 +31,9 @@ _KERAS_PARTS = ((re.compile(r"kernel(:0)?|block._conv._W(_\d+)?(:0)?|0"), "kerne
 def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
     """Convert torchvision's state dict, whose keys are `features.N.weight` (OIHW) and `.bias`.
 
-    N counts the convolutions, ReLUs and poolings of the topology. The classifier is ignored.
+    N counts the convolutions, ReLUs and poolings of the topology. The classifier is ignored. The
+    Caffe networks that jcjohnson published in PyTorch's format have the same keys and layout, but
+    take BGR, 0-255.
 
     Args:
       state: all arrays of the file by name.
@@ -59,14 +61,6 @@ def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
         f"features.{odd} is not where {' or '.join(tables)} has a convolution; "
         "use a file of that network or another --network"
     )
-
-
-def caffe_to_flax(state: State, *, network: str | None = None) -> Arrays:
-    """Convert the Caffe networks that jcjohnson published in PyTorch's format.
-
-    Keys and layout are those of `torchvision_to_flax`, but the networks take BGR, 0-255.
-    """
-    return torchvision_to_flax(state, network=network)
 
 
 def gatys_to_flax(state: State) -> Arrays:
