@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxstyle.config.numbers import Numbers as Numbers
     from jaxstyle.config.presets import presets as presets
     from jaxstyle.config.recipe import Recipe as Recipe
+    from jaxstyle.engine.compute_targets import compute_targets as compute_targets
     from jaxstyle.engine.iterate import Iterate as Iterate
     from jaxstyle.engine.loop import iterates as iterates
     from jaxstyle.engine.planning import Plan as Plan
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from jaxstyle.engine.problem import Problem as Problem
     from jaxstyle.engine.results import Result as Result
     from jaxstyle.engine.results import finish as finish
-    from jaxstyle.engine.targets import compute_targets as compute_targets
     from jaxstyle.errors import JaxstyleError as JaxstyleError
     from jaxstyle.losses.content import content_loss as content_loss
     from jaxstyle.losses.gram import gram_matrix as gram_matrix
@@ -56,7 +56,7 @@ _EXPORTS = {
     "Result": "jaxstyle.engine.results",
     "Targets": "jaxstyle.losses.targets",
     "Terms": "jaxstyle.losses.objective",
-    "compute_targets": "jaxstyle.engine.targets",
+    "compute_targets": "jaxstyle.engine.compute_targets",
     "content_loss": "jaxstyle.losses.content",
     "evaluate": "jaxstyle.api",
     "features": "jaxstyle.nn.vgg",

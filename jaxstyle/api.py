@@ -1,8 +1,6 @@
 """Functions for whole runs: `stylize`, `stylize_batch`, `texture`, `evaluate` and `measure`."""
 
-import contextlib
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,13 +13,12 @@ from jaxstyle import images
 from jaxstyle.config.numbers import Numbers, static_part
 from jaxstyle.config.presets import preset as named_recipe
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.engine.iterate import Iterate
+from jaxstyle.engine.compute_targets import compute_targets
 from jaxstyle.engine.loop import iterates
 from jaxstyle.engine.preparation import prepare
 from jaxstyle.engine.program import Program, values
-from jaxstyle.engine.results import Result, append_iterate, collect_iterates, finish
-from jaxstyle.engine.sizes import ImageLike, as_image, as_images, default_margin, style_images
-from jaxstyle.engine.targets import compute_targets
+from jaxstyle.engine.results import Result, collect_iterates, finish
+from jaxstyle.engine.sizes import ImageLike, as_image, as_images, margin_of, style_images
 from jaxstyle.errors import JaxstyleError, memory_errors, shortened
 from jaxstyle.losses.balance import balance_recipe
 from jaxstyle.losses.masks import Masks
@@ -141,9 +138,8 @@ def score(
 ) -> Score:
     """Compute the loss and its terms like `evaluate`, and the parts of each layer."""
     image = as_image(image, "image")
-    margin = default_margin(recipe) if recipe.margin is None else recipe.margin
     unresolved = recipe
-    recipe = dataclasses.replace(resolve_recipe(recipe, network), margin=margin)
+    recipe = dataclasses.replace(resolve_recipe(recipe, network), margin=margin_of(recipe))
     resized = jnp.asarray(images.resize(as_image(content, "content"), *image.shape[:2]))
     targets = compute_targets(network, resized, style_images(styles, recipe), recipe, masks=masks)
     recipe = balance_recipe(unresolved, recipe, network, targets, resized)
@@ -268,12 +264,8 @@ def stylize(
             masks=masks,
             devices=devices,
         )
-        collected: list[Iterate] = []
-        with contextlib.ExitStack() as stack:
-            show = stack.enter_context(shown_progress(Course.of(problem), quiet=not progress))
-            for iterate in iterates(problem):
-                append_iterate(collected, iterate._replace(carry=None))
-                show(iterate)
+        with shown_progress(Course.of(problem), quiet=not progress) as show:
+            collected = collect_iterates(iterates(problem), show=show)
         return finish(problem, collected)[0]
 
 
@@ -340,10 +332,4 @@ def _recipe(recipe: Recipe | str | None, preset: str | None, settings: dict[str,
         raise JaxstyleError(
             f"recipe: {shortened(base)} is not a Recipe; give one, or the name of a preset"
         )
-    fields = [field.name for field in dataclasses.fields(Recipe)]
-    for name in settings:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
-            raise JaxstyleError(f"{name}: not a setting of a recipe; {hint}")
     return named_recipe(base, settings) if isinstance(base, str) else base.updated(settings)

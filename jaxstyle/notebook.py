@@ -4,9 +4,9 @@ from jaxstyle import notebook
 """
 
 import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,7 @@ import numpy as np
 from jaxstyle import images
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath
-from jaxstyle.monitor.notebook import describe_devices as describe_devices
-from jaxstyle.monitor.notebook import in_notebook as in_notebook
-from jaxstyle.monitor.notebook import show as show
-from jaxstyle.monitor.notebook import watch as watch
-from jaxstyle.monitor.notebook import watch_grid as watch_grid
+from jaxstyle.monitor.notebook import describe_devices, in_notebook, show, watch, watch_grid
 
 __all__ = [
     "choose_image",
@@ -61,7 +57,11 @@ def choose_image(
         file = _uploaded()
         if file is not None:
             return images.load_image(file, argument="upload")
-    added = sorted(f for f in _files_under(KAGGLE_INPUT) if f.suffix.lower() in images.SUFFIXES)
+    added = sorted(
+        file
+        for file in KAGGLE_INPUT.rglob("*")
+        if file.suffix.lower() in images.SUFFIXES and file.is_file()
+    )
     if number < len(added):
         print(f"{added[number]}, image {number} of {len(added)} in {KAGGLE_INPUT}")
         return images.load_image(added[number], argument="given")
@@ -168,9 +168,7 @@ def _colab(module: str) -> Any:
     """Return a module of `google.colab`, or None outside Colab."""
     if "google.colab" not in sys.modules:
         return None
-    from importlib import import_module
-
-    return import_module(f"google.colab.{module}")
+    return importlib.import_module(f"google.colab.{module}")
 
 
 def _uploaded() -> str | None:
@@ -178,10 +176,4 @@ def _uploaded() -> str | None:
     colab = _colab("files")
     if colab is None:
         return None
-    names: Sequence[str] = list(colab.upload())
-    return names[0] if names else None
-
-
-def _files_under(folder: Path) -> Iterator[Path]:
-    for where, _, names in os.walk(folder):
-        yield from (Path(where, name) for name in names)
+    return next(iter(colab.upload()), None)

@@ -1,5 +1,6 @@
 """House rules of the public names, and the names that the contract promises."""
 
+import ast
 import dataclasses
 import inspect
 import json
@@ -51,6 +52,15 @@ def test_the_version_is_the_packages():
     from importlib.metadata import version
 
     assert jaxstyle.__version__ == version("jaxstyle")
+
+
+def test_type_checkers_see_the_names_that_are_there():
+    """The package lists its names twice: for type checkers, and to load them when asked for."""
+    tree = ast.parse(inspect.getsource(jaxstyle))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: node.module for node in imports for alias in node.names}
+    assert seen == jaxstyle._EXPORTS
 
 
 @every_function

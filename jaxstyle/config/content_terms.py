@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxstyle.config.choices import CONTENT_LOSSES
+from jaxstyle.config.validation import number
 from jaxstyle.errors import JaxstyleError, shortened
 
 
@@ -23,9 +24,10 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
       >>> split_content_losses("features,laplacian:300")
       {'features': None, 'laplacian': 300.0}
     """
+    check = number()
     weights: dict[str, float | None] = {}
     for part in text.split(","):
-        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        name, colon, weight = (piece.strip() for piece in part.partition(":"))
         if name not in CONTENT_LOSSES:
             raise JaxstyleError(
                 f"{argument}: {shortened(text)} names {name!r}, which does not exist; choose from "
@@ -34,16 +36,7 @@ def split_content_losses(text: str, *, argument: str = "content_loss") -> dict[s
             )
         if name in weights:
             raise JaxstyleError(f"{argument}: {shortened(text)} names {name!r} twice; name it once")
-        try:
-            weight = float(number) if colon else None
-        except ValueError:
-            weight = -1.0
-        if weight is not None and not 0 <= weight <= 3e38:
-            raise JaxstyleError(
-                f"{argument}: the weight {number!r} in {shortened(text)} is out of range; give a "
-                "finite number of at least 0"
-            )
-        weights[name] = weight
+        weights[name] = check(f"{argument}: the weight of {name}", weight) if colon else None
     return weights
 
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaxstyle.config.layers import stride
+
 if TYPE_CHECKING:
     from jaxstyle.nn.network import Network
 
@@ -37,10 +39,7 @@ equal differences of the strength look more equal than with one exponent (`docs/
 
 def default_history_size(network: "Network") -> int:
     """Return the default number of L-BFGS pairs for a network."""
-    activations = sum(
-        network.params[layer]["bias"].shape[-1] / 4 ** (int(layer[4]) - 1)
-        for layer in network.layers
-    )
+    activations = sum(network.channels(layer) / stride(layer) ** 2 for layer in network.layers)
     return WIDE_HISTORY_SIZE if activations >= WIDE_NETWORK else DEFAULT_HISTORY_SIZE
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxstyle.config.validation import Check, choice, number
+from jaxstyle.config.validation import Check, choice
 
 
 def setting(default: Any, help: str, check: Check, **metadata: Any) -> Any:
@@ -21,9 +21,3 @@ def setting(default: Any, help: str, check: Check, **metadata: Any) -> Any:
 def choice_setting(default: str | None, help: str, choices: tuple[str, ...]) -> Any:
     """Return the field of a setting with a few named values."""
     return setting(default, help, choice(choices), choices=choices)
-
-
-def term_weight(description: str, normalized: float, other: float) -> Any:
-    """Return the field of a term's weight, with its defaults in the help text."""
-    defaults = f"{normalized:g}, or {other:g} for a network that is not normalized"
-    return setting(None, f"{description}; default: {defaults}.", number())

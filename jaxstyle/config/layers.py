@@ -16,7 +16,7 @@ TOPOLOGIES: dict[str, tuple[int, ...]] = {
     "vgg19": (2, 2, 4, 4, 4),
 }
 PADDINGS = ("zeros", "reflect")
-_LAYER = re.compile(r"(conv|relu)([1-5]_[1-4])")
+_LAYER = re.compile(r"(?:conv|relu)([1-5]_[1-4])")
 
 
 def convolutions(topology: str) -> tuple[str, ...]:
@@ -33,15 +33,15 @@ def convolutions(topology: str) -> tuple[str, ...]:
     )
 
 
-def split_layer(layer: str) -> tuple[str, bool]:
-    """Return the convolution of a layer, and whether its ReLU follows.
+def convolution_of(layer: str) -> str:
+    """Return the convolution of a layer.
 
     Raises:
       JaxstyleError: the name is not of the form `convB_I` or `reluB_I`.
 
     Example:
-      >>> split_layer("relu4_2")
-      ('conv4_2', True)
+      >>> convolution_of("relu4_2")
+      'conv4_2'
     """
     match = _LAYER.fullmatch(layer)
     if not match:
@@ -49,15 +49,14 @@ def split_layer(layer: str) -> tuple[str, bool]:
             f"layer {layer!r} is not a VGG layer; names run from 'relu1_1' to 'relu5_4', "
             "or 'conv1_1' to 'conv5_4' for the values before the ReLU"
         )
-    return f"conv{match[2]}", match[1] == "relu"
+    return f"conv{match[1]}"
 
 
 def check_layers(network: "Network", layers: Sequence[str], *, argument: str = "layers") -> None:
     """Raise a `JaxstyleError` that names `argument` unless `network` has all `layers`."""
     available = network.layers
     for layer in layers:
-        convolution, _ = split_layer(layer)
-        if convolution not in available:
+        if convolution_of(layer) not in available:
             raise JaxstyleError(
                 f"{argument}: layer {layer!r} is not in network {network.name!r}, "
                 f"which has {', '.join(available) or 'no layers'}; name one of these "
@@ -66,17 +65,24 @@ def check_layers(network: "Network", layers: Sequence[str], *, argument: str = "
             )
 
 
+def stride(layer: str) -> int:
+    """Return the distance between neighboring positions of a layer, in pixels.
+
+    Example:
+      >>> stride("relu4_2")
+      8
+    """
+    return 2 ** (int(convolution_of(layer)[4]) - 1)
+
+
 def smallest_side(layers: Sequence[str]) -> int:
     """Return the least side of an image, in pixels, at which every layer has a position.
-
-    For one layer this is its stride.
 
     Example:
       >>> smallest_side(["relu1_1", "relu4_2"])
       8
     """
-    deepest = max(int(split_layer(layer)[0][4]) for layer in layers)
-    return 2 ** (deepest - 1)
+    return max(map(stride, layers))
 
 
 LayerWeights = tuple[tuple[str, float], ...]
@@ -112,21 +118,12 @@ def parse_layers(text: str, *, argument: str = "layers") -> LayerWeights:
         raise JaxstyleError(
             f"{argument}: the list is empty; name layers, or give the term a weight of 0"
         )
-    pairs: list[tuple[str, float]] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        layer, _, weight = part.partition(":")
-        try:
-            pairs.append((layer, float(weight) if weight else 1.0))
-        except ValueError:
-            raise JaxstyleError(
-                f"{argument}: the weight {weight!r} in {part!r} is not a number; "
-                "write e.g. relu4_2:0.5"
-            ) from None
-    return layer_weights(argument, pairs)
+    parts = (part.strip().partition(":") for part in text.split(",") if part.strip())
+    return layer_weights(argument, [(layer, weight or 1.0) for layer, _, weight in parts])
 
 
 def layer_weights(
-    argument: str, layers: str | Mapping[str, float] | Sequence[str | tuple[str, float]]
+    argument: str, layers: str | Mapping[str, float] | Sequence[str | tuple[str, float | str]]
 ) -> LayerWeights:
     """Return layers, given as text, mapping or sequence, as pairs of layer and weight.
 
@@ -147,11 +144,11 @@ def layer_weights(
     for layer in names:
         if layer != "all":
             try:
-                split_layer(layer)
+                convolution_of(layer)
             except JaxstyleError as error:
                 raise JaxstyleError(f"{argument}: {error}") from None
         if names.count(layer) > 1:
             raise JaxstyleError(f"{argument}: layer {layer!r} is named twice; name it once")
     check = number()
-    weights = [check(f"{argument}: weight of {layer}", weight) for layer, weight in pairs]
+    weights = [check(f"{argument}: the weight of {layer}", weight) for layer, weight in pairs]
     return tuple(zip(names, weights, strict=True))

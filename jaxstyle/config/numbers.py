@@ -1,7 +1,7 @@
 """The traced numbers of a recipe: arguments of the compiled programs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -89,3 +89,8 @@ def static_part(recipe: Recipe) -> Recipe:
     for name in LAYER_SETTINGS:
         changes[name] = tuple((layer, 1.0) for layer, _ in getattr(recipe, name))
     return dataclasses.replace(recipe, **changes)
+
+
+def program_key(recipe: Recipe) -> Hashable:
+    """Return a key that is equal for resolved recipes whose runs can be one batch."""
+    return recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))

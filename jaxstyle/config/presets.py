@@ -17,7 +17,7 @@ from typing import Any
 
 from jaxstyle.config.layers import LayerWeights, first_of_blocks
 from jaxstyle.config.recipe import Recipe
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.config.validation import choice
 
 _RELU4_2: LayerWeights = (("relu4_2", 1.0),)
 _EQUAL = first_of_blocks(1, 1, 1, 1, 1)
@@ -291,8 +291,7 @@ def preset(name: str, settings: Mapping[str, Any] | None = None) -> Recipe:
     Raises:
       JaxstyleError: no recipe of that name; the message lists them. A value out of range.
     """
-    if name not in presets:
-        raise JaxstyleError(f"preset {name!r} does not exist; choose from {', '.join(presets)}")
+    choice(tuple(presets))("preset", name)
     settings = settings or {}
     own = OTHER_OPTIMIZERS.get(name, {}).get(settings.get("optimizer", ""), {})
     return presets[name].updated({**own, **settings})

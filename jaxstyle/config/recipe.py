@@ -5,8 +5,9 @@ same names.
 """
 
 import dataclasses
+import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from jaxstyle.config.choices import (
     BOUNDS,
     COLOR_MATCHES,
     GRAM_NORMALIZATIONS,
+    LBFGS_OPTIMIZERS,
     OPTIMIZERS,
     POOLINGS,
     POSITION_MEAN_LOSSES,
@@ -41,7 +43,7 @@ from jaxstyle.config.defaults import (
     WIDE_HISTORY_SIZE,
     style_factor,
 )
-from jaxstyle.config.fields import choice_setting, setting, term_weight
+from jaxstyle.config.fields import choice_setting, setting
 from jaxstyle.config.json_types import LAYER_SETTINGS, json_types
 from jaxstyle.config.layers import LayerWeights, layer_weights
 from jaxstyle.config.validation import (
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
 
 
 # For networks normalized to a mean activation of 1, and for others.
-_BY_NETWORK = TERM_DEFAULTS[True], TERM_DEFAULTS[False]
+_NORMALIZED, _OTHER = TERM_DEFAULTS[True], TERM_DEFAULTS[False]
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,11 @@ class Recipe:
         f"to {DEFAULT_STRENGTH:g}.",
         number(high=1),
     )
-    content_weight: float | None = term_weight(
-        "Weight of the content loss (alpha)", *(d.content_weight for d in _BY_NETWORK)
+    content_weight: float | None = setting(
+        None,
+        f"Weight of the content loss (alpha); default: {_NORMALIZED.content_weight:g}, or "
+        f"{_OTHER.content_weight:g} for a network that is not normalized.",
+        number(),
     )
     style_weight: float | None = setting(
         None,
@@ -105,8 +110,11 @@ class Recipe:
         "vivid paintings have the same effect.",
         number(),
     )
-    tv_weight: float | None = term_weight(
-        "Weight of the total variation", *(d.tv_weight for d in _BY_NETWORK)
+    tv_weight: float | None = setting(
+        None,
+        f"Weight of the total variation; default: {_NORMALIZED.tv_weight:g}, or "
+        f"{_OTHER.tv_weight:g} for a network that is not normalized.",
+        number(),
     )
     style_blend: tuple[float, ...] | None = setting(
         None,
@@ -327,8 +335,10 @@ class Recipe:
         style weight. A change of the optimizer resets the learning rate to its default.
 
         Raises:
-          JaxstyleError: a value is out of range, or both a strength and a weight are given.
+          JaxstyleError: a setting does not exist, a value is out of range, or both a strength and a
+            weight are given.
         """
+        _check_names(settings)
         strength = settings.get("strength")
         if strength is not None and self.style_weight is not None:
             # Checks the range, and that no weight is given.
@@ -356,6 +366,14 @@ class Recipe:
         """Number of steps of all scales; of one scale if `scales` is None."""
         return self.steps * (self.scales or 1)
 
+    @property
+    def lbfgs_pairs(self) -> int:
+        """Number of pairs that L-BFGS keeps, 0 for other optimizers; of a resolved recipe."""
+        if self.optimizer not in LBFGS_OPTIMIZERS:
+            return 0
+        assert self.history_size is not None, "resolved"
+        return self.history_size
+
     def configure_network(self, network: "Network") -> "Network":
         """Return the network with the recipe's preprocessing and precision."""
         changes = PREPROCESSING_CHANGES[self.convention] if self.convention else {}
@@ -379,15 +397,22 @@ class Recipe:
         Raises:
           JaxstyleError: a setting does not exist, has the wrong type or is out of range.
         """
+        _check_names(settings)
         hints = typing.get_type_hints(cls)
         for name, value in settings.items():
-            if name not in hints:
-                raise JaxstyleError(
-                    f"{name!r}: not a setting of a recipe; there are {', '.join(hints)}"
-                )
             types, description = json_types(name, hints[name])
             if type(value) not in types:
                 raise JaxstyleError(
                     f"{name}: {shortened(value)} is of the wrong type; give {description}"
                 )
         return cls(**settings)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise a `JaxstyleError` for the name of a setting that does not exist."""
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    for name in names:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
+            raise JaxstyleError(f"{shortened(name)}: not a setting of a recipe; {hint}")

@@ -20,12 +20,11 @@ WHOLE = "-"
 """The whole image, in the place of the file of a mask."""
 
 
-def number(*, low: float = 0.0, above: float | None = None, high: float = LARGEST) -> Check:
+def number(*, above: float | None = None, high: float = LARGEST) -> Check:
     """Return a check that converts a number to a float.
 
     Args:
-      low: lower bound, inclusive.
-      above: lower bound, exclusive, instead of `low`.
+      above: lower bound, exclusive; 0, inclusive, if not given.
       high: upper bound, inclusive.
 
     Example:
@@ -41,8 +40,8 @@ def number(*, low: float = 0.0, above: float | None = None, high: float = LARGES
         except (TypeError, ValueError):
             raise JaxstyleError(f"{name}: {shortened(value)} is not a number; give one") from None
         # Written so that NaN is outside.
-        if not ((low <= result if above is None else above < result) and result <= high):
-            bound = f"at least {low:g}" if above is None else f"above {above:g}"
+        if not ((0 <= result if above is None else above < result) and result <= high):
+            bound = "at least 0" if above is None else f"above {above:g}"
             raise JaxstyleError(
                 f"{name}: {shortened(value)} is out of range; give a finite number {bound} and "
                 f"at most {high:g}"

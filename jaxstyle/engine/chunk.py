@@ -24,7 +24,7 @@ from jaxstyle.losses.objective import Terms
 from jaxstyle.losses.targets import Targets
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.sharding import SpatialSharding
-from jaxstyle.optim.base import unevaluated_state
+from jaxstyle.optim.base import unevaluated_state, where
 from jaxstyle.optim.registry import carry_over, evaluates_once_per_step, make_optimizer
 
 
@@ -46,10 +46,9 @@ def _compact(carry: Carry) -> Carry:
         order = memory_layout.Layout((*others, channels, rows, columns))
         return memory_layout.with_layout_constraint(leaf, order)
 
-    def on_tpu(carry: Carry) -> Carry:
-        return jax.tree.map(with_layout, carry)
-
-    return lax.platform_dependent(carry, tpu=on_tpu, default=lambda carry: carry)
+    return lax.platform_dependent(
+        carry, tpu=partial(jax.tree.map, with_layout), default=lambda carry: carry
+    )
 
 
 @partial(jax.jit, static_argnames=("shape", "program"))
@@ -184,8 +183,7 @@ def run_chunk(
             point, best = state.point, carry.best
             # NaN compares false, so a diverged run keeps its best point.
             better = (point.value < best.loss) | (carry.state.evaluations == 0)
-            candidate = Best(point.position, point.value, point.aux)
-            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, best)
+            best = where(better, Best(point.position, point.value, point.aux), best)
             image = bounds.image(point.position)
             mean = carry.mean and carry.mean.add(image, numbers.average)
             evaluated = info.value, info.aux
@@ -200,8 +198,7 @@ def run_chunk(
         position = bounds.position(after.mean.total / after.mean.weight)
         loss, terms = objective(position)
         # A diverged run keeps its last finite average.
-        finite, mean = jnp.isfinite(loss), Best(position, loss, terms)
-        best = jax.tree.map(lambda new, old: jnp.where(finite, new, old), mean, carry.best)
+        best = where(jnp.isfinite(loss), Best(position, loss, terms), carry.best)
         return after._replace(best=best), losses
 
     carry, (losses, terms) = program.map_elements(steps)(

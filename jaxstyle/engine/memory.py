@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.config.accelerators import Accelerator
-from jaxstyle.config.choices import LBFGS_OPTIMIZERS
-from jaxstyle.config.layers import LayerWeights, smallest_side, split_layer
+from jaxstyle.config.layers import LayerWeights, smallest_side, stride
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.compilation import carry_shapes, lower
+from jaxstyle.engine.compute_targets import compute_targets, lower_style_statistics
 from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.program import common_arguments
 from jaxstyle.engine.roofline import map_bytes
-from jaxstyle.engine.sizes import default_margin, default_scales, pyramid_levels
-from jaxstyle.engine.targets import compute_targets, lower_style_statistics
+from jaxstyle.engine.sizes import margin_of, number_of_scales, pyramid_levels
 from jaxstyle.losses.columns import CELL, MOST_POSITIONS
 from jaxstyle.losses.nearest import BLOCK
 from jaxstyle.losses.resolve import resolve_recipe
@@ -45,30 +44,19 @@ def resolved_for_size(recipe: Recipe, network: Network, height: int, width: int)
 
     Small images get the pyramid of an image of `LINE_SIDE`, as memory is affine in the number of
     pixels for a constant number of resolutions only.
-
-    Args:
-      recipe: settings.
-      network: weights; only their shapes are used.
-      height: height of the image in pixels.
-      width: width of the image in pixels.
     """
     longest = max(height, width, LINE_SIDE if recipe.pyramid is None else 0)
-    margin = default_margin(recipe) if recipe.margin is None else recipe.margin
-    scales = recipe.scales
-    if scales is None:
-        scales = default_scales(dataclasses.replace(recipe, size=0), (height, width))
+    scales = number_of_scales(dataclasses.replace(recipe, size=0), (height, width))
     side = min(height, width) * longest // max(height, width)
     pyramid = pyramid_levels(recipe, [(longest, max(1, side))])
     return dataclasses.replace(
-        resolve_recipe(recipe, network), pyramid=pyramid, margin=margin, scales=scales
+        resolve_recipe(recipe, network), pyramid=pyramid, margin=margin_of(recipe), scales=scales
     )
 
 
 def carry_bound(recipe: Recipe, pixels: int) -> int:
     """Return an upper bound of the bytes of a run's state, for `pixels` pixels of all images."""
-    assert recipe.history_size is not None, "resolved"
-    images = 2 * recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else 0
-    return 12 * pixels * (images + 6)
+    return 12 * pixels * (2 * recipe.lbfgs_pairs + 6)
 
 
 def needed_bytes(
@@ -86,14 +74,7 @@ def needed_bytes(
     The larger of two numbers: the bytes while the statistics of the style images are computed, and
     the bytes when the last scale begins, with the state of the smaller scale still in memory.
 
-    Args:
-      height: height of the image in pixels.
-      width: width of the image in pixels.
-      recipe: resolved settings.
-      network: weights; only their shapes are used.
-      batch: number of initial images in the program.
-      styles: as in `plan`.
-      accelerator: as in `plan`.
+    The arguments are those of `plan`, with a resolved recipe.
     """
     if height * width > MAX_COMPILED:
         sizes = line_sizes(MAX_COMPILED, height / width)
@@ -112,12 +93,10 @@ def needed_bytes(
     program = program_bytes(problem, accelerator=accelerator)
     # `finish` transforms the kernels again.
     transformed = {} if accelerator else common_arguments(problem)[0][0].transformed
-    kernels = sum(math.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(transformed))
+    kernels = _bytes_of_arrays(transformed)
     smaller = 0.0
     if (recipe.scales or 1) > 1:
-        state = jax.tree.leaves(carry_shapes(problem))
-        smaller = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state)
-        smaller /= recipe.scale_ratio**2
+        smaller = _bytes_of_arrays(carry_shapes(problem)) / recipe.scale_ratio**2
     # In addition: content and style images, initial images, and the best images being copied.
     read = 12 * (height * width + sum(h * w for h, w in styles))
     run = program + kernels + smaller + 2 * batch * 12 * height * width
@@ -132,14 +111,8 @@ def problem_of_shapes(
 ) -> Problem:
     """Return the problem of a run with `jax.ShapeDtypeStruct`s in place of arrays.
 
-    It has one style image of the image's size and no masks, which need little memory.
-
-    Args:
-      height: height of the image in pixels.
-      width: width of the image in pixels.
-      recipe: settings.
-      network: weights; only their shapes are used.
-      batch: number of initial images in the program.
+    It has one style image of the image's size and no masks, which need little memory. The arguments
+    are those of `plan`.
     """
     recipe = dataclasses.replace(
         resolve_recipe(recipe, network), content_mask=None, mask=(), style_blend=None
@@ -190,18 +163,22 @@ def padding(problem: Problem, needed: int, multiple: int) -> int:
       needed: bytes of the program without padding.
       multiple: channels are padded to a multiple of this.
     """
-    batch = problem.start.shape[0] if len(problem.start.shape) == 4 else 1
     size = problem.start.shape[-3:-1]
     network, recipe = problem.network, problem.recipe
-    state = jax.tree.leaves((carry_shapes(problem), network.params))
-    fixed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state)
+    fixed = _bytes_of_arrays((carry_shapes(problem), network.params))
     plain, padded = (
-        batch * map_bytes(network, recipe, *size, channel_multiple=m) for m in (1, multiple)
+        problem.batch_size * map_bytes(network, recipe, *size, channel_multiple=m)
+        for m in (1, multiple)
     )
-    first = network.params[network.layers[0]]["bias"].shape[-1]
+    first = network.channels(network.layers[0])
     growth = -(-first // multiple) * multiple / first - 1
     others = max(0.0, needed - fixed - plain)
     return int(min(padded - plain, needed * growth) + others * growth)
+
+
+def _bytes_of_arrays(tree: Any) -> int:
+    """Return the bytes of the arrays, or of the `jax.ShapeDtypeStruct`s, of a pytree."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _bytes_of(lowered: jax.stages.Lowered) -> int:
@@ -230,15 +207,8 @@ def upper_bound(
     """Compute an upper bound of the bytes of a run without compiling.
 
     It counts every activation and its derivative at every resolution of the image with its margin,
-    and the activations of the style images.
-
-    Args:
-      height: height of the image in pixels.
-      width: width of the image in pixels.
-      recipe: resolved settings.
-      network: weights; only their shapes are used.
-      batch: number of initial images in the program.
-      styles: height and width of the style images in the run.
+    and the activations of the style images. The arguments are those of `plan`, with a resolved
+    recipe.
     """
     pixels = height * width
     border = 2 * (recipe.margin or 0)
@@ -246,10 +216,7 @@ def upper_bound(
     cell = smallest_side(names)
     margin = receptive_margin(network.topology, names)
     side = recipe.tile + 2 * (margin + cell) if recipe.tile else max(height, width) + border
-    a_pixel = sum(
-        4 * network.params[name]["bias"].shape[0] / 4 ** (int(name[4]) - 1)
-        for name in network.layers
-    )
+    a_pixel = sum(4 * network.channels(layer) / stride(layer) ** 2 for layer in network.layers)
     # All smaller resolutions together have a third of the pixels.
     resolutions = 1 if recipe.pyramid == 1 else 4 / 3
 
@@ -259,19 +226,15 @@ def upper_bound(
         return min(whole, (side + cell) ** 2) if recipe.tile else whole
 
     floats = a_pixel * resolutions * positions(height, width)
-    assert recipe.history_size is not None, "resolved"
-    images = 2 * recipe.history_size + 24 if recipe.optimizer in LBFGS_OPTIMIZERS else 24
-    floats = batch * (floats + 3 * images * pixels)
+    floats = batch * (floats + 3 * (2 * recipe.lbfgs_pairs + 24) * pixels)
     for layer in recipe.content_names:
-        name = split_layer(layer)[0]
-        channels = network.params[name]["bias"].shape[0]
-        floats += 2 * channels * pixels / 4 ** (int(name[4]) - 1)
+        floats += 2 * network.channels(layer) * pixels / stride(layer) ** 2
     floats += batch * _joint_floats(resolutions * positions(height, width), recipe, network)
     # The forward pass only, one style image after another.
     of_styles = max(
         (a_pixel * positions(*size) + 9 * math.prod(size) for size in styles), default=0
     )
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
+    weights = _bytes_of_arrays(network.params)
     # Kernels transformed for Winograd are four times as large, and there may be two sets.
     return int(4 * max(floats, of_styles) + 11 * weights)
 
@@ -280,8 +243,7 @@ def _joint_floats(pixels: float, recipe: Recipe, network: Network) -> float:
     """Compute an upper bound of the number of values in losses that take layers together."""
 
     def width(layers: LayerWeights) -> int:
-        names = (split_layer(layer)[0] for layer, _ in layers)
-        return sum(network.params[name]["bias"].shape[0] for name in names)
+        return sum(network.channels(layer) for layer, _ in layers)
 
     floats = 0.0
     if "self-similarity" in recipe.content_loss:

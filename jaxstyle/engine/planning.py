@@ -96,8 +96,7 @@ def plan(
     is_chosen = _chooses_history_size(recipe)
     recipe = resolved_for_size(recipe, network, height, width)
     free = free_memory.free_bytes() if free is None else free
-    assert recipe.history_size is not None, "resolved"
-    pairs = recipe.history_size if recipe.optimizer in LBFGS_OPTIMIZERS else None
+    usual = pairs = recipe.lbfgs_pairs
 
     def needed_at(size: tuple[int, int]) -> int:
         ratio = math.sqrt(size[0] * size[1] / (height * width))
@@ -115,14 +114,14 @@ def plan(
     if free is not None:
         line = MemoryLine.through([h * w for h, w in sizes[1:]], ends)
         if is_chosen:
-            pairs = _pairs(recipe.history_size, needed, free, height * width * batch)
-            saved = recipe.history_size - pairs, recipe.history_size - MIN_HISTORY_SIZE
+            pairs = _pairs(usual, needed, free, height * width * batch)
+            saved = usual - pairs, usual - MIN_HISTORY_SIZE
             needed -= saved[0] * _PAIR * height * width * batch
             line = line._replace(slope=line.slope - saved[1] * _PAIR * batch)
         room = max(0.0, USABLE * free - line.constant) / line.slope
         # A multiple of 16, as the estimate is not more exact.
         largest = int(math.sqrt(room * max(height / width, width / height))) // 16 * 16
-    return Plan(width, height, batch, needed, free, largest or None, pairs)
+    return Plan(width, height, batch, needed, free, largest or None, pairs or None)
 
 
 def _chooses_history_size(recipe: Recipe) -> bool:
@@ -156,16 +155,11 @@ def fit_into_memory(
 ) -> Recipe:
     """Return a recipe that fits into memory, with a smaller history size if it was None.
 
-    Compiles nothing if `upper_bound` fits, and one program if the run fits.
+    Compiles nothing if `upper_bound` fits, and one program if the run fits. Other arguments than
+    these are those of `plan`.
 
     Args:
-      height: height of the image in pixels.
-      width: width of the image in pixels.
-      recipe: settings.
-      network: weights.
-      batch: number of initial images.
       devices: number of devices that share the batch, or the rows of one image.
-      styles: height and width of the style images in the run; as large as the image if not given.
       checkpoint: whether checkpoints are written, for which the state is copied.
 
     Returns:
@@ -191,8 +185,7 @@ def fit_into_memory(
     needed = copies + needed_bytes(
         height, width, recipe=resolved, network=network, batch=batch, styles=styles
     )
-    usual = resolved.history_size
-    assert usual is not None, "resolved above"
+    usual = resolved.lbfgs_pairs
     pairs = _pairs(usual, needed, free, pixels) if _chooses_history_size(recipe) else usual
     needed -= (usual - pairs) * _PAIR * pixels
     if needed > USABLE * free and devices > 1:

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxstyle import images
 from jaxstyle.config.recipe import Recipe
+from jaxstyle.engine.compute_targets import compute_targets
 from jaxstyle.engine.initial_images import start_image
 from jaxstyle.engine.problem import Problem, shard_batch, shard_rows
 from jaxstyle.engine.sizes import (
@@ -21,7 +22,6 @@ from jaxstyle.engine.sizes import (
     resolve_scales,
     style_images,
 )
-from jaxstyle.engine.targets import compute_targets
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.balance import balance_recipe
 from jaxstyle.losses.masks import Masks

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.config.layers import smallest_side
-from jaxstyle.config.numbers import Numbers, static_part
+from jaxstyle.config.numbers import Numbers, program_key
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.targets import Targets
@@ -45,6 +45,16 @@ class Problem(NamedTuple):
     def scales(self) -> tuple["Problem", ...]:
         """The problems of all scales, smallest first."""
         return (*self.coarse_levels, self._replace(coarse_levels=()))
+
+    @property
+    def batched(self) -> bool:
+        """Whether the problem has a batch axis."""
+        return len(self.start.shape) == 4
+
+    @property
+    def batch_size(self) -> int:
+        """Number of initial images."""
+        return self.start.shape[0] if self.batched else 1
 
     @property
     def numbers(self) -> Numbers:
@@ -117,14 +127,11 @@ def stack(problems: Sequence[Problem], *, own_targets: bool = True) -> Problem:
     """
     first = problems[0]
 
-    def program_key(problem: Problem) -> tuple[Any, ...]:
+    def key(problem: Problem) -> tuple[Any, ...]:
         shapes = jax.tree.map(jnp.shape, problem.targets)
-        recipe = problem.recipe
-        settings = recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))
-        return problem.network.key, problem.start.shape, settings, shapes
+        return problem.network.key, problem.start.shape, program_key(problem.recipe), shapes
 
-    key = program_key(first)
-    if first.start.ndim != 3 or any(program_key(problem) != key for problem in problems):
+    if first.batched or any(key(problem) != key(first) for problem in problems):
         raise JaxstyleError(
             "problems: their network, image size, steps, layers or optimizers differ; batch "
             "elements of one program may differ in numbers and images only"

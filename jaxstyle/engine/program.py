@@ -117,7 +117,7 @@ def common_arguments(problem: Problem, *, platform: str | None = None) -> tuple[
         network = add_winograd_kernels(network, layers, *parts, platform=platform)
     program = Program(
         static_part(problem.recipe),
-        batched=len(problem.start.shape) == 4,
+        batched=problem.batched,
         own_targets=problem.own_targets,
         own_numbers=bool(problem.elements),
         layout=problem.layout,

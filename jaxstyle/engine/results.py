@@ -1,7 +1,7 @@
 """The result of a run: the best image, its loss and the history of the losses."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,31 +80,28 @@ def finish(problem: Problem, iterates: Sequence[Iterate]) -> list[Result]:
     """
     if not iterates:
         raise JaxstyleError("iterates: there is none; give at least the first of `iterates`")
-    recipe, start = problem.recipe, problem.start
-    batched = start.ndim == 4
+    recipe = problem.recipe
     last = iterates[-1]
     level = scale_at(problem, last.step)
     scale = problem.scales[level]
     arguments, program = common_arguments(scale)
     image = scale.layout.place(last.image) if scale.layout else last.image
-    parts = gather(values(*arguments, image, program=program))
-    losses, terms, layers = jax.device_get(parts)
-    images = np.asarray(last.image)
+    losses, terms, layers = jax.device_get(gather(values(*arguments, image, program=program)))
+    clipped = np.asarray(last.image)
+    first, bound = reference_step(problem, level), divergence_bound(recipe.optimizer)
 
     def element(tree: Any, k: int) -> Any:
-        return jax.tree.map(lambda x: x[k], tree) if batched else tree
+        return jax.tree.map(lambda x: x[k], tree) if problem.batched else tree
 
     results = []
-    for k in range(len(start) if batched else 1):
+    for k in range(problem.batch_size):
         parts = [History(i.history.step, *(element(h, k) for h in i.history[1:])) for i in iterates]
-        first = reference_step(problem, level)
-        bound = divergence_bound(recipe.optimizer)
         past, has_diverged = truncate_at_divergence(parts, first, bound=bound)
         if past.step[-1] == recipe.total_steps:
             has_diverged = has_diverged or ended_above(past.loss[past.step >= first])
         results.append(
             Result(
-                image=element(images, k),
+                image=element(clipped, k),
                 loss=float(element(losses, k)),
                 terms=Terms(*(float(element(term, k)) for term in terms)),
                 layers=jax.tree.map(float, element(layers, k)),
@@ -146,11 +143,19 @@ def truncate_at_divergence(
     return History(*map(np.concatenate, zip(*past, strict=True))), has_diverged
 
 
-def collect_iterates(run: Iterator[Iterate]) -> list[Iterate]:
-    """Run to the end and return the iterates; only the last has its image."""
+def collect_iterates(
+    run: Iterator[Iterate], *, show: Callable[[Iterate], None] = lambda iterate: None
+) -> list[Iterate]:
+    """Run to the end and return the iterates; only the last has its image.
+
+    Args:
+      run: from `iterates`.
+      show: called with each iterate.
+    """
     collected: list[Iterate] = []
     for iterate in run:
         append_iterate(collected, iterate._replace(carry=None))
+        show(iterate)
     return collected
 
 

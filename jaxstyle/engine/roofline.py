@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.config.accelerators import Accelerator
-from jaxstyle.config.choices import LBFGS_OPTIMIZERS
+from jaxstyle.config.layers import convolution_of
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.problem import Problem
@@ -44,16 +44,13 @@ def step_cost(problem: Problem, accelerator: Accelerator) -> StepCost:
       problem: the problem of the last scale; arrays or `jax.ShapeDtypeStruct`s.
       accelerator: one of `ACCELERATORS`.
     """
-    recipe, network = problem.recipe, problem.network
-    batch = problem.start.shape[0] if len(problem.start.shape) == 4 else 1
+    recipe = problem.recipe
     image = jax.ShapeDtypeStruct(problem.start.shape[-3:], jnp.float32)
-    flops = batch * _flops(problem, image)
+    flops = problem.batch_size * _flops(problem, image)
     pixels = math.prod(image.shape[:2])
-    moved = MAP_PASSES * map_bytes(network, recipe, *image.shape[:2])
-    if recipe.optimizer in LBFGS_OPTIMIZERS:
-        assert recipe.history_size is not None, "resolved"
-        moved += 2 * 2 * recipe.history_size * 12 * pixels
-    moved *= batch
+    moved = MAP_PASSES * map_bytes(problem.network, recipe, *image.shape[:2])
+    moved += 2 * 2 * recipe.lbfgs_pairs * 12 * pixels
+    moved *= problem.batch_size
     peak = getattr(accelerator, recipe.precision)
     return StepCost(flops, moved, max(flops / peak, moved / accelerator.bandwidth))
 
@@ -84,13 +81,13 @@ def map_bytes(
       channel_multiple: channels are padded to a multiple of this.
     """
     layers = network_layers(recipe)
-    deepest = max(network.layers.index(layer.replace("relu", "conv")) for layer in layers)
+    deepest = max(network.layers.index(convolution_of(layer)) for layer in layers)
     each = 2 if recipe.precision == "bfloat16" else 4
     of_pyramid = sum(4.0**-level for level in range(recipe.pyramid or 1))
     return of_pyramid * sum(
         each
         * math.prod(map_size(layer, height, width, pooling=recipe.pooling))
-        * -(-network.params[layer]["bias"].shape[-1] // channel_multiple)
+        * -(-network.channels(layer) // channel_multiple)
         * channel_multiple
         for layer in network.layers[: deepest + 1]
     )

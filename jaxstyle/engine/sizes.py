@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxstyle import images
 from jaxstyle.config.defaults import DEFAULT_MARGIN, MAX_SCALES, PYRAMID_SIDE
-from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.layers import stride
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.losses.resolve import resolve_recipe
@@ -150,22 +150,32 @@ def resolve_scales(
     """
     if rows and recipe.scales is None:
         recipe = dataclasses.replace(recipe, scales=1)
-    scales = default_scales(recipe, shape) if recipe.scales is None else recipe.scales
+    scales = number_of_scales(recipe, shape)
     pyramid = recipe.pyramid
     if pyramid is None and recipe.scales != 1:
         sizes = [style_size(style[0], style[1], recipe) for style in styles]
         pyramid = pyramid_levels(recipe, [output_size(shape[0], shape[1], recipe), *sizes])
-    margin = default_margin(recipe) if recipe.margin is None else recipe.margin
-    return dataclasses.replace(recipe, scales=scales, pyramid=pyramid or 1, margin=margin)
+    return dataclasses.replace(
+        recipe, scales=scales, pyramid=pyramid or 1, margin=margin_of(recipe)
+    )
 
 
-def default_margin(recipe: Recipe) -> int:
-    """Return the margin in pixels for a recipe whose `margin` is None."""
+def margin_of(recipe: Recipe) -> int:
+    """Return the margin in pixels, by default none with one scale."""
+    if recipe.margin is not None:
+        return recipe.margin
     return 0 if recipe.scales == 1 else DEFAULT_MARGIN
 
 
-def default_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
-    """Return the number of scales for a recipe whose `scales` is None."""
+def number_of_scales(recipe: Recipe, shape: tuple[int, ...]) -> int:
+    """Return the number of scales, by default from the size of the output.
+
+    Args:
+      recipe: settings.
+      shape: shape of the content image before resizing, height first.
+    """
+    if recipe.scales is not None:
+        return recipe.scales
     longest = max(output_size(shape[0], shape[1], recipe))
     ratio = math.log(longest / recipe.scale_side) / math.log(recipe.scale_ratio)
     return 1 + min(MAX_SCALES - 1, max(0, math.floor(ratio + 1e-9)))
@@ -269,4 +279,4 @@ def small_style_notice(
 
 def _field(network: Network, layer: str) -> int:
     """Return the side of a layer's receptive field in pixels."""
-    return 2 * receptive_margin(network.topology, [layer]) + smallest_side([layer])
+    return 2 * receptive_margin(network.topology, [layer]) + stride(layer)

@@ -13,12 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luminance Y of YIQ (Rec. 601); they sum to 1."""
-_EXACT = lax.Precision.HIGHEST
 
 
 def luminance(image: Any) -> Any:
@@ -74,13 +72,13 @@ def match_cholesky(style: jax.Array, content: jax.Array) -> jax.Array:
         flat = image.reshape(-1, 3)
         mean = jnp.mean(flat, 0)
         centered = flat - mean
-        covariance = jnp.matmul(centered.T, centered, precision=_EXACT) / len(flat)
+        covariance = jnp.matmul(centered.T, centered, precision="highest") / len(flat)
         return mean, jnp.linalg.cholesky(covariance + 1e-5 * jnp.eye(3))
 
     (mean_s, factor_s), (mean_c, factor_c) = statistics(style), statistics(content)
     # (L_C L_S^-1)ᵀ = L_S^-ᵀ L_Cᵀ, for rows of colors.
     transposed = solve_triangular(factor_s, factor_c.T, trans=1, lower=True)
-    return jnp.clip(jnp.matmul(style - mean_s, transposed, precision=_EXACT) + mean_c, 0, 1)
+    return jnp.clip(jnp.matmul(style - mean_s, transposed, precision="highest") + mean_c, 0, 1)
 
 
 def match_histogram(style: jax.Array, content: jax.Array) -> jax.Array:

@@ -26,19 +26,16 @@ def decode(image: Image.Image, open_again: Callable[[], Image.Image]) -> tuple[A
       image: opened image, not decoded yet.
       open_again: opens the same image again, after `image` has been decoded.
     """
-    profile = image.info.get("icc_profile")
     gamma = _gamma(image)
-    if gamma is not None:
-        rgb, alpha = _decode(image, open_again, None)
-        return _encoded(rgb, gamma), alpha
-    return _decode(image, open_again, profile)
+    if gamma is None:
+        return _decode(image, open_again, image.info.get("icc_profile"))
+    rgb, alpha = _decode(image, open_again, None)
+    return _encoded(rgb, gamma), alpha
 
 
 def decode_samples(samples: np.ndarray, profile: bytes | None) -> tuple[Array, Array | None]:
     """Return upright 16-bit samples `[h, w, 1 to 4]` (`tiff.read`) as `decode` does."""
-    # float32 represents 16 bits exactly.
-    values = samples.astype(np.float32)
-    values /= 65_535
+    values = _unit(samples, 65_535)
     alpha = np.ascontiguousarray(values[..., -1]) if values.shape[-1] in (2, 4) else None
     if values.shape[-1] < 3:
         return _in_srgb(values[..., 0], profile), alpha
@@ -73,8 +70,7 @@ def _decode(
 ) -> tuple[Array, Array | None]:
     if is_deep_gray(image):
         select_all_bytes(image)
-        pairs = np.asarray(_upright(image)).view(">u2").astype(np.float32)
-        pairs /= 65_535
+        pairs = _unit(np.asarray(_upright(image)).view(">u2"), 65_535)
         return _in_srgb(pairs[..., 0], profile), np.ascontiguousarray(pairs[..., 1])
     deep, key = is_deep(image), image.info.get("transparency")
     _scale_key(image)
@@ -167,8 +163,8 @@ def _in_srgb(gray: Array, profile: bytes | None) -> Array:
     return rgb
 
 
-def _unit(image: Image.Image) -> Array:
-    """Return 8-bit pixels as float32 in [0, 1]."""
-    values = np.asarray(image).astype(np.float32)
-    values /= 255
+def _unit(samples: Any, most: int = 255) -> Array:
+    """Return samples from 0 to `most`, of up to 16 bits, as float32 in [0, 1]."""
+    values = np.asarray(samples).astype(np.float32)
+    values /= most
     return values

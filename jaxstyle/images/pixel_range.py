@@ -40,10 +40,6 @@ def soft_clip_inverse(x: jax.Array) -> jax.Array:
     return jnp.where(x < MARGIN, low, jnp.where(x > 1 - MARGIN, high, x))
 
 
-def _identity(x: jax.Array) -> jax.Array:
-    return x
-
-
 class Bounds(NamedTuple):
     """A change of variables between the optimizer's variables and the image."""
 
@@ -55,6 +51,6 @@ class Bounds(NamedTuple):
 
 BOUNDS = {
     "soft": Bounds(soft_clip, soft_clip_inverse),
-    "none": Bounds(_identity, _identity),
+    "none": Bounds(lambda variables: variables, lambda image: image),
 }
 """Changes of variables by the value of `Recipe.bounds`."""

@@ -74,9 +74,10 @@ def load_image(
       JaxstyleError: the file is missing, unreadable, damaged or not an image of these formats, or
         the image has too many pixels, too few, or several frames.
     """
-    return load_with_alpha(path, argument=argument, max_pixels=max_pixels, first_frame=first_frame)[
-        0
-    ]
+    image, _ = load_with_alpha(
+        path, argument=argument, max_pixels=max_pixels, first_frame=first_frame
+    )
+    return image
 
 
 def load_with_alpha(

@@ -69,8 +69,6 @@ def resize(image: Array, height: int, width: int, *, clip: bool = True) -> Array
     Raises:
       ValueError: a side is below 1.
     """
-    if height < 1 or width < 1:
-        raise ValueError(f"cannot resize to {width}x{height}; both sides must be at least 1")
     image = np.asarray(image, np.float32)
     if image.shape[:2] == (height, width):
         return image

@@ -31,9 +31,10 @@ def contact_sheet(
     gap = 8
     cell_height = max(image.shape[0] for image in images)
     cell_width = max(image.shape[1] for image in images)
-    font = _font()
+    font = ImageFont.load_default(14)
+    assert isinstance(font, ImageFont.FreeTypeFont), "of the default font in a size"
     texts = [_wrap(label, font, cell_width) for label in labels or [""] * len(images)]
-    line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else 12
+    line_height = sum(font.getmetrics())
     label_height = line_height * max(text.count("\n") + 1 for text in texts) if labels else 0
 
     columns = min(columns, len(images))
@@ -53,15 +54,7 @@ def contact_sheet(
     return sheet * (np.asarray(page, np.float32)[..., None] / np.float32(255))
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's font, in a legible size if Pillow has FreeType."""
-    try:
-        return ImageFont.load_default(14)
-    except ImportError:
-        return ImageFont.load_default()
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Return text broken into lines of at most `width` pixels."""
     lines: list[str] = []
     for paragraph in text.split("\n"):

@@ -5,13 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxstyle.config.layers import LayerWeights, first_of_blocks
 from jaxstyle.errors import JaxstyleError
-
-EXACT = lax.Precision.HIGHEST
-"""Precision of matrix products in losses: that of float32 on every backend."""
 
 
 def weighted_mean(targets: Sequence[Any], shares: Sequence[float]) -> Any:

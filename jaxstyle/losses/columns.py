@@ -10,8 +10,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.config.layers import smallest_side
-from jaxstyle.losses.base import EXACT
+from jaxstyle.config.layers import stride
 
 CELL = 4
 """Least side of a hypercolumn's cell in pixels: a quarter of the image's resolution (Kolkin et al.,
@@ -31,13 +30,13 @@ def hypercolumns(maps: Mapping[str, jax.Array], weights: Mapping[str, float]) ->
     Returns:
       `[h', w', sum of all c]`.
     """
-    cell = max(CELL, min(smallest_side([layer]) for layer in maps))
-    finest = min(maps, key=lambda layer: smallest_side([layer]))
-    ratio = cell // smallest_side([finest])
+    cell = max(CELL, min(map(stride, maps)))
+    finest = min(maps, key=stride)
+    ratio = cell // stride(finest)
     rows, columns = (side // ratio for side in maps[finest].shape[:2])
     joined = []
     for layer, act in maps.items():
-        side = smallest_side([layer])
+        side = stride(layer)
         if side <= cell:
             act = average_cells(act, cell // side)
         else:
@@ -86,7 +85,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 def cosine_distances(a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute 1 - cosine of each pair of vectors of `[n, c]` and `[m, c]`, as `[n, m]`."""
-    return 1 - jnp.matmul(unit(a), unit(b).T, precision=EXACT)
+    return 1 - jnp.matmul(unit(a), unit(b).T, precision="highest")
 
 
 MOST_POSITIONS = 4900

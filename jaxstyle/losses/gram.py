@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxstyle.config.layers import first_of_blocks
 from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss
@@ -39,7 +38,7 @@ def gram_matrix(features: jax.Array, *, weights: jax.Array | None = None) -> jax
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute aᵀb."""
-    return jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    return jnp.matmul(a.T, b, precision="highest", preferred_element_type=jnp.float32)
 
 
 @jax.custom_jvp

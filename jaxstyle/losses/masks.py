@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxstyle import images
-from jaxstyle.config.layers import split_layer
+from jaxstyle.config.layers import stride
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images.color_transfer import luminance
 
@@ -71,10 +71,16 @@ def resize_mask(mask: ArrayLike, height: int, width: int, *, argument: str) -> n
 def halve_mask(mask: np.ndarray, level: int) -> np.ndarray:
     """Return a mask `[h, w]` halved `level` times, as `pyramid.halve` halves images."""
     for _ in range(level):
-        mask = np.pad(mask, [(0, side % 2) for side in mask.shape], mode="edge")
-        rows, columns = (side // 2 for side in mask.shape)
-        mask = mask.reshape(rows, 2, columns, 2).mean((1, 3))
+        mask = _halved(mask, round_up=True)
     return mask
+
+
+def _halved(mask: np.ndarray, *, round_up: bool) -> np.ndarray:
+    """Return the mean of each 2x2 cell of a mask, with an odd last row or column or without it."""
+    if round_up:
+        mask = np.pad(mask, [(0, side % 2) for side in mask.shape], mode="edge")
+    rows, columns = (side // 2 for side in mask.shape)
+    return mask[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
 
 
 def downsample_mask(
@@ -92,18 +98,11 @@ def downsample_mask(
       JaxstyleError: its weights at a layer sum to less than `MIN_POSITIONS`.
     """
     # In NumPy, as the values of masks are checked and cannot be traced.
-    at_layers, level = {}, {1: np.asarray(mask)[..., None]}
+    at_layers, by_stride = {}, {1: mask}
     for layer in layers:
-        block = int(split_layer(layer)[0][4])
-        for deeper in range(max(level) + 1, block + 1):
-            above = level[deeper - 1]
-            if pooling == "max-ceil":
-                odd = [(0, side % 2) for side in above.shape[:2]]
-                above = np.pad(above, (*odd, (0, 0)), mode="edge")
-            rows, columns = (side // 2 for side in above.shape[:2])
-            cells = above[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2, 1)
-            level[deeper] = cells.mean((1, 3))
-        at_layers[layer] = level[block]
+        while (deepest := max(by_stride)) < stride(layer):
+            by_stride[2 * deepest] = _halved(by_stride[deepest], round_up=pooling == "max-ceil")
+        at_layers[layer] = by_stride[stride(layer)][..., None]
         if (left := float(at_layers[layer].sum())) < MIN_POSITIONS:
             height, width = at_layers[layer].shape[:2]
             raise JaxstyleError(
@@ -112,8 +111,3 @@ def downsample_mask(
                 "layers"
             )
     return at_layers
-
-
-def normalize_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return weights of positions scaled to a mean of 1 at each layer."""
-    return {layer: values / values.mean() for layer, values in weights.items()}

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxstyle.losses.base import EXACT
-
-_product = partial(jnp.matmul, precision=EXACT)
+matmul = partial(jnp.matmul, precision="highest")
+"""The product of matrices in full float32 on every backend."""
 _POLAR_COEFFICIENTS = np.array([
     [8.514258, -25.281576, 18.767309],
     [4.257075, -3.160166, 0.586477],
@@ -47,8 +46,8 @@ def newton_schulz_root(matrix: jax.Array, iterations: int) -> jax.Array:
 
     def iterate(_: int, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         y, z = pair
-        t = (3 * identity - _product(z, y)) / 2
-        return _product(y, t), _product(t, z)
+        t = (3 * identity - matmul(z, y)) / 2
+        return matmul(y, t), matmul(t, z)
 
     y, _ = lax.fori_loop(0, iterations, iterate, (matrix / size, identity))
     return y * jnp.sqrt(size)
@@ -64,9 +63,9 @@ def _root_jvp(
 
     def iterate(_: int, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         a, q = pair
-        step = 3 * identity - _product(a, a)
-        commutator = _product(a.T, q) - _product(q, a)
-        return _product(a, step) / 2, (_product(q, step) - _product(a.T, commutator)) / 2
+        step = 3 * identity - matmul(a, a)
+        commutator = matmul(a.T, q) - matmul(q, a)
+        return matmul(a, step) / 2, (matmul(q, step) - matmul(a.T, commutator)) / 2
 
     _, q = lax.fori_loop(0, iterations, iterate, (root / size, tangents[0] / size))
     return root, q / 2
@@ -88,8 +87,8 @@ def polar_factor(matrix: jax.Array) -> jax.Array:
 
     def iterate(x: jax.Array, coefficients: jax.Array) -> tuple[jax.Array, None]:
         a, b, c = coefficients
-        square = _product(x.T, x)
-        return a * x + _product(x, b * square + c * _product(square, square)), None
+        square = matmul(x.T, x)
+        return a * x + matmul(x, b * square + c * matmul(square, square)), None
 
     # Rounding must not take singular values above 1, where the first polynomial is steep.
     size = 1.001 * jnp.sqrt(jnp.sum(jnp.square(matrix)))

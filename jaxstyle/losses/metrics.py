@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images.color_transfer import luminance
-from jaxstyle.losses.base import EXACT
-from jaxstyle.losses.columns import average_cells, sample_positions, unit
+from jaxstyle.losses.columns import average_to, sample_positions, unit
 from jaxstyle.losses.gram import gram_matrix
 from jaxstyle.losses.nearest import most_similar
 from jaxstyle.losses.patches import patches
@@ -137,12 +136,9 @@ def _structure_divergence(act: jax.Array, original: jax.Array) -> jax.Array:
     """Compute the mean over positions of KL(original ‖ image) of softmaxed self-similarities."""
 
     def logs(act: jax.Array) -> jax.Array:
-        side = 1
-        while (act.shape[0] // side) * (act.shape[1] // side) > MOST_PATCHES:
-            side += 1
-        flat = average_cells(act, side).reshape(-1, act.shape[-1])
+        flat = average_to(act, MOST_PATCHES).reshape(-1, act.shape[-1])
         flat = flat * jax.lax.rsqrt(jnp.mean(jnp.square(flat)) + 1e-12)
-        products = jnp.matmul(flat, flat.T, precision=EXACT) / jnp.sqrt(float(flat.shape[-1]))
+        products = jnp.matmul(flat, flat.T, precision="highest") / jnp.sqrt(float(flat.shape[-1]))
         return jax.nn.log_softmax(products, -1)
 
     log_p, log_q = logs(original), logs(act)

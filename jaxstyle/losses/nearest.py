@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxstyle.losses.base import EXACT
-
 BLOCK = 1024
 """Number of vectors compared at a time."""
 
@@ -31,7 +29,7 @@ def most_similar(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
         best: tuple[jax.Array, jax.Array], block: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         first, vectors = block
-        scores = jnp.matmul(a, vectors.T, precision=EXACT)
+        scores = jnp.matmul(a, vectors.T, precision="highest")
         is_padding = first + jnp.arange(BLOCK) >= count
         in_block = jnp.where(is_padding, -jnp.inf, scores)
         index = jnp.argmax(in_block, 1)

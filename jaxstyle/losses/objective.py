@@ -16,7 +16,7 @@ High-Resolution Multi-Scale Neural Texture Synthesis, 2017, equation 2, with equ
 resolution is weighted by its number of pixels. The network's receptive field then covers large
 structures of a style at any image size.
 
-Other content losses (`content_losses`) are added to the first term or replace it, each with its own
+Other content losses (`content`) are added to the first term or replace it, each with its own
 weight.
 
 A content mask multiplies the squares of (F_l − P_l) position by position. With region masks the
@@ -43,7 +43,7 @@ from jax.typing import ArrayLike
 from jaxstyle.config.numbers import Numbers
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.images import color_transfer
-from jaxstyle.losses.content_losses import DESCRIPTOR_LOSSES, content_loss_weights
+from jaxstyle.losses.content import DESCRIPTOR_LOSSES, content_loss_weights
 from jaxstyle.losses.pyramid import halve, mirrored
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.statistics import (
@@ -143,7 +143,7 @@ def make_objective(
         padded = mirrored(x, recipe.margin)
         # A mean includes the mirrored pixels, as the style term does; without them edges would be
         # rougher than the interior. A sum is over the image's own pixels.
-        varied = padded if recipe.variation == "mean-squared" else x
+        varied = {"mean-squared": padded, "nine-point": image}.get(recipe.variation, x)
         height = rows.height if rows else None
         shape = (height or padded.shape[0], *padded.shape[1:])
         layer_means = compared(padded, finest, content=targets)
@@ -158,7 +158,7 @@ def make_objective(
         terms = Terms(
             content=numbers.content_weight * content,
             style=numbers.style_weight * _mean_over_pyramid(styles),
-            tv=numbers.tv_weight * variation(image, varied, height=height),
+            tv=numbers.tv_weight * variation(varied, height=height),
         )
         return jnp.asarray(terms.content + terms.style + terms.tv), terms
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.losses.base import EXACT, StyleDefaults, StyleLoss, concatenating_blend
+from jaxstyle.losses.base import StyleDefaults, StyleLoss, concatenating_blend
 from jaxstyle.losses.columns import average_cells, bounded_columns, spaced_rows, unit
 from jaxstyle.losses.nearest import most_similar
 
@@ -87,7 +87,7 @@ def _moments(columns: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return mean `[d]` and covariance `[d, d]` of vectors `[n, d]`."""
     mean = jnp.mean(columns, 0, keepdims=True)
     centered = columns - mean
-    return mean[0], jnp.matmul(centered.T, centered, precision=EXACT) / len(columns)
+    return mean[0], jnp.matmul(centered.T, centered, precision="highest") / len(columns)
 
 
 def _relaxed_earth_mover(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.losses.base import EQUAL_LAYERS, EXACT, StyleDefaults, StyleLoss, weighted_mean
+from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss, weighted_mean
 
 
 def sorted_projections(features: jax.Array) -> jax.Array:
@@ -20,7 +20,7 @@ def sorted_projections(features: jax.Array) -> jax.Array:
     )
     directions = jnp.linalg.qr(normal)[0]
     flat = features.reshape(-1, channels)
-    return jnp.sort(jnp.matmul(flat, directions, precision=EXACT), axis=0)
+    return jnp.sort(jnp.matmul(flat, directions, precision="highest"), axis=0)
 
 
 def quantiles(ordered: jax.Array, count: int) -> jax.Array:

@@ -7,8 +7,7 @@ import jax
 
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.losses.base import StyleLoss
-from jaxstyle.losses.content import content_loss
-from jaxstyle.losses.content_losses import DESCRIPTOR_LOSSES, content_loss_weights
+from jaxstyle.losses.content import DESCRIPTOR_LOSSES, content_loss, content_loss_weights
 from jaxstyle.nn.geometry import map_size
 
 
@@ -36,11 +35,11 @@ def gram_factor(
 class LayerTargets(NamedTuple):
     """Targets and masks at the positions of one layer; None if there are none."""
 
-    content: jax.Array | None
+    content: jax.Array | None = None
     """Content features, `[h, w, c]`."""
-    content_weights: jax.Array | None
+    content_weights: jax.Array | None = None
     """Content mask, `[h, w, 1]`."""
-    regions: jax.Array | None
+    regions: jax.Array | None = None
     """Region masks, `[h, w, r]`."""
 
 
@@ -74,7 +73,7 @@ def layer_statistics(
       targets: targets and masks of this layer; None if there are none.
       joint_layers: layers whose activations are returned, for losses that take layers together.
     """
-    content, weights, regions = targets or LayerTargets(None, None, None)
+    content, weights, regions = targets or LayerTargets()
     style: tuple[Any, ...] = ()
     if layer in style_layers:
         style = (

@@ -37,4 +37,4 @@ class Targets(NamedTuple):
     """Style targets at the lower resolutions of the image pyramid, each half of the previous
     one."""
     structure: dict[str, jax.Array] | None = None
-    """Descriptors of the other content losses, by name (`content_losses`)."""
+    """Descriptors of the other content losses, by name (`content`)."""

@@ -1,13 +1,12 @@
 """Forms of the total variation.
 
-Each is a function of the image (RGB `[h, w, 3]` in [0, 1]) or of the network's input x of the same
-shape (0-255 scale for the Caffe networks) and returns a float32 scalar, at least 0. If `height` is
-given, later rows are padding (`sharding.SpatialSharding`). They are masked rather than sliced off,
-as a slice would have to be sharded again.
+Each is a function of the network's input x (0-255 scale for the Caffe networks) or, for
+`nine-point`, of the image (RGB `[h, w, 3]` in [0, 1]) and returns a float32 scalar, at least 0. If
+`height` is given, later rows are padding (`sharding.SpatialSharding`). They are masked rather than
+sliced off, as a slice would have to be sharded again.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -97,23 +96,11 @@ def nine_point_variation(image: jax.Array, *, height: int | None = None) -> jax.
     return 2 * ((means[0] + means[1]) / 3 + (means[2] + means[3]) / 12)
 
 
-class Variation(Protocol):
-    """A form of the total variation: a function of the image and of the network's input."""
-
-    def __call__(self, image: jax.Array, x: jax.Array, *, height: int | None = None) -> jax.Array:
-        """Compute the total variation, a float32 scalar."""
-
-
-def _of_input(function: Callable[..., jax.Array]) -> Variation:
-    """Return a function of the network's input alone as a `Variation`."""
-    return lambda image, x, *, height=None: function(x, height=height)
-
-
-VARIATIONS: dict[str, Variation] = {
-    "absolute": _of_input(total_variation),
-    "squared": _of_input(squared_variation),
-    "mean-squared": _of_input(mean_squared_variation),
-    "power": _of_input(power_variation),
-    "nine-point": lambda image, x, *, height=None: nine_point_variation(image, height=height),
+VARIATIONS: dict[str, Callable[..., jax.Array]] = {
+    "absolute": total_variation,
+    "squared": squared_variation,
+    "mean-squared": mean_squared_variation,
+    "power": power_variation,
+    "nine-point": nine_point_variation,
 }
 """Forms of the total variation by the value of `Recipe.variation`."""

@@ -9,9 +9,9 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 from jax.scipy.linalg import solve_triangular
 
-from jaxstyle.losses.base import EQUAL_LAYERS, EXACT, StyleDefaults, StyleLoss
+from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss
 from jaxstyle.losses.covariance import covariance
-from jaxstyle.losses.matrix_roots import newton_schulz_root, polar_factor
+from jaxstyle.losses.matrix_roots import matmul, newton_schulz_root, polar_factor
 from jaxstyle.losses.moments import Moments, moments
 
 RIDGE = 1e-4
@@ -21,8 +21,6 @@ LEAST_EIGENVALUE = 2e-7
 matrix of float32 could be indefinite by rounding."""
 ITERATIONS = 12
 """Newton-Schulz iterations of crowsonkb/style-transfer-pytorch (style_transfer.py:155)."""
-
-_product = partial(jnp.matmul, precision=EXACT)
 
 
 class NormalTarget(NamedTuple):
@@ -77,7 +75,7 @@ def iterated_wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Ar
       style: target of the style (`iterated_wasserstein_target`).
     """
     covariance = _with_ridge(image)
-    product = _product(_product(style.root, covariance), style.root)
+    product = matmul(matmul(style.root, covariance), style.root)
     root = newton_schulz_root(product, ITERATIONS)
     return _distance(image, covariance, style, jnp.trace(root))
 
@@ -142,10 +140,10 @@ def _root_trace_by_svd_jvp(
 
 
 def _by_singular_values(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
-    left, values, _ = jnp.linalg.svd(_product(root, _factor(a)))
-    spread = _product(root, left)
+    left, values, _ = jnp.linalg.svd(matmul(root, _factor(a)))
+    spread = matmul(root, left)
     scaled = spread / jnp.maximum(values, RIDGE)[None]
-    return jnp.sum(values), _product(scaled, spread.T) / 2
+    return jnp.sum(values), matmul(scaled, spread.T) / 2
 
 
 def root_trace_by_products(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -155,9 +153,9 @@ def root_trace_by_products(a: jax.Array, root: jax.Array) -> tuple[jax.Array, ja
     ½ b^½ U L^-1. Accelerators compute products of matrices much faster than singular values.
     """
     factor = _factor(a)
-    product = _product(root, factor)
+    product = matmul(root, factor)
     polar = polar_factor(product)
-    spread = _product(root, polar)
+    spread = matmul(root, polar)
     slope = solve_triangular(factor, spread.T, trans="T", lower=True)
     return jnp.sum(polar * product), (slope + slope.T) / 4
 
@@ -173,7 +171,7 @@ def _root(matrix: jax.Array) -> jax.Array:
     """Return the square root of a symmetric matrix whose eigenvalues are clipped at `RIDGE`."""
     values, vectors = jnp.linalg.eigh(matrix)
     scaled = vectors * jnp.sqrt(jnp.maximum(values, RIDGE))[None]
-    return _product(scaled, vectors.T)
+    return matmul(scaled, vectors.T)
 
 
 @root_trace.defjvp

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxstyle.config.layers import convolutions, smallest_side, split_layer
+from jaxstyle.config.layers import convolution_of, convolutions, smallest_side, stride
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.nn.network import Network
 
@@ -17,7 +17,7 @@ def check_image_size(network: Network, height: int, width: int, layers: Sequence
     if min(height, width) < least:
         raise JaxstyleError(
             f"an image of {width}x{height} pixels is too small for layer "
-            f"{max(layers, key=convolution_name)!r}, which needs {least} pixels a side; use a "
+            f"{max(layers, key=convolution_of)!r}, which needs {least} pixels a side; use a "
             "larger image or shallower layers"
         )
 
@@ -27,7 +27,7 @@ def receptive_margin(topology: str, layers: Sequence[str]) -> int:
 
     An activation depends on the pixels of its cell and on this many pixels around it.
     """
-    deepest = max(split_layer(layer)[0] for layer in layers)
+    deepest = max(map(convolution_of, layers))
     margin, block = 0, deepest[4]
     for name in reversed(convolutions(topology)):
         if name > deepest:
@@ -40,15 +40,10 @@ def receptive_margin(topology: str, layers: Sequence[str]) -> int:
 
 def map_size(layer: str, height: int, width: int, *, pooling: str) -> tuple[int, int]:
     """Return the rows and columns of a layer's map for an image of `height` x `width`."""
-    rounding = 1 if pooling == "max-ceil" else 0
-    for _ in range(int(split_layer(layer)[0][4]) - 1):
-        height, width = (height + rounding) // 2, (width + rounding) // 2
-    return height, width
-
-
-def convolution_name(layer: str) -> str:
-    """Return the convolution of a layer: `"conv4_2"` for `"relu4_2"`."""
-    return split_layer(layer)[0]
+    cell = stride(layer)
+    if pooling == "max-ceil":
+        return -(-height // cell), -(-width // cell)
+    return height // cell, width // cell
 
 
 class Window(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping
 import flax.struct
 import jax
 
-from jaxstyle.config.layers import convolutions
+from jaxstyle.config.layers import convolution_of, convolutions
 from jaxstyle.nn.preprocessing import Preprocessing
 
 Params = Mapping[str, Mapping[str, jax.Array]]
@@ -56,3 +56,7 @@ class Network:
                 break
             names.append(layer)
         return tuple(names)
+
+    def channels(self, layer: str) -> int:
+        """Return the number of channels of a layer."""
+        return int(self.params[convolution_of(layer)]["bias"].shape[-1])

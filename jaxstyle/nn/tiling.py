@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.layers import smallest_side, stride
 from jaxstyle.nn.geometry import Window, check_image_size, receptive_margin
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.vgg import activations, map_layers
@@ -90,14 +90,14 @@ def mean_statistics(
 
     tiles = grid.tiles()
     if whole:
-        return share_of(x, maps, jax.tree.map(lambda t: t[0], tiles))
+        return share_of(x, maps, _first(tiles))
     # The backward pass recomputes each tile from the arguments.
     remat_share = jax.checkpoint(share_of, prevent_cse=False)
 
     def add(total: dict[str, Any], at: _Tile) -> tuple[dict[str, Any], None]:
         return jax.tree.map(jnp.add, total, remat_share(x, maps, at)), None
 
-    shapes = jax.eval_shape(share_of, x, maps, jax.tree.map(lambda t: t[0], tiles))
+    shapes = jax.eval_shape(share_of, x, maps, _first(tiles))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return lax.scan(add, zeros, tiles)[0]
 
@@ -153,8 +153,9 @@ def feature_maps(
         part, window = grid.window(x, at)
         return activations(network, part, layers, pooling=pooling, window=window)
 
+    tiles = grid.tiles()
     if whole:
-        return of_window(x, jax.tree.map(lambda t: t[0], grid.tiles()))
+        return of_window(x, _first(tiles))
 
     def fill(maps: dict[str, jax.Array], at: _Tile) -> tuple[dict[str, jax.Array], None]:
         acts = of_window(x, at)
@@ -166,11 +167,10 @@ def feature_maps(
             filled[layer] = lax.dynamic_update_slice(maps[layer], part, place.in_image)
         return filled, None
 
-    tiles = grid.tiles()
-    window = jax.eval_shape(of_window, x, jax.tree.map(lambda t: t[0], tiles))
+    window = jax.eval_shape(of_window, x, _first(tiles))
     empty = {}
     for layer in layers:
-        height, width = (axis.extent // _cell(layer) for axis in grid.axes)
+        height, width = (axis.extent // stride(layer) for axis in grid.axes)
         empty[layer] = jnp.zeros((height, width, window[layer].shape[-1]), window[layer].dtype)
     return lax.scan(fill, empty, tiles)[0]
 
@@ -184,6 +184,11 @@ class _Tile(NamedTuple):
     """First row and column of the tile."""
     window_start: jax.Array
     """First row and column of the tile with its margin."""
+
+
+def _first(tiles: _Tile) -> _Tile:
+    """Return the first of several tiles."""
+    return jax.tree.map(lambda positions: positions[0], tiles)
 
 
 @dataclass(frozen=True)
@@ -288,7 +293,7 @@ class _Grid:
 
     def place(self, at: _Tile, layer: str) -> "_Place":
         """Return the positions of a layer that belong to a tile."""
-        cell = _cell(layer)
+        cell = stride(layer)
         sizes = [min(axis.tile, axis.extent) // cell for axis in self.axes]
         ends = [axis.extent // cell for axis in self.axes]
         counts = [axis.size // cell for axis in self.axes]
@@ -344,8 +349,3 @@ def _slice(x: jax.Array, start: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.
         for start, size, whole in zip(start, sizes, x.shape, strict=False)
     ]
     return lax.dynamic_slice(x, (*at, _ZERO), (*sizes, x.shape[2]))
-
-
-def _cell(layer: str) -> int:
-    """Return the stride of a layer in pixels."""
-    return smallest_side([layer])

@@ -18,10 +18,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.config.layers import check_layers, convolutions
-from jaxstyle.errors import JaxstyleError
+from jaxstyle.config.layers import check_layers, convolution_of, convolutions, stride
+from jaxstyle.config.validation import choice
 from jaxstyle.nn.convolution import convolve, use_winograd
-from jaxstyle.nn.geometry import Window, check_image_size, convolution_name
+from jaxstyle.nn.geometry import Window, check_image_size
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.pooling import POOLINGS
 from jaxstyle.nn.preprocessing import preprocess
@@ -54,7 +54,7 @@ class Block(nn.Module):
     """Names of the convolutions in order."""
     layers: tuple[str, ...]
     """Layers whose activations are returned."""
-    widths: Mapping[str, int]
+    widths: tuple[int, ...]
     """Output channels of each convolution."""
     padding: str = "zeros"
     """As in `Preprocessing`."""
@@ -68,10 +68,10 @@ class Block(nn.Module):
         self, x: jax.Array, window: Window | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         acts: dict[str, jax.Array] = {}
-        for name in self.convolutions:
+        for name, width in zip(self.convolutions, self.widths, strict=True):
             if window is not None:
-                x = _pad_beyond_image(x, window, 2 ** (int(name[4]) - 1), self._mode(name))
-            x = self._convolve(x, name)
+                x = _pad_beyond_image(x, window, stride(name), self._mode(name))
+            x = self._convolve(x, name, width)
             acts[name] = x
             x = nn.relu(x)
             acts[name.replace("conv", "relu")] = x
@@ -84,9 +84,9 @@ class Block(nn.Module):
             return "edge" if name == "conv1_1" else "zeros"
         return self.padding
 
-    def _convolve(self, x: jax.Array, name: str) -> jax.Array:
+    def _convolve(self, x: jax.Array, name: str, width: int) -> jax.Array:
         mode = self._mode(name)
-        convolution = Convolution(self.widths[name], self.precision, name=name)
+        convolution = Convolution(width, self.precision, name=name)
         if mode == "zeros":
             return convolution(x)
         # Pad by one, and crop the result of a zero-padded convolution: the gradient of an unpadded
@@ -138,10 +138,10 @@ def add_winograd_kernels(
     """
     if network.precision == "bfloat16" or (platform or jax.default_backend()) != "cpu":
         return network
-    deepest = max(map(convolution_name, layers), default="")
+    deepest = max(map(convolution_of, layers), default="")
     kernels = {}
     for name in network.layers:
-        kernel, cell = network.params[name]["kernel"], 2 ** (int(name[4]) - 1)
+        kernel, cell = network.params[name]["kernel"], stride(name)
         if name <= deepest and use_winograd(height // cell, width // cell, *kernel.shape[2:]):
             kernels[name] = kernel
     shapes = any(isinstance(kernel, jax.ShapeDtypeStruct) for kernel in kernels.values())
@@ -185,10 +185,7 @@ def features(
     if not layers:
         return {}
     check_layers(network, layers)
-    if pooling not in POOLINGS:
-        raise JaxstyleError(
-            f"pooling {pooling!r} does not exist; choose from {', '.join(POOLINGS)}"
-        )
+    choice(tuple(POOLINGS))("pooling", pooling)
     return activations(network, preprocess(network.convention, image), layers, pooling=pooling)
 
 
@@ -240,12 +237,11 @@ def map_layers(
       `{layer: result of take}`.
     """
     check_image_size(network, x.shape[0], x.shape[1], layers)
-    widths = _FrozenWidths((name, int(p["bias"].shape[0])) for name, p in network.params.items())
     variables: dict[str, Any] = {
         "params": network.params,
         "transformed": {name: {"kernel": kept} for name, kept in network.transformed.items()},
     }
-    deepest = max(map(convolution_name, layers))
+    deepest = max(map(convolution_of, layers))
     needed = (name for name in convolutions(network.topology) if name <= deepest)
     constants = variables, window, others
 
@@ -257,11 +253,12 @@ def map_layers(
         }
 
     values: dict[str, Any] = {}
-    for number, names in groupby(needed, key=lambda name: name[4]):
+    for number, group in groupby(needed, key=lambda name: name[4]):
+        names = tuple(group)
         block = Block(
-            tuple(names),
+            names,
             layers,
-            widths,
+            widths=tuple(map(network.channels, names)),
             padding=network.convention.padding,
             precision=network.precision,
             pooling=None if number == deepest[4] else pooling,
@@ -292,10 +289,3 @@ def _rematerialized(function: Callable[[Any, jax.Array], Any]) -> Callable[[Any,
 
     call.defvjp(forward, backward)
     return call
-
-
-class _FrozenWidths(dict):
-    """A hashable dict, as linen modules need hashable fields."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(sorted(self.items())))

@@ -55,7 +55,7 @@ def transform(kernel: jax.Array) -> jax.Array:
     """Return a kernel `[3, 3, i, o]` transformed to `[36, i, o]`, with four times its memory."""
     matrix = jnp.asarray(_KERNEL, kernel.dtype)
     flat = kernel.reshape(9, *kernel.shape[2:])
-    return jnp.einsum("xk,kio->xio", matrix, flat, precision=lax.Precision.HIGHEST)
+    return jnp.einsum("xk,kio->xio", matrix, flat, precision="highest")
 
 
 # Jitted, so that layers and programs of the same shape are traced once.

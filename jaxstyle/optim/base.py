@@ -2,12 +2,14 @@
 
 An objective is a function `position -> (value, aux)` or `position -> value`. In this package the
 position is an image and aux its `Terms`, but it may be any array of real floats, or a pytree of
-arrays. Every state has the fields `point` and `evaluations`.
+arrays. Every state has the fields `point`, the last accepted `Point`, and `evaluations`, the number
+of evaluations of value and gradient so far, an int32 scalar (including that of `init`; 0 in the
+state from `unevaluated_state`).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +32,6 @@ class Point(NamedTuple):
     """Gradient of the objective, of the position's shape and type."""
     aux: Any
     """Auxiliary output of the objective, a pytree; None if it has none."""
-
-
-class State(Protocol):
-    """The fields that the states of all optimizers have."""
-
-    @property
-    def point(self) -> Point:
-        """The last accepted point, with its value and gradient."""
-
-    @property
-    def evaluations(self) -> jax.Array:
-        """Number of evaluations of value and gradient so far, including that of `init`; int32
-        scalar. 0 in the state from `unevaluated_state`."""
 
 
 class StepInfo(NamedTuple):
@@ -73,9 +62,9 @@ class Optimizer(NamedTuple):
     """`(objective, state) -> (state, info)`."""
 
 
-def resized(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return values at the pixels of an image, linearly interpolated to another size."""
-    return jax.image.resize(values, shape, "linear")
+def where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return one of two pytrees, selected by a bool scalar."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
 def unevaluated_state(optimizer: Optimizer, position: jax.Array, aux: Any) -> Any:
@@ -173,13 +162,12 @@ def _is_array(position: Any) -> bool:
 
 def _raveled(position: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     leaves = jax.tree.leaves(position)
-    kinds = {str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves}
     try:
-        kinds = {str(jnp.result_type(leaf)) for leaf in leaves}
         real = all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves)
     except TypeError:
         real = False
     if not leaves or not real:
+        kinds = {str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves}
         raise JaxstyleError(
             f"position: a pytree of {', '.join(sorted(kinds)) or 'nothing'} cannot be optimized; "
             "give an array, or a pytree of arrays, of real floats"

@@ -13,8 +13,8 @@ from jaxstyle.optim.base import (
     Point,
     StepInfo,
     of_pytrees,
-    resized,
     value_and_grad_at,
+    where,
 )
 
 
@@ -48,7 +48,7 @@ def first_order(
         first = state.evaluations == 0
         rate = jnp.asarray(learning_rate(jnp.maximum(state.evaluations - 1, 0)), jnp.float32)
         updates, inner = transform.update(point.grad, state.inner, point.position)
-        inner = jax.tree.map(lambda new, old: jnp.where(first, old, new), inner, state.inner)
+        inner = where(first, state.inner, inner)
         point = value_and_grad_at(objective, point.position - jnp.where(first, 0, rate * updates))
         evaluations = state.evaluations + 1
         return FirstOrderState(point, evaluations, inner), StepInfo(
@@ -65,8 +65,7 @@ def carry_moments(old: FirstOrderState, new: FirstOrderState) -> FirstOrderState
     ratio = lengths[1] / jnp.where(lengths[0] > 0, lengths[0], 1)
     inner = _resized(old.inner, ratio, new.point.position.shape)
     finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(inner)] or [True])
-    inner = jax.tree.map(lambda a, b: jnp.where(jnp.all(finite), a, b), inner, new.inner)
-    return new._replace(inner=inner)
+    return new._replace(inner=where(jnp.all(finite), inner, new.inner))
 
 
 def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
@@ -79,7 +78,7 @@ def _resized(inner: Any, ratio: jax.Array, shape: tuple[int, ...]) -> Any:
         if leaf.ndim < 2:
             return leaf
         power = 2 if getattr(path[-1], "name", "") == "nu" else 1
-        return resized(leaf, shape) * ratio**power
+        return jax.image.resize(leaf, shape, "linear") * ratio**power
 
     return jax.tree_util.tree_map_with_path(resize, inner)
 

@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, of_pytrees, value_and_grad_at
+from jaxstyle.optim.base import (
+    Objective,
+    Optimizer,
+    Point,
+    StepInfo,
+    of_pytrees,
+    value_and_grad_at,
+    where,
+)
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
     dot,
@@ -18,7 +26,6 @@ from jaxstyle.optim.lbfgs_history import (
     has_pairs,
     inverse_hessian_product,
     store,
-    where,
 )
 
 
@@ -38,7 +45,6 @@ class FixedLbfgsState(NamedTuple):
 def fixed_lbfgs(
     *,
     history_size: int = 100,
-    learning_rate: jax.Array | float = 1.0,
     unit: float = 1 / 255,
     flat: bool = True,
 ) -> Optimizer:
@@ -51,7 +57,6 @@ def fixed_lbfgs(
 
     Args:
       history_size: number of stored pairs; memory is 2·history_size positions.
-      learning_rate: factor of every step, including the first.
       unit: the unit of the programs' positions in units of this position, on which the length of
         the first step depends: 1/255 for images in [0, 1] if the programs have them in 0-255.
       flat: as in `lbfgs`.
@@ -85,7 +90,7 @@ def fixed_lbfgs(
     def step(objective: Objective, state: FixedLbfgsState) -> tuple[FixedLbfgsState, StepInfo]:
         old = state.point
         first = state.evaluations == 0
-        trial = value_and_grad_at(objective, old.position + learning_rate * state.move)
+        trial = value_and_grad_at(objective, old.position + state.move)
         finite = jnp.isfinite(trial.value) & jnp.all(jnp.isfinite(trial.grad))
         moved = first | finite
         point = where(moved, trial, old)
@@ -101,6 +106,6 @@ def fixed_lbfgs(
             evaluations=evaluations,
             move=jnp.where(moved, move, state.move / 2),
             pairs=pairs,
-        ), StepInfo(point.value, point.aux, evaluations, jnp.asarray(learning_rate, s.dtype), moved)
+        ), StepInfo(point.value, point.aux, evaluations, jnp.ones((), s.dtype), moved)
 
     return of_pytrees(Optimizer(init, step))

@@ -30,7 +30,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.optim.base import Objective, Optimizer, Point, StepInfo, of_pytrees, value_and_grad_at
+from jaxstyle.optim.base import (
+    Objective,
+    Optimizer,
+    Point,
+    StepInfo,
+    of_pytrees,
+    value_and_grad_at,
+    where,
+)
 from jaxstyle.optim.lbfgs_history import (
     CurvatureHistory,
     Projected,
@@ -42,7 +50,6 @@ from jaxstyle.optim.lbfgs_history import (
     project,
     resize_pairs,
     store,
-    where,
 )
 
 

@@ -7,15 +7,13 @@ Reference:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
-
-from jaxstyle.optim.base import resized
 
 
 class CurvatureHistory(NamedTuple):
@@ -113,7 +111,7 @@ def resize_pairs(
     share = float(np.prod(old)) / float(np.prod(new))
 
     def resize(history: jax.Array) -> jax.Array:
-        images = resized(history.reshape(-1, *old), (len(history), *new))
+        images = jax.image.resize(history.reshape(-1, *old), (len(history), *new), "linear")
         return images.reshape(len(history), -1) if history.ndim == 2 else images
 
     s_history, y_history = resize(pairs.s_history), share * resize(pairs.y_history)
@@ -190,30 +188,22 @@ def inverse_hessian_product(
     return gamma * (scaled_grad - scaled(y_part)) + s_part
 
 
-def where(condition: jax.Array, new: Any, old: Any) -> Any:
-    """Return one of two pytrees, selected by a bool scalar."""
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
-
-
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute the inner product of two arrays of the same shape, at full precision."""
     return jnp.sum(a * b)
 
 
-_EXACT = lax.Precision.HIGHEST
-
-
 def _dots(history: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute the inner products of a history with two vectors, `[2, history_size]`."""
     if history.ndim == 2:
-        return jnp.stack([jnp.matmul(history, v.reshape(-1), precision=_EXACT) for v in (a, b)])
+        return jnp.stack([jnp.matmul(history, v.reshape(-1), precision="highest") for v in (a, b)])
     return jnp.stack([jnp.sum(history * v[None], _inner(history)) for v in (a, b)])
 
 
 def _all_dots(a: jax.Array, b: jax.Array) -> jax.Array:
     """Compute the inner products of two histories, `[history_size, history_size]`."""
     if a.ndim == 2:
-        return jnp.matmul(a, b.T, precision=_EXACT)
+        return jnp.matmul(a, b.T, precision="highest")
     return lax.map(lambda v: jnp.sum(a * v[None], _inner(a)), b).T
 
 
@@ -222,7 +212,7 @@ def _combine(history: jax.Array, coefficients: jax.Array) -> jax.Array:
     if history.ndim == 2:
         # CPUs have a fast product for two rows, but not for one.
         rows = jnp.stack([coefficients, jnp.zeros_like(coefficients)])
-        return jnp.matmul(rows, history, precision=_EXACT)[0]
+        return jnp.matmul(rows, history, precision="highest")[0]
     return jnp.sum(jnp.expand_dims(coefficients, _inner(history)) * history, 0)
 
 

@@ -48,8 +48,8 @@ def _by_products(x: jax.Array) -> jax.Array:
     gain = _gain(jnp.fft.fftfreq(h), jnp.fft.fftfreq(w), max(h, w))
 
     def transformed(channel: jax.Array) -> jax.Array:
-        along = jnp.matmul(rows, channel, precision=_EXACT)
-        return jnp.matmul(along, columns, precision=_EXACT)
+        along = jnp.matmul(rows, channel, precision="highest")
+        return jnp.matmul(along, columns, precision="highest")
 
     # One channel at a time, for a third of the program's size.
     channels = lax.map(
@@ -57,9 +57,6 @@ def _by_products(x: jax.Array) -> jax.Array:
         jnp.moveaxis(x, -1, 0),
     )
     return jnp.moveaxis(channels, 0, -1)
-
-
-_EXACT = lax.Precision.HIGHEST
 
 
 def _hartley(size: int, dtype: jnp.dtype) -> jax.Array:

@@ -49,8 +49,7 @@ def make_optimizer(
         return first_order(
             transformation(recipe.optimizer, numbers), schedule(recipe.schedule, numbers)
         )
-    history_size = recipe.history_size
-    assert history_size is not None, "resolved"
+    history_size = recipe.lbfgs_pairs
     if recipe.optimizer == "lbfgs":
         return lbfgs(
             history_size=history_size,

@@ -23,11 +23,11 @@ from jaxstyle.engine.iterate import History, RunState
 from jaxstyle.engine.problem import Problem
 from jaxstyle.engine.scales import scale_at
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.files import check_readable, shown, write_atomically
+from jaxstyle.files import check_readable, reason, shown, write_atomically
 from jaxstyle.nn.sharding import SpatialSharding
 from jaxstyle.provenance.inputs import named
 from jaxstyle.provenance.record import MALFORMED, Record, parse_record
-from jaxstyle.provenance.report import SCHEMA, environment_report, to_json, weights_report
+from jaxstyle.provenance.report import SCHEMA, origin_report, to_json
 
 KEYWORD = "jaxstyle-checkpoint"
 _CODES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "bool": "BOOL"}
@@ -84,12 +84,8 @@ def save_checkpoint(
         # The lowest loss of the batch; NaN becomes null.
         "loss": float(np.min(state.carry.best.loss)),
         "steps": state.step,
-        "recipe": problem.recipe.as_dict(),
-        "asked": dict(unresolved or {}),
-        "weights": weights_report(problem.network) | {"given": weights},
-        "images": dict(inputs),
-        "environment": environment_report(),
-        "lanes": _elements(problem),
+        **origin_report(problem.recipe, problem.network, weights, inputs, unresolved),
+        "lanes": problem.batch_size,
         "seconds": {"compile": state.compile_seconds, "run": state.run_seconds},
         "digest": _digest(arrays),
     }
@@ -98,25 +94,21 @@ def save_checkpoint(
     write_atomically(path, data, argument="--checkpoint")
 
 
-def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read the metadata of an untrusted checkpoint.
-
-    Args:
-      path: file to read.
-      argument: name of the file in error messages.
 
     Raises:
       JaxstyleError: the file is missing, not a checkpoint or damaged.
     """
-    check_readable(path, f"{argument}: {shown(path)}", kind="checkpoint")
+    check_readable(path, f"--resume: {shown(path)}", kind="checkpoint")
     try:
         with safetensors.safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(KEYWORD)
     except _UNREADABLE as error:
-        raise _damaged(path, argument, error) from None
+        raise _damaged(path, error) from None
     if text is None:
         raise JaxstyleError(
-            f"{argument}: {shown(path)} is not a checkpoint; name a file that --checkpoint wrote"
+            f"--resume: {shown(path)} is not a checkpoint; name a file that --checkpoint wrote"
         )
     try:
         record = parse_record(text)
@@ -130,16 +122,15 @@ def read_checkpoint(path: Path, *, argument: str = "--resume") -> Checkpoint:
             path, record, elements, _seconds(seconds["compile"]), _seconds(seconds["run"]), digest
         )
     except (*MALFORMED, JaxstyleError) as error:
-        raise _damaged(path, argument, error) from None
+        raise _damaged(path, error) from None
 
 
-def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> RunState:
+def load_state(checkpoint: Checkpoint, problem: Problem) -> RunState:
     """Read the arrays after a check of their names, types and shapes.
 
     Args:
       checkpoint: from `read_checkpoint`.
       problem: problem of the run to resume.
-      argument: name of the file in error messages.
 
     Raises:
       JaxstyleError: the arrays do not fit the problem, or the file is damaged.
@@ -149,8 +140,7 @@ def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--r
     if isinstance(problem.layout, SpatialSharding):
         form = jax.eval_shape(partial(problem.layout.unpad, width=problem.size[1]), form)
     steps = checkpoint.record.steps + 1
-    batch = problem.start.shape[:1] if problem.start.ndim == 4 else ()
-
+    batch = problem.start.shape[:-3]
     steps_form: Any = jax.ShapeDtypeStruct((steps,), np.dtype(np.int64))
     values_form: Any = jax.ShapeDtypeStruct((*batch, steps), np.dtype(np.float32))
     history_form = History(steps_form, *[values_form] * (len(History._fields) - 1))
@@ -169,13 +159,13 @@ def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--r
                 raise ValueError(f"{min(extra)} is too much")
             arrays = {name: file.get_tensor(name) for name in expected}
     except (*_UNREADABLE, ValueError) as error:
-        raise _damaged(path, argument, error) from None
+        raise _damaged(path, error) from None
     if _digest(arrays) != checkpoint.digest:
-        raise _damaged(path, argument, ValueError("its arrays do not have the digest it names"))
+        raise _damaged(path, ValueError("its arrays do not have the digest it names"))
     history = History(*(arrays[f"history.{field}"] for field in History._fields))
     leaves = [arrays[name] for name in expected if not name.startswith("history.")]
     if not np.array_equal(history.step, np.arange(steps)):
-        raise _damaged(path, argument, ValueError("its history has other steps"))
+        raise _damaged(path, ValueError("its history has other steps"))
     return RunState(
         step=checkpoint.record.steps,
         carry=jax.tree.unflatten(jax.tree.structure(form), leaves),
@@ -185,7 +175,7 @@ def load_state(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--r
     )
 
 
-def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = "--resume") -> None:
+def check_same_run(checkpoint: Checkpoint, problem: Problem) -> None:
     """Raise if recipe, weights or batch size differ from those of a checkpoint.
 
     More `steps` are allowed if no schedule or scale depends on them.
@@ -198,15 +188,14 @@ def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = 
 
     def refuse(setting: str, now: Any, then: Any) -> JaxstyleError:
         return JaxstyleError(
-            f"{argument}: {shown(path)} was made with {setting} {then}, not {now}; go on with "
-            f"{then}, or start anew without {argument}"
+            f"--resume: {shown(path)} was made with {setting} {then}, not {now}; go on with "
+            f"{then}, or start anew without --resume"
         )
 
     if problem.network.digest != record.weights_sha256:
         raise refuse("the weights", problem.network.digest[:12], record.weights_sha256[:12])
-    elements = _elements(problem)
-    if elements != checkpoint.elements:
-        raise refuse("--batch", elements, checkpoint.elements)
+    if problem.batch_size != checkpoint.elements:
+        raise refuse("--batch", problem.batch_size, checkpoint.elements)
     for field in dataclasses.fields(here):
         now, then = getattr(here, field.name), getattr(there, field.name)
         free = here.schedule == "constant" and here.scales == 1
@@ -220,9 +209,7 @@ def check_same_run(checkpoint: Checkpoint, problem: Problem, *, argument: str = 
             raise refuse("--" + field.name.replace("_", "-"), *plain)
 
 
-def check_same_images(
-    checkpoint: Checkpoint, inputs: Mapping[str, Any], *, argument: str = "--resume"
-) -> None:
+def check_same_images(checkpoint: Checkpoint, inputs: Mapping[str, Any]) -> None:
     """Raise if an image differs from that of a checkpoint, by its digest.
 
     Raises:
@@ -233,17 +220,13 @@ def check_same_images(
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
             raise JaxstyleError(
-                f"{argument}: {shown(checkpoint.path)} was made with another image as {name} "
+                f"--resume: {shown(checkpoint.path)} was made with another image as {name} "
                 f"({(then.get(name) or 'none')[:12]}, now {(now.get(name) or 'none')[:12]}); give "
-                f"that one, or start anew without {argument}"
+                "that one, or start anew without --resume"
             )
 
 
 _UNREADABLE = (safetensors.SafetensorError, OSError, TypeError, AttributeError, UnicodeError)
-
-
-def _elements(problem: Problem) -> int:
-    return len(problem.start) if problem.start.ndim == 4 else 1
 
 
 def _by_path(carry: Any, history: History) -> dict[str, Any]:
@@ -275,9 +258,8 @@ def _plain(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
-def _damaged(path: Path, argument: str, error: Exception) -> JaxstyleError:
-    reason = " ".join(str(error).split())[:200]
+def _damaged(path: Path, error: Exception) -> JaxstyleError:
     return JaxstyleError(
-        f"{argument}: {shown(path)} is no whole checkpoint ({reason}); "
-        f"start anew without {argument}"
+        f"--resume: {shown(path)} is no whole checkpoint ({reason(error)[:200]}); "
+        "start anew without --resume"
     )

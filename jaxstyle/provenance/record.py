@@ -150,14 +150,11 @@ def _checked(values: Any) -> Record:
 
 
 def _input(values: Any) -> InputFile:
-    return InputFile(Path(_file_name(values["path"])), _string(values["sha256"]))
-
-
-def _file_name(value: Any) -> str:
-    """Return a file name, which may be invalid UTF-8 or contain line breaks."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{value!r} is not the name of a file")
-    return value
+    path = values["path"]
+    # It may be invalid UTF-8 or contain line breaks.
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(f"{path!r} is not the name of a file")
+    return InputFile(Path(path), _string(values["sha256"]))
 
 
 def _string(value: Any) -> str:

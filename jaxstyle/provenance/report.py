@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxstyle.config.recipe import Recipe
 from jaxstyle.engine.results import Result
 from jaxstyle.files import is_stream, sha256_of, write_atomically, write_stream
 from jaxstyle.losses.objective import LayerLosses, Terms
@@ -47,7 +48,20 @@ def record(
         "initial": {"loss": result.initial_loss, "terms": terms_report(result.initial_terms)},
         "steps": result.steps,
         "evaluations": result.evaluations,
-        "recipe": result.recipe.as_dict(),
+        **origin_report(result.recipe, network, weights, inputs, unresolved),
+    }
+
+
+def origin_report(
+    recipe: Recipe,
+    network: Network,
+    weights: str,
+    inputs: Mapping[str, Any],
+    unresolved: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what a run depends on; the arguments are as in `record`."""
+    return {
+        "recipe": recipe.as_dict(),
         "asked": dict(unresolved or {}),
         "weights": weights_report(network) | {"given": weights},
         "images": dict(inputs),

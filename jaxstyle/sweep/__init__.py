@@ -17,19 +17,3 @@ from jaxstyle.sweep.runner import Progress as Progress
 from jaxstyle.sweep.runner import run as run
 from jaxstyle.sweep.store import Report as Report
 from jaxstyle.sweep.store import Store as Store
-
-__all__ = [
-    "Cell",
-    "FinishedCell",
-    "GridFile",
-    "Group",
-    "Progress",
-    "Report",
-    "Store",
-    "cells",
-    "check",
-    "group_cells",
-    "read",
-    "read_results",
-    "run",
-]

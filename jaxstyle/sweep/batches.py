@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxstyle.config.numbers import Numbers, static_part
+from jaxstyle.config.numbers import program_key
 from jaxstyle.engine import free_memory, memory, planning
+from jaxstyle.engine.compute_targets import compute_targets
 from jaxstyle.engine.preparation import prepare
 from jaxstyle.engine.problem import Problem, shard_batch, stack
 from jaxstyle.engine.scales import default_chunk_size
 from jaxstyle.engine.sizes import output_size, pyramid_levels, style_size
-from jaxstyle.engine.targets import compute_targets
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.style_losses import STYLE_LOSSES
 from jaxstyle.losses.targets import Targets
@@ -86,12 +86,11 @@ def group_cells(cells: Sequence[Cell]) -> list[Group]:
         if fitted not in shapes:
             height, width = cell.inputs.content.pixels.shape[:2]
             shapes[fitted] = (*output_size(height, width, recipe), 3)
-        settings = recipe.steps, static_part(recipe), jax.tree.structure(Numbers.of(recipe))
         masks = recipe.content_mask is None, len(recipe.mask)
         # If statistics are not means over positions, their shapes depend on the style's size.
         is_mean_over_positions = STYLE_LOSSES[recipe.style_loss].is_mean_over_positions
         styles = None if is_mean_over_positions else _style_shapes(cell)
-        form = shapes[fitted], cell.network.key, settings, masks, styles
+        form = shapes[fitted], cell.network.key, program_key(recipe), masks, styles
         members.setdefault(form, []).append(cell)
     return [Group(tuple(elements), form[0]) for form, elements in members.items()]
 

@@ -231,7 +231,7 @@ def _placed(error: JaxstyleError, where: Callable[[str], str], grid: GridFile) -
     if message.startswith(str(grid.path)):
         return error
     name, colon, rest = message.partition(":")
-    name = "preset" if name.startswith("preset ") else name.split(" ")[0]
+    name = name.split(" ")[0]
     if name in grid.base or name in grid.axes:
         return JaxstyleError(f"{where(name)}: {rest.strip() if colon else message}")
     return JaxstyleError(f"{grid.path}: {message}")

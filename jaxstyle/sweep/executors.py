@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ import jax
 
 from jaxstyle.engine.iterate import Iterate
 from jaxstyle.engine.loop import iterates
-from jaxstyle.engine.results import Result, append_iterate, finish
+from jaxstyle.engine.results import Result, append_iterate, collect_iterates, finish
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import reason
 from jaxstyle.nn.network import Network
 from jaxstyle.sweep.batches import Batch, batch_problem, check_memory
 from jaxstyle.sweep.cell import Cell
@@ -61,14 +62,14 @@ def local(devices: Sequence[jax.Device]) -> Executor:
 
     def run(batches: Iterable[Batch]) -> Iterator[Event]:
         for batch in batches:
-            running = _running(batch.places, batch.group.own_targets, devices)
-            while True:
-                try:
-                    iterate = next(running)
-                except StopIteration as end:
-                    yield Finished(batch, end.value)
-                    break
-                yield Step(batch, iterate)
+            collected: list[Iterate] = []
+            with _memory_errors(len(batch.places)):
+                problem = batch_problem(batch.places, batch.group.own_targets, devices)
+                for iterate in iterates(problem):
+                    append_iterate(collected, iterate._replace(carry=None))
+                    yield Step(batch, iterate)
+                results = finish(problem, collected)
+            yield Finished(batch, results)
 
     return run
 
@@ -230,11 +231,9 @@ def outcome_of(
             network = load_network(str(network))
         whole = tuple(cell and dataclasses.replace(cell, network=network) for cell in places)
         _check_room(whole)
-        running = _running(whole, own_targets, jax.local_devices()[:1])
-        while True:
-            next(running)
-    except StopIteration as end:
-        return end.value
+        with _memory_errors(len(places)):
+            problem = batch_problem(whole, own_targets, jax.local_devices()[:1])
+            return finish(problem, collect_iterates(iterates(problem)))
     except JaxstyleError as error:
         return error
 
@@ -282,18 +281,11 @@ class _Requeued:
         return import_module("submitit").helpers.DelayedSubmission(self, *arguments)
 
 
-def _running(
-    places: tuple[Cell | None, ...], own_targets: bool, devices: Sequence[jax.Device]
-) -> Generator[Iterate, None, list[Result]]:
-    """Run a batch, yielding its iterates and returning its results."""
-    elements = len(places)
-    collected: list[Iterate] = []
+@contextlib.contextmanager
+def _memory_errors(elements: int) -> Iterator[None]:
+    """Raise a `JaxstyleError` if a batch of this size exceeds the memory in the block."""
     try:
-        problem = batch_problem(places, own_targets, devices)
-        for iterate in iterates(problem):
-            append_iterate(collected, iterate._replace(carry=None))
-            yield iterate
-        return finish(problem, collected)
+        yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -311,13 +303,11 @@ def _imported(name: str, *, extra: str = "") -> Any:
 
 
 def _unreachable(executor: str, error: Exception) -> JaxstyleError:
-    reason = " ".join(str(error).split())[:300]
-    return JaxstyleError(f"--executor: {executor} cannot be used: {reason}")
+    return JaxstyleError(f"--executor: {executor} cannot be used: {reason(error)[:300]}")
 
 
 def _died(executor: str, error: Exception) -> JaxstyleError:
-    reason = " ".join(str(error).split())[:300]
     return JaxstyleError(
-        f"--executor: {executor} lost a batch {RETRIES + 1} times ({reason}); cells that are done "
-        "are kept; run the same command to resume"
+        f"--executor: {executor} lost a batch {RETRIES + 1} times ({reason(error)[:300]}); cells "
+        "that are done are kept; run the same command to resume"
     )

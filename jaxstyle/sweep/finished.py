@@ -14,7 +14,7 @@ from jaxstyle import images
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.files import StrPath, reason, shown
-from jaxstyle.sweep.store import Report
+from jaxstyle.sweep.store import Report, load_cell_image, loss_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,8 +36,7 @@ class FinishedCell:
     @cached_property
     def image(self) -> images.Array:
         """The image `[h, w, 3]`, RGB in [0, 1]."""
-        width, height = self.report["images"]["output"]["size"]
-        return images.load_image(self.image_path, max_pixels=width * height)
+        return load_cell_image(self.image_path, self.report)
 
     @property
     def loss(self) -> float:
@@ -45,9 +44,7 @@ class FinishedCell:
 
         Losses of different objectives are not comparable.
         """
-        # JSON has null in the place of infinity.
-        loss = self.report["loss"]
-        return float("inf") if loss is None else float(loss)
+        return loss_of(self.report)
 
     @property
     def lowest(self) -> float:

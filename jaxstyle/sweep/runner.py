@@ -12,7 +12,7 @@ from jaxstyle.nn.sharding import Devices, select_devices
 from jaxstyle.sweep.batches import Batch, Group, batches, elements_elsewhere, elements_of
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.sweep.executors import Executor, Finished, Step, Waiting, local
-from jaxstyle.sweep.store import Report, Store
+from jaxstyle.sweep.store import Report, Store, loss_of
 
 
 class Progress(NamedTuple):
@@ -148,7 +148,7 @@ class _GridState:
         self, running: int, step: int, steps: int, current: Mapping[Cell, float]
     ) -> Progress:
         """Return the progress, with the losses of running cells in `current`."""
-        losses = {self.cells[key]: _loss(report) for key, report in self.reports.items()}
+        losses = {self.cells[key]: loss_of(report) for key, report in self.reports.items()}
         losses |= dict(current)
         best = min(losses, key=losses.__getitem__, default=None) if self.comparable else None
         loss = losses[best] if best else float("nan")
@@ -178,10 +178,6 @@ def _as_before(group: Group, reports: Mapping[str, Report]) -> int | None:
         if entry.get("of") == len(group.cells):
             return int(entry["lanes"])
     return None
-
-
-def _loss(report: Report) -> float:
-    return float("inf") if report["loss"] is None else float(report["loss"])
 
 
 class _Clock:

@@ -110,6 +110,18 @@ class Store:
         return report
 
 
+def loss_of(report: Report) -> float:
+    """Return the loss of a finished cell; infinite if it is not finite, which is null in JSON."""
+    return float("inf") if report["loss"] is None else float(report["loss"])
+
+
+def load_cell_image(path: Path, report: Report) -> images.Array:
+    """Read the image of a finished cell."""
+    # The limit on pixels is for images of others; a report has the size of the image.
+    width, height = report["images"]["output"]["size"]
+    return images.load_image(path, max_pixels=width * height)
+
+
 _KEY_DIGITS = 12
 """Digits of a cell's key at the end of its files' names (`Cell.name`)."""
 

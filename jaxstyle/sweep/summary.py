@@ -14,7 +14,7 @@ from jaxstyle.files import write_atomically
 from jaxstyle.images.sheets import contact_sheet
 from jaxstyle.sweep.cell import Cell
 from jaxstyle.sweep.page import page
-from jaxstyle.sweep.store import Report
+from jaxstyle.sweep.store import Report, load_cell_image
 
 # Largest width of a contact sheet, and of an image in it, in pixels.
 WIDEST, THUMBNAIL = 6000, 256
@@ -98,7 +98,4 @@ def _named(cell: Cell, axes: Sequence[str]) -> str:
 
 def load_reduced(folder: Path, report: Report, side: int) -> np.ndarray:
     """Read a finished cell's image, reduced to a longest side of at most `side` pixels."""
-    # The limit on pixels is for images of others; a report has the size of the image.
-    width, height = report["images"]["output"]["size"]
-    image = images.load_image(folder / image_of(report), max_pixels=width * height)
-    return images.fit(image, side, min_side=1)
+    return images.fit(load_cell_image(folder / image_of(report), report), side, min_side=1)

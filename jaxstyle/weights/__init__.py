@@ -1,7 +1,6 @@
 """Network weights: published files, the project's checked format, and networks by name."""
 
 from jaxstyle.weights.conversion import convert as convert
-from jaxstyle.weights.formats.layouts import caffe_to_flax as caffe_to_flax
 from jaxstyle.weights.formats.layouts import gatys_to_flax as gatys_to_flax
 from jaxstyle.weights.formats.layouts import keras_to_flax as keras_to_flax
 from jaxstyle.weights.formats.layouts import matconvnet_to_flax as matconvnet_to_flax

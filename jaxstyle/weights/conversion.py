@@ -1,7 +1,6 @@
 """Conversion of a published weight file to a checked `Network`."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +8,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxstyle.config.layers import PADDINGS
+from jaxstyle.config.layers import PADDINGS, TOPOLOGIES
+from jaxstyle.config.validation import choice
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import sha256_of
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import CONVENTIONS, Preprocessing
 from jaxstyle.weights.formats import layouts
 from jaxstyle.weights.formats.readers import FORMATS, INSECURE_FORMATS, find_format, read_source
 from jaxstyle.weights.manifest import Source, identify
-from jaxstyle.weights.shapes import Arrays, check_params, check_topology, find_topology
+from jaxstyle.weights.shapes import Arrays, check_params, find_topology
 from jaxstyle.weights.weight_file import digest
 
 
@@ -57,7 +58,13 @@ def convert(
         trusted, or an argument does not fit it.
     """
     path = Path(source_path)
-    _check_arguments(network, convention, padding)
+    for argument, value, allowed in (
+        ("network", network, tuple(TOPOLOGIES)),
+        ("convention", convention, tuple(CONVENTIONS)),
+        ("padding", padding, PADDINGS),
+    ):
+        if value is not None:
+            choice(allowed)(argument, value)
     where = f"source {path}"
     file_format = find_format(path)
     pinned = identify(path)
@@ -67,7 +74,7 @@ def convert(
             "malicious one may harm the library that reads it; give --trust-source if you trust "
             "where it is from"
         )
-    _, contents = read_source(path)
+    contents = read_source(path)
     try:
         kind, params = _to_flax(file_format, contents, network)
     except JaxstyleError as error:
@@ -90,20 +97,6 @@ def convert(
         normalized=normalized,
         digest=digest(params),
     )
-
-
-def _check_arguments(network: str | None, convention: str | None, padding: str | None) -> None:
-    """Raise an error for an argument of `convert` that has no such value."""
-    if network is not None:
-        check_topology(network, where="argument network")
-    for argument, value, allowed in (
-        ("convention", convention, tuple(CONVENTIONS)),
-        ("padding", padding, PADDINGS),
-    ):
-        if value is not None and value not in allowed:
-            raise JaxstyleError(
-                f"{argument} {value!r} does not exist; choose from {', '.join(allowed)}"
-            )
 
 
 def _to_flax(
@@ -166,6 +159,4 @@ def _choose_convention(
 
 
 def _describe(path: Path) -> str:
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{path.name} (sha256 {sha256})".encode("utf-8", "replace").decode()
+    return f"{path.name} (sha256 {sha256_of(path)})".encode("utf-8", "replace").decode()

@@ -1,6 +1,5 @@
 """Downloads of weight files, checked against their digests."""
 
-import importlib
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +32,7 @@ def download(source: Source, target: Path, *, progress: Progress | None = None) 
       JaxstyleError: the download failed; the message has the reason for each address.
     """
     if not source.digest:
-        raise JaxstyleError(
-            f"weights {source.name!r} have no published digest, so they are not fetched; get "
-            f"{source.urls[0]} yourself and use `jaxstyle weights convert`"
-        )
+        raise not_fetchable(source)
     failures = []
     for url in source.urls:
         try:
@@ -49,6 +45,14 @@ def download(source: Source, target: Path, *, progress: Progress | None = None) 
     raise JaxstyleError(
         f"weights {source.name!r} could not be fetched ({'; '.join(failures)}); try again later "
         "or get the file elsewhere and use `jaxstyle weights convert`"
+    )
+
+
+def not_fetchable(source: Source) -> JaxstyleError:
+    """Return the error for a source without a digest."""
+    return JaxstyleError(
+        f"weights {source.name!r} have no published digest, so they are not fetched; get "
+        f"{source.urls[0]} yourself and use `jaxstyle weights convert`"
     )
 
 
@@ -76,21 +80,17 @@ class _Failure(Exception):
 def _download(url: str, source: Source, target: Path, progress: Progress | None) -> None:
     """Download a file from one address and check its size and digest."""
     # Imported here, as they take a third of a second to import.
+    import pooch
     import requests
-
-    pooch: Any = importlib.import_module("pooch")
-
-    def check_redirect(response: Any, *_: Any, **__: Any) -> None:
-        try:
-            check_url(response.url)
-        except JaxstyleError as error:
-            raise _Failure(str(error)) from error
 
     with open(target, "wb") as file:
         writer = _BoundedWriter(file, source.size, progress)
 
         def check(response: Any, *_: Any, **__: Any) -> None:
-            check_redirect(response)
+            try:
+                check_url(response.url)
+            except JaxstyleError as error:
+                raise _Failure(str(error)) from error
             # A server without support for ranges sends the whole file again.
             if not response.is_redirect and response.status_code != 206:
                 writer.restart()

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import reason
 from jaxstyle.nn.network import Network
 from jaxstyle.weights.conversion import convert
-from jaxstyle.weights.download import Progress, download
+from jaxstyle.weights.download import Progress, download, not_fetchable
 from jaxstyle.weights.manifest import Embedded, Source, read_manifest
 from jaxstyle.weights.weight_file import read_network, save_network
 
@@ -104,7 +105,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             save_network(convert(raw, name=name), target)
     except OSError as error:
         raise JaxstyleError(
-            f"cache {folder} cannot be written: {error.strerror or error}; "
+            f"cache {folder} cannot be written: {reason(error)}; "
             f"set {CACHE_ENVIRONMENT} to another folder"
         ) from error
     return target
@@ -132,10 +133,7 @@ def path(name: str) -> Path:
             f"weights {name!r} should come with jaxstyle but {file} is missing; install it again"
         )
     if not entry.digest:
-        raise JaxstyleError(
-            f"weights {name!r} have no published digest, so they are not fetched; get "
-            f"{entry.urls[0]} yourself and use `jaxstyle weights convert`"
-        )
+        raise not_fetchable(entry)
     raise JaxstyleError(
         f"weights {name!r} are not in the cache {cache_folder()}; "
         f"get them with `jaxstyle weights fetch {name}`"

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from jaxstyle.config.layers import TOPOLOGIES, convolutions
+from jaxstyle.config.validation import choice
 from jaxstyle.errors import JaxstyleError
 
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -50,10 +51,7 @@ def find_topology(layers: Collection[str], *, where: str) -> str:
 
 def check_topology(topology: str, *, where: str) -> None:
     """Raise a `JaxstyleError` unless `topology` is one of `TOPOLOGIES`."""
-    if topology not in TOPOLOGIES:
-        raise JaxstyleError(
-            f"{where}: network {topology!r} does not exist; choose from {', '.join(TOPOLOGIES)}"
-        )
+    choice(tuple(TOPOLOGIES))(f"{where}: network", topology)
 
 
 def check_params(

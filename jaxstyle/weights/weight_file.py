@@ -22,7 +22,7 @@ import safetensors
 
 from jaxstyle.config.layers import PADDINGS
 from jaxstyle.errors import JaxstyleError
-from jaxstyle.files import write_atomically
+from jaxstyle.files import reason, write_atomically
 from jaxstyle.nn.network import Network
 from jaxstyle.nn.preprocessing import Preprocessing
 from jaxstyle.weights.shapes import Arrays, check_params, check_topology, unfit
@@ -115,9 +115,8 @@ def _read(path: Path, where: str) -> tuple[dict[str, str], Arrays]:
                 )
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, TypeError, AttributeError, UnicodeError) as error:
-        reason = " ".join(str(error).split())
         raise JaxstyleError(
-            f"{where} cannot be read as safetensors ({reason}); fetch or convert it again"
+            f"{where} cannot be read as safetensors ({reason(error)}); fetch or convert it again"
         ) from error
     missing = [field for field in _FIELDS if field not in metadata]
     if missing:

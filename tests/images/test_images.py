@@ -779,7 +779,7 @@ def test_resize_is_in_float_precision() -> None:
     expected = ramp[:1].reshape(1, 32, 2, 3).mean(axis=2)
     np.testing.assert_allclose(small[:, 4:-4], expected.repeat(10, 0)[:, 4:-4], atol=1e-4)
     assert images.resize(ramp, 20, 64).shape == ramp.shape
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="must be > 0"):
         images.resize(ramp, 0, 5)
 
 

@@ -15,7 +15,7 @@ from jaxstyle import JaxstyleError, Recipe, compute_targets, make_objective
 from jaxstyle.config import choices
 from jaxstyle.config.content_terms import split_content_losses
 from jaxstyle.losses.columns import hypercolumns, sample_positions
-from jaxstyle.losses.content_losses import DESCRIPTOR_LOSSES, content_loss_weights
+from jaxstyle.losses.content import DESCRIPTOR_LOSSES, content_loss_weights
 from jaxstyle.losses.laplacian import laplacian_distance, pooled_laplacian
 from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.losses.self_similarity import self_similarity, self_similarity_distance

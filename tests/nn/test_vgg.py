@@ -10,10 +10,10 @@ from jax.test_util import check_grads
 from scipy.ndimage import correlate
 
 from jaxstyle import JaxstyleError, features
-from jaxstyle.config.layers import TOPOLOGIES, convolutions, smallest_side, split_layer
+from jaxstyle.config.layers import TOPOLOGIES, convolution_of, convolutions, smallest_side
 from jaxstyle.nn.pooling import avg_pool, max_pool
 from jaxstyle.nn.preprocessing import CONVENTIONS, preprocess
-from jaxstyle.nn.vgg import Block, _FrozenWidths, activations
+from jaxstyle.nn.vgg import Block, activations
 
 ALL = tuple(
     f"{kind}{block}_{i}" for block in range(1, 6) for i in (1, 2) for kind in ("conv", "relu")
@@ -167,13 +167,12 @@ def test_topologies():
     assert len(convolutions("vgg16")) == 13 and len(convolutions("vgg19")) == 16
     assert convolutions("vgg16")[-1] == "conv5_3" and convolutions("vgg19")[-1] == "conv5_4"
     assert set(TOPOLOGIES) == {"vgg16", "vgg19"}
-    assert split_layer("relu4_2") == ("conv4_2", True)
-    assert split_layer("conv4_2") == ("conv4_2", False)
+    assert convolution_of("relu4_2") == convolution_of("conv4_2") == "conv4_2"
     assert smallest_side(("relu1_2", "conv5_1", "relu3_1")) == 16
 
 
 def test_the_flax_module_declares_the_documented_params(network, make_image):
-    module = Block(("conv1_1", "conv1_2"), (), _FrozenWidths(dict.fromkeys(network.layers, 5)))
+    module = Block(("conv1_1", "conv1_2"), (), (5, 5))
     made = jax.eval_shape(module.init, jax.random.key(0), make_image(8, 8))["params"]
     assert jax.tree.map(lambda x: x.shape, made) == {
         "conv1_1": {"kernel": (3, 3, 3, 5), "bias": (5,)},

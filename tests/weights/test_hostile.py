@@ -217,6 +217,6 @@ def test_weights_that_compress_a_little_are_read(tmp_path):
         file.create_dataset("conv1_1", data=arrays["conv1_1"], compression="gzip")
     (tmp_path / "a.safetensors").write_bytes(safetensors.numpy.save(arrays))
     for name in ("a.npz", "a.mat", "a.h5", "a.safetensors"):
-        found = read_source(tmp_path / name)[1]
+        found = read_source(tmp_path / name)
         array = found["layers" if name == "a.mat" else "conv1_1"]
         np.testing.assert_array_equal(array, arrays["conv1_1"])

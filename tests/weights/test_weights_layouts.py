@@ -338,11 +338,11 @@ def test_gaps_and_misfits(tmp_path):
         refused(changed(**{"conv5_1.bias": np.full(7, value, "f4")}), "conv5_1", "finite")
     refused(changed(**{"conv5_1.bias": np.full(7, 1e300)}), "conv5_1", "finite")
     refused(changed(), "conv3_4", "vgg16", network="vgg16")
-    with pytest.raises(JaxstyleError, match="network 'vgg11'"):
+    with pytest.raises(JaxstyleError, match="network: 'vgg11'"):
         convert(changed(), network="vgg11")
-    with pytest.raises(JaxstyleError, match="convention 'rgb'"):
+    with pytest.raises(JaxstyleError, match="convention: 'rgb'"):
         convert(changed(), convention="rgb")
-    with pytest.raises(JaxstyleError, match="padding 'same'"):
+    with pytest.raises(JaxstyleError, match="padding: 'same'"):
         convert(changed(), padding="same")
 
 

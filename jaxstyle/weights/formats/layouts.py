@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxstyle.config.layers import TOPOLOGIES
+from jaxstyle.config.layers import TOPOLOGIES, convolutions
 from jaxstyle.nn.preprocessing import CONVENTIONS, Preprocessing
 from jaxstyle.weights.shapes import Arrays, unfit
 
@@ -31,7 +31,9 @@ _KERAS_PARTS = ((re.compile(r"kernel(:0)?|block._conv._W(_\d+)?(:0)?|0"), "kerne
 def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
     """Convert torchvision's state dict, whose keys are `features.N.weight` (OIHW) and `.bias`.
 
-    N counts the convolutions, ReLUs and poolings of the topology. The classifier is ignored.
+    N counts the convolutions, ReLUs and poolings of the topology. The classifier is ignored. The
+    Caffe networks that jcjohnson published in PyTorch's format have the same keys and layout, but
+    take BGR, 0-255.
 
     Args:
       state: all arrays of the file by name.
@@ -59,14 +61,6 @@ def torchvision_to_flax(state: State, *, network: str | None = None) -> Arrays:
         f"features.{odd} is not where {' or '.join(tables)} has a convolution; "
         "use a file of that network or another --network"
     )
-
-
-def caffe_to_flax(state: State, *, network: str | None = None) -> Arrays:
-    """Convert the Caffe networks that jcjohnson published in PyTorch's format.
-
-    Keys and layout are those of `torchvision_to_flax`, but the networks take BGR, 0-255.
-    """
-    return torchvision_to_flax(state, network=network)
 
 
 def gatys_to_flax(state: State) -> Arrays:
@@ -186,13 +180,8 @@ def _fold(weight: np.ndarray, bias: np.ndarray, first: dict[str, np.ndarray]) ->
 
 def _positions(topology: str) -> dict[int, str]:
     """Return torchvision's index of each convolution: `{0: "conv1_1", 2: "conv1_2", ...}`."""
-    table, position = {}, 0
-    for block, count in enumerate(TOPOLOGIES[topology], start=1):
-        for i in range(1, count + 1):
-            table[position] = f"conv{block}_{i}"
-            position += 2
-        position += 1
-    return table
+    # A ReLU follows each convolution, and a pooling each block.
+    return {2 * i + int(name[4]) - 1: name for i, name in enumerate(convolutions(topology))}
 
 
 def _put(params: Arrays, layer: str, part: str, array: np.ndarray) -> None:

@@ -96,9 +96,7 @@ def load(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
     try:
         machine = _Machine()
         return machine.run(stream), machine.storages
-    except Malformed:
-        raise
-    except JaxstyleError:
+    except (Malformed, JaxstyleError):
         raise
     except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
         raise Malformed(f"its pickle is damaged ({error})") from error

@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import reason
 from jaxstyle.weights.formats import pickles
 from jaxstyle.weights.formats.pickles import MAX_PICKLE_BYTES, Malformed, Tensor
 
@@ -60,7 +61,7 @@ def read_pth(path: str | os.PathLike, *, skip: tuple[str, ...] = ()) -> dict[str
         ) from error
     except OSError as error:
         raise JaxstyleError(
-            f"PyTorch file {path} cannot be read: {error.strerror or error}; check the path"
+            f"PyTorch file {path} cannot be read: {reason(error)}; check the path"
         ) from error
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 
 from jaxstyle.errors import JaxstyleError
+from jaxstyle.files import reason
 from jaxstyle.weights.formats.pth import ZIP_ERRORS, read_pth
 from jaxstyle.weights.weight_file import FORMAT
 
@@ -40,17 +41,15 @@ INSECURE_FORMATS = ("h5", "mat")
 FORMATS = "PyTorch .pth, Keras .h5, MatConvNet .mat, NumPy .npz and .safetensors"
 
 
-def read_source(path: Path) -> tuple[str, dict[str, Any]]:
-    """Read the arrays of a published file.
+def read_source(path: Path) -> dict[str, Any]:
+    """Read the arrays of a published file, in a format of `find_format`.
 
     Returns:
-      Its format (`find_format`) and `{name: array}`, for `.mat` the result of
-      `scipy.io.loadmat`.
+      `{name: array}`, for `.mat` the result of `scipy.io.loadmat`.
 
     Raises:
       JaxstyleError: the file is missing, damaged or of another format.
     """
-    format = find_format(path)
     read: dict[str, Callable[[Path], dict[str, Any]]] = {
         "pth": _read_state,
         "npz": _read_npz,
@@ -58,7 +57,7 @@ def read_source(path: Path) -> tuple[str, dict[str, Any]]:
         "mat": _read_mat,
         "safetensors": _read_safetensors,
     }
-    return format, read[format](path)
+    return read[find_format(path)](path)
 
 
 def find_format(path: Path) -> str:
@@ -72,7 +71,7 @@ def find_format(path: Path) -> str:
             head = file.read(520)
     except OSError as error:
         raise JaxstyleError(
-            f"source {path} cannot be read: {error.strerror or error}; check the path"
+            f"source {path} cannot be read: {reason(error)}; check the path"
         ) from error
     if head.startswith(b"PK\x03\x04"):
         return "npz" if _is_npz(path) else "pth"
@@ -119,7 +118,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise
     except _NPZ_ERRORS as error:
         raise JaxstyleError(
-            f"source {path} is a damaged .npz ({_line(error)}); get a fresh copy"
+            f"source {path} is a damaged .npz ({reason(error)[:200]}); get a fresh copy"
         ) from error
 
 
@@ -136,7 +135,7 @@ def _read_npy(content: bytes) -> np.ndarray:
         shape, fortran, dtype = read_header(stream)
     # NumPy's parser raises exceptions of Python's tokenizer, and others.
     except Exception as error:
-        raise ValueError(f"an array's header is damaged: {_line(error)}") from error
+        raise ValueError(f"an array's header is damaged: {reason(error)[:200]}") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
     if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
@@ -175,7 +174,7 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise JaxstyleError(
-            f"source {path} is a damaged HDF5 file ({_line(error)}); get a fresh copy"
+            f"source {path} is a damaged HDF5 file ({reason(error)[:200]}); get a fresh copy"
         ) from error
     return arrays
 
@@ -189,7 +188,7 @@ def _read_mat(path: Path) -> dict[str, Any]:
     # SciPy raises any exception for damaged files.
     except Exception as error:
         raise JaxstyleError(
-            f"source {path} is a damaged .mat file ({_line(error)}); get a fresh copy"
+            f"source {path} is a damaged .mat file ({reason(error)[:200]}); get a fresh copy"
         ) from error
 
 
@@ -239,9 +238,5 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             }
     except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
         raise JaxstyleError(
-            f"source {path} is not safetensors ({_line(error)}); get a fresh copy"
+            f"source {path} is not safetensors ({reason(error)[:200]}); get a fresh copy"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle.config.content_terms import split_content_losses
-from jaxstyle.config.layers import smallest_side
+from jaxstyle.config.layers import stride
 from jaxstyle.config.recipe import Recipe
 from jaxstyle.config.validation import WHOLE
 from jaxstyle.engine.sizes import pyramid_levels
 from jaxstyle.errors import JaxstyleError
 from jaxstyle.images import color_transfer
-from jaxstyle.losses.masks import Masks, downsample_mask, halve_mask, normalize_weights, resize_mask
+from jaxstyle.losses.masks import Masks, downsample_mask, halve_mask, resize_mask
 from jaxstyle.losses.objective import compared_image
 from jaxstyle.losses.pyramid import halve, mirrored
 from jaxstyle.losses.resolve import resolve_recipe
@@ -115,9 +115,11 @@ def _blend(recipe: Recipe, styles: int) -> Sequence[float]:
 
 def _check_rows(recipe: Recipe, pyramid: int) -> None:
     """Raise a `JaxstyleError` for settings that an image sharded by rows does not support."""
-    for name, value, off in (("pyramid", pyramid, 1), ("margin", recipe.margin or 0, 0)):
+    for name, value, off, unit in (
+        ("pyramid", pyramid, 1, "resolutions"),
+        ("margin", recipe.margin or 0, 0, "pixels"),
+    ):
         if value > off:
-            unit = {"pyramid": "resolutions", "margin": "pixels"}[name]
             raise JaxstyleError(
                 f"{name}: {value} {unit} do not work where devices share the rows of one image; "
                 f"use --{name} {off}, or one device"
@@ -204,7 +206,7 @@ def _on_devices(
 ) -> dict[str, jax.Array]:
     """Return weights of positions `[h, w, n]` on the devices, 0 in the padding."""
     return {
-        layer: rows.place_map(values, smallest_side([layer])) if rows else jnp.asarray(values)
+        layer: rows.place_map(values, stride(layer)) if rows else jnp.asarray(values)
         for layer, values in weights.items()
     }
 
@@ -235,10 +237,7 @@ def _regions(
     """Return the regions' masks at the layers, `[h, w, r]`, each with a mean of 1."""
     of_regions = []
     for number, mask in enumerate(_region_masks(masks, shape), start=1):
-        argument = f"mask: region {number}"
-        mask = mirrored(halve_mask(mask, level), recipe.margin)
-        levels = downsample_mask(mask, layers, pooling=recipe.pooling, argument=argument)
-        of_regions.append(normalize_weights(levels))
+        of_regions.append(_at_layers(mask, layers, recipe, level, f"mask: region {number}"))
     return {layer: np.concatenate([of[layer] for of in of_regions], -1) for layer in layers}
 
 
@@ -267,12 +266,17 @@ def _style_region(
     if region is None:
         return {}
     argument = f"mask: style region {number + 1}"
-    layers = recipe.style_names
-    mask = halve_mask(resize_mask(region, *shape[:2], argument=argument), level)
-    mask = mirrored(mask, recipe.margin)
-    return normalize_weights(
-        downsample_mask(mask, layers, pooling=recipe.pooling, argument=argument)
-    )
+    mask = resize_mask(region, *shape[:2], argument=argument)
+    return _at_layers(mask, recipe.style_names, recipe, level, argument)
+
+
+def _at_layers(
+    mask: np.ndarray, layers: Sequence[str], recipe: Recipe, level: int, argument: str
+) -> dict[str, np.ndarray]:
+    """Return a mask, halved `level` times, at each layer, scaled to a mean of 1."""
+    mask = mirrored(halve_mask(mask, level), recipe.margin)
+    weights = downsample_mask(mask, layers, pooling=recipe.pooling, argument=argument)
+    return {layer: values / values.mean() for layer, values in weights.items()}
 
 
 @partial(jax.jit, static_argnames=("layers", "pooling", "tile", "height", "margin"))
@@ -343,7 +347,7 @@ def _style_statistics(
         x = halve(x)
     x = mirrored(x, margin)
     statistic = partial(layer_statistics, STYLE_LOSSES[style_loss], frozenset(layers))
-    maps = {layer: LayerTargets(None, None, weights) for layer, weights in region.items()}
+    maps = {layer: LayerTargets(regions=weights) for layer, weights in region.items()}
     averages = mean_statistics(
         network, x, layers, statistic, maps, pooling=pooling, tile=tile, height=height
     )
