@@ -44,7 +44,8 @@ GIVEN = {
     "photo": "The photograph.",
     "style": "The style.",
     "second": "The second style.",
-    "face": "A mask; `around.png` is its opposite.",
+    "face": "A mask of the face; `around.png` is its opposite.",
+    "hills": "A mask of the style's hills.",
 }
 SECTIONS: dict[str, list[Shown]] = {
     "The images": [],
@@ -66,7 +67,7 @@ SECTIONS: dict[str, list[Shown]] = {
               "One style in the face, the other around it.",
               styles=("style", "second"), masks=(None, (("face", None), ("around", None)))),
         Shown("style_region", "--mask - hills.png",
-              "The style of the painting's lower half, the hills, alone.",
+              "The style of the painting's hills alone.",
               masks=(None, ((None, "hills"),))),
     ],
     "Colors": [
@@ -121,7 +122,7 @@ def images() -> Images:
     across = ((x / width - 0.48) / 0.27) ** 2 + ((y / height - 0.5) / 0.48) ** 2
     face = 1 / (1 + np.exp((across - 1) * 8))
     hills = np.zeros(style.shape[:2], np.float32)
-    hills[int(0.62 * len(hills)) :] = 1
+    hills[int(0.72 * len(hills)) :] = 1
     found |= {"face": face, "around": 1 - face, "hills": hills}
     return {name: np.asarray(image, np.float32) for name, image in found.items()}
 
@@ -159,23 +160,35 @@ def page() -> str:
     lines = [
         "# Gallery",
         "",
-        "Every image is 384 pixels wide, made with the embedded network and 150 steps by",
-        "`experiments/figures/gallery.py`. The photograph is scikit-image's cat (Stéfan van der",
-        "Walt, CC0), the styles are the project's own. [Control the image](howto/controls.md)",
-        "explains the flags.",
+        "What each control does to the same photograph and style, at 384 pixels with the embedded",
+        "network (`experiments/figures/gallery.py`). The command is",
+        "`jaxstyle stylize photo.png style.png -o out.png --size 384` and the flags below an",
+        "image; `second.png` is a second style. [Control the image](howto/controls.md) explains",
+        "them. The photograph is scikit-image's cat (Stéfan van der Walt, CC0); the project drew",
+        "the styles.",
         "",
     ]
     for title, several in SECTIONS.items():
         lines += [f"## {title}", ""]
+        cells = [_cell(s.name, f"`{s.flags}`" if s.flags else "no flags", s.words) for s in several]
         if not several:
-            lines += [_figure(name, f"{name}.png", words) for name, words in GIVEN.items()]
-        lines += [_figure(s.name, s.flags or "no flags", s.words) for s in several]
-        lines.append("")
+            cells = [_cell(name, f"`{name}.png`", words) for name, words in GIVEN.items()]
+        lines += _table(cells, columns=2)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _figure(name: str, flags: str, words: str) -> str:
-    return f"![{words}](gallery/{name}.jpg) `{flags}`: {words}\n"
+def _cell(name: str, flags: str, words: str) -> str:
+    return f"![{words}](gallery/{name}.jpg)<br>{flags}<br>{words}"
+
+
+def _table(cells: Sequence[str], *, columns: int) -> list[str]:
+    """Return the lines of a Markdown table without a heading."""
+    padded = [*cells, *[""] * (-len(cells) % columns)]
+    rows = [padded[start : start + columns] for start in range(0, len(padded), columns)]
+    return [
+        "| " * columns + "|", "| --- " * columns + "|",
+        *("| " + " | ".join(row) + " |" for row in rows), "",
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -190,7 +203,7 @@ def main() -> None:
     found = images()
     for name in GIVEN:
         image = found[name] if found[name].ndim == 3 else np.repeat(found[name][..., None], 3, -1)
-        save(folder, name, fit(image, SIZE if name in ("photo", "face") else 256))
+        save(folder, name, fit(image, SIZE))
     for shown in (s for several in SECTIONS.values() for s in several):
         if not arguments.only or any(shown.name.startswith(name) for name in arguments.only):
             save(folder, shown.name, render(shown, found, network))
