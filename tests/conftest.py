@@ -15,6 +15,10 @@ os.environ.setdefault(
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
 
+# OpenBLAS, which decomposes the matrices of the default style loss, otherwise starts a thread for
+# each core in every process, and threads that wait for a core spend the time of those that have it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import helpers
 import jax
 import numpy as np
@@ -30,6 +34,11 @@ settings.register_profile(
     "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests come first: at the end one process would wait for the other's."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
 def pytest_collection_finish(session):
@@ -142,7 +151,7 @@ def objective(files):
         *("--weights", files["weights"]),
         *("--content-layers", "relu2_2"),
         *("--style-layers", "relu1_1,relu2_1:2"),
-        *("--style-weight", 200),
+        *("--style-weight", 200, "--style-loss", helpers.STYLE_LOSS),
     ]
 
 

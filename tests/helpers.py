@@ -11,6 +11,9 @@ from jaxstyle.nn.preprocessing import CONVENTIONS
 
 # Channels of the five blocks: enough to tell a transposed kernel from a right one.
 WIDTHS = (4, 6, 8, 8, 8)
+# For tests of other things than style losses: it compiles faster than the default, which factors
+# matrices.
+STYLE_LOSS = "gram"
 
 
 def make_network(

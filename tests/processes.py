@@ -13,6 +13,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import numpy as np
+from helpers import STYLE_LOSS
 from helpers import make_image as _make_image
 from helpers import make_network as _make_network
 
@@ -29,6 +30,7 @@ recipe = jaxstyle.Recipe(
     history_size=3,
     content_layers="relu1_1",
     style_layers="relu1_1",
+    style_loss=STYLE_LOSS,
     init="noise",
 )
 images = _make_image(21, 18, seed=1), _make_image(16, 18, seed=2)

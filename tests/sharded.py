@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import numpy as np
+from helpers import STYLE_LOSS
 from helpers import make_image as _make_image
 from helpers import make_network as _make_network
 
@@ -114,20 +115,23 @@ def rows():
 
 
 def other_objectives():
-    short = dataclasses.replace(SMALL, steps=1, optimizer="adam")
+    short = dataclasses.replace(SMALL, steps=1, optimizer="adam", style_loss=STYLE_LOSS)
     deep = dataclasses.replace(short, style_layers="relu3_1")
     pair("deep", deep, 45, devices=3)
     pair("tiles", dataclasses.replace(short, tile=8), 45, devices=3)
     reflect = _make_network(blocks=2, padding="reflect")
     peer = dataclasses.replace(
-        short, style_loss="gram", variation="nine-point", content_reduction="sum",
-        gram_normalization="positions",
+        short, variation="nine-point", content_reduction="sum", gram_normalization="positions"
     )  # fmt: skip
     pair("reflect", peer, 21, network=reflect, devices=3)
     left, top = np.zeros((45, 18), np.float32), np.zeros((27, 18), np.float32)
     left[:, :9] = top[:9] = 1
     controls = dataclasses.replace(
-        short, style_layers="relu2_1", preserve_color="luminance", average=0.5
+        short,
+        style_layers="relu2_1",
+        style_loss=SMALL.style_loss,
+        preserve_color="luminance",
+        average=0.5,
     )
     problems = pair("controls", controls, 45, devices=3, masks=Masks(left, ((left, top),)))
     keep("controls-runs", [finish(problem, list(iterates(problem)))[0] for problem in problems])
@@ -169,11 +173,12 @@ def commands():
     grid.write_text(
         '[base]\ncontent = "content.png"\nstyle = "style.png"\nsteps = 2\n'
         'weights = "narrow.safetensors"\ncontent_layers = "relu1_2"\nstyle_layers = "relu1_1"\n'
+        f'style_loss = "{STYLE_LOSS}"\n'
         "[grid]\nstyle_weight = [1.0, 10.0, 100.0]\n"
     )
     settings = (
         "--weights", FOLDER / "narrow.safetensors", "--steps", 2, "--quiet", "--scales", 1,
-        "--content-layers", "relu1_2", "--style-layers", "relu1_1",
+        "--content-layers", "relu1_2", "--style-layers", "relu1_1", "--style-loss", STYLE_LOSS,
     )  # fmt: skip
     images = FOLDER / "content.png", FOLDER / "style.png"
     done = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 from PIL import Image
 
 import jaxstyle
@@ -75,7 +76,9 @@ def place(tmp_path, monkeypatch, make_image, make_network, cache_folder, compila
     monkeypatch.setenv("JAXSTYLE_CACHE", str(cache))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache_folder / "programs"))
     # The default recipe, shallow and short: it is compiled some twenty times.
-    tiny = Recipe(content_layers="relu2_1", style_layers="relu1_1", size=32, steps=2)
+    tiny = Recipe(
+        content_layers="relu2_1", style_layers="relu1_1", style_loss=STYLE_LOSS, size=32, steps=2
+    )
     monkeypatch.setitem(jaxstyle.presets, "default", tiny)
     monkeypatch.chdir(tmp_path)
     return tmp_path

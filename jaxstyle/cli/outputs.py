@@ -69,7 +69,9 @@ def check_outputs(
             raise JaxstyleError(f"{name}: {file} is the file of {other} too; choose another")
     shots = {Path(os.path.realpath(numbered(path, snapshot_suffix(0)))) for path in elements}
     for file, name in taken.items():
-        if snapshots and name != "--from" and _step(file, shots) in snapshots:
+        step = _step(file, shots)
+        # A range that is asked for None looks through all its numbers.
+        if name != "--from" and step is not None and step in snapshots:
             raise JaxstyleError(f"{name}: {file} is a file of --save-every too; choose another")
 
 

@@ -34,6 +34,7 @@ class NormalTarget(NamedTuple):
     """Square root of the covariance matrix plus `RIDGE` on its diagonal, `[c, c]`."""
 
 
+@jax.jit
 def wasserstein_target(style: Moments) -> NormalTarget:
     """Return the target of `wasserstein_distance` for the moments of a style."""
     covariance = _with_ridge(style)
@@ -55,6 +56,7 @@ def wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Array:
     return _distance(image, covariance, style, root_trace(covariance, style.root))
 
 
+@jax.jit
 def iterated_wasserstein_target(style: Moments) -> NormalTarget:
     """Return the target of `iterated_wasserstein_distance` for the moments of a style."""
     covariance = _with_ridge(style)

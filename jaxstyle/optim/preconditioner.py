@@ -67,7 +67,7 @@ def _hartley(size: int, dtype: jnp.dtype) -> jax.Array:
     """
     # Integer multiples of 2π are removed in integer arithmetic.
     index = jnp.arange(size)
-    turns = (index[:, None] * index % size).astype(dtype) / size
+    turns = (jnp.outer(index, index) % size).astype(dtype) / size
     return jnp.sqrt(2 / size).astype(dtype) * jnp.cos(2 * jnp.pi * (turns - 1 / 8))
 
 

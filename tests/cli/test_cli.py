@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxstyle import evaluate, load_network, presets
+from jaxstyle import Recipe, evaluate, load_network, presets
 from jaxstyle.cli import main
 from jaxstyle.images import load_image
 from jaxstyle.losses.resolve import resolve_recipe
@@ -102,7 +102,7 @@ class TestStylize:
 
     def test_evaluate_agrees_with_the_report(self, first, files, objective, run):
         path, report, _ = first
-        flags = [*objective, "--tv-weight", "1e-4"]
+        flags = [*objective, "--tv-weight", "1e-4", "--style-loss", report["recipe"]["style_loss"]]
         code, out, err = run(
             "evaluate", path, "--content", files["content"], "--style", files["style"], *flags,
             "--json",
@@ -217,7 +217,8 @@ class TestStylize:
         assert (tmp_path / "o-step0009.jpg").read_bytes() == (tmp_path / "o.jpg").read_bytes()
 
     def test_batch(self, stylize, tmp_path, files):
-        flags = ("--init", "noise", "--noise-std", 30, "--seed", 4, "--quiet")
+        flags = ("--style-loss", Recipe().style_loss)
+        flags += ("--init", "noise", "--noise-std", 30, "--seed", 4, "--quiet")
         stylize(tmp_path / "o.png", "--batch", 2, "--report", tmp_path / "o.json", *flags)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["o-000.png", "o-001.png", "o.json"]
         report = strict((tmp_path / "o.json").read_text())
@@ -730,6 +731,8 @@ class TestHelp:
         from jaxstyle import __version__
 
         assert run("--version") == (0, f"jaxstyle {__version__}\n", "")
+        module = [sys.executable, "-m", "jaxstyle", "--version"]
+        assert subprocess.check_output(module, text=True) == f"jaxstyle {__version__}\n"
 
 
 def test_progress_for_programs(stylize, tmp_path):

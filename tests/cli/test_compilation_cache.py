@@ -85,10 +85,13 @@ enable_compilation_cache()
 network = helpers.make_network(blocks=1)
 images = [helpers.make_image(40, 36, seed=seed) for seed in (1, 2)]
 base = jaxstyle.Recipe(
-    content_layers="relu1_2", style_layers="relu1_1", steps=3, size=0, init="noise", noise_std=30
+    content_layers="relu1_2", style_layers="relu1_1", style_loss=helpers.STYLE_LOSS, steps=3,
+    size=0, init="noise", noise_std=30,
 )
 CASES = [({"optimizer": name}, None) for name in jaxstyle.config.choices.OPTIMIZERS]
-CASES += [({}, ["noise", "content"]), ({"tile": 32}, None)]
+CASES += [({"style_loss": jaxstyle.Recipe().style_loss}, elements)
+          for elements in (None, ["noise", "content"])]
+CASES += [({"tile": 32}, None)]
 
 
 def painted(changes, elements):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxstyle import Recipe
+
 PREFIX = "jaxstyle: error: "
 
 
@@ -230,7 +232,7 @@ class TestEverything:
         code, _, err = control.run(
             "stylize", control.files["content"], *(control.files[s] for s in self.styles),
             *control.objective, "--steps", 2, "--quiet", *self.flags(masks), "--batch", 2,
-            "--tile", 16, "-o", control.folder / "o.png",
+            "--tile", 16, "-o", control.folder / "o.png", "--style-loss", Recipe().style_loss,
         )  # fmt: skip
         assert code == 0 and err == "", err
         first, second = (pixels(control.folder / f"o-00{k}.png") for k in range(2))

@@ -5,6 +5,7 @@ import io
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 from PIL import Image
 
 import jaxstyle
@@ -12,7 +13,13 @@ from jaxstyle import JaxstyleError, Recipe, images
 from jaxstyle.engine.sizes import as_image
 from jaxstyle.losses.resolve import resolve_recipe
 
-SMALL = dict(content_layers="relu1_2", style_layers="relu1_1", style_weight=200, steps=2)
+SMALL = dict(
+    content_layers="relu1_2",
+    style_layers="relu1_1",
+    style_weight=200,
+    style_loss=STYLE_LOSS,
+    steps=2,
+)
 
 
 @pytest.fixture(scope="module")

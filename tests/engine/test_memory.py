@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, images
@@ -18,7 +19,12 @@ from jaxstyle.losses.resolve import resolve_recipe
 from jaxstyle.provenance.record import read_record
 
 SMALL = Recipe(
-    size=0, content_layers="relu2_1", style_layers="relu1_1,relu2_1", history_size=3, scales=1
+    size=0,
+    content_layers="relu2_1",
+    style_layers="relu1_1,relu2_1",
+    style_loss=STYLE_LOSS,
+    history_size=3,
+    scales=1,
 )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from helpers import STYLE_LOSS
 
 from jaxstyle import Recipe
 from jaxstyle.config.accelerators import ACCELERATORS
@@ -16,7 +17,14 @@ SIDES = 64, 96
 
 @pytest.fixture(scope="module")
 def recipe(network):
-    asked = Recipe(scales=1, margin=0, pyramid=1, style_layers="relu5_1", content_layers="relu4_2")
+    asked = Recipe(
+        scales=1,
+        margin=0,
+        pyramid=1,
+        style_layers="relu5_1",
+        style_loss=STYLE_LOSS,
+        content_layers="relu4_2",
+    )
     return resolve_recipe(asked, network)
 
 
@@ -79,7 +87,8 @@ def test_a_tpu_pads_channels(make_network, recipe):
 
 
 def test_the_command(run):
-    asked = "plan", "--size", "128", "--weights", "compact", "--target"
+    layers = "--style-layers", "relu1_1,relu2_1", "--content-layers", "relu2_1"
+    asked = "plan", "--size", "128", "--weights", "compact", *layers, "--target"
     code, out, _ = run(*asked, "t4", "--json")
     report = json.loads(out)
     assert code == 0 and report["free"] == 16 * 10**9 and report["fits"]

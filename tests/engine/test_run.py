@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 
 from jaxstyle import (
     JaxstyleError,
@@ -29,6 +30,7 @@ RECIPE = Recipe(
     content_layers="relu2_2",
     style_layers="relu1_1,relu2_1",
     style_weight=200.0,
+    style_loss=STYLE_LOSS,
     tv_weight=1e-4,
     steps=6,
     history_size=4,
@@ -403,7 +405,9 @@ def test_a_style_smaller_than_what_a_layer_sees_is_pointed_out(make_network):
 
 def test_what_cannot_be_run_is_named(make_network, make_image):
     network = make_network(blocks=2)
-    recipe = Recipe(size=0, content_layers="relu1_1", style_layers="relu1_1", steps=2)
+    recipe = Recipe(
+        size=0, content_layers="relu1_1", style_layers="relu1_1", style_loss=STYLE_LOSS, steps=2
+    )
     pair = make_image(32, 32), make_image(32, 32, seed=1)
     for name, given in (("content", (255, 1)), ("style", (1, 255))):
         scaled = [factor * image for factor, image in zip(given, pair, strict=True)]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 from jax.monitoring import (
     register_event_duration_secs_listener,
     unregister_event_duration_listener,
@@ -35,6 +36,7 @@ RECIPE = Recipe(
     content_layers="relu2_1",
     style_layers="relu1_1,relu2_1",
     style_weight=200.0,
+    style_loss=STYLE_LOSS,
     tv_weight=0.0,
     size=0,
     steps=3,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +53,12 @@ def test_value_and_slope_are_continuous():
 def results(make_network, make_image):
     """A strong style, which drives values out of [0, 1]."""
     recipe = Recipe(
-        size=0, steps=20, content_layers="relu2_1", style_layers="relu1_1,relu2_1", style_weight=1e4
+        size=0,
+        steps=20,
+        content_layers="relu2_1",
+        style_layers="relu1_1,relu2_1",
+        style_weight=1e4,
+        style_loss=STYLE_LOSS,
     )
     content, style = make_image(24, 28), np.round(make_image(24, 24, seed=1))
     network = make_network(blocks=2)

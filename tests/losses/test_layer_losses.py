@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 
 from jaxstyle import Recipe, evaluate, stylize_batch
 from jaxstyle.api import score
@@ -13,6 +14,7 @@ RECIPE = Recipe(
     style_weight=100.0,
     content_layers="relu1_2:2,relu2_2",
     style_layers="relu1_1,relu2_1:4",
+    style_loss=STYLE_LOSS,
     size=0,
     steps=2,
     scales=1,

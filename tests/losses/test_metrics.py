@@ -1,8 +1,6 @@
 """Metrics against NumPy and SciPy, the ranks that they must give, and the command."""
 
 import json
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -136,23 +134,20 @@ def test_a_small_image_is_refused(make_network, make_image):
         )  # fmt: skip
 
 
-def test_the_command(files, objective, environment):
-    command = [
-        sys.executable, "-m", "jaxstyle", "evaluate", files["content"], "--content",
-        files["content"], "--style", files["style"], *objective, "--metrics",
-    ]  # fmt: skip
-    command = [str(part) for part in command]
-
-    def run(*more):
-        return subprocess.run(
-            [*command, *more], env=environment, capture_output=True, text=True, check=True
-        ).stdout
-
-    report = json.loads(run("--json"))
+def test_the_command(files, objective, run):
+    command = (
+        "evaluate", files["content"], "--content", files["content"], "--style", files["style"],
+        *objective, "--metrics",
+    )  # fmt: skip
+    code, out, err = run(*command, "--json")
+    assert code == 0, err
+    report = json.loads(out)
     names = {"content_fidelity", "global_effects", "local_patterns", "cfsd", "ssim"}
     assert names <= set(report["metrics"]) and "loss" in report
     assert report["metrics"] == pytest.approx(report["references"]["content"])
     assert report["references"]["style"]["ssim"] < 1 == round(report["metrics"]["ssim"], 4)
-    table = run().splitlines()
+    code, out, err = run(*command)
+    assert code == 0, err
+    table = out.splitlines()
     head = next(k for k, line in enumerate(table) if line.split() == ["image", "content", "style"])
     assert table[head + 1].split()[:3] == ["content_fidelity", "1.0000", "1.0000"]

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import httpx
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 from PIL import Image
 
 import jaxstyle
@@ -30,7 +31,13 @@ from jaxstyle.monitor.serve.server import check_port
 COMMAND = Path(sys.executable).with_name("jaxstyle")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 RECIPE = Recipe(
-    content_layers="relu2_2", style_layers="relu1_1", steps=4, size=0, noise_std=30, init="noise"
+    content_layers="relu2_2",
+    style_layers="relu1_1",
+    style_loss=STYLE_LOSS,
+    steps=4,
+    size=0,
+    noise_std=30,
+    init="noise",
 )
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 
 import jaxstyle
 from jaxstyle import Recipe
@@ -13,7 +14,7 @@ from jaxstyle.losses.masks import Masks
 
 RECIPE = Recipe(
     size=0, steps=4, tv_weight=0.01,
-    content_layers="relu3_1", style_layers="relu1_1,relu2_1,conv3_2",
+    content_layers="relu3_1", style_layers="relu1_1,relu2_1,conv3_2", style_loss=STYLE_LOSS,
 )  # fmt: skip
 
 
@@ -101,7 +102,12 @@ def test_it_takes_less_memory(make_network, make_image):
 
     def bytes_of(remat):
         recipe = Recipe(
-            size=0, scales=1, content_layers="relu4_1", style_layers="relu1_1,relu2_1", remat=remat
+            size=0,
+            scales=1,
+            content_layers="relu4_1",
+            style_layers="relu1_1,relu2_1",
+            style_loss=STYLE_LOSS,
+            remat=remat,
         )
         image = make_image(256, 256)
         problem = jaxstyle.prepare(image, image[:64, :64], recipe=recipe, network=network)

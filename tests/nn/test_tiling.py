@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe
@@ -67,7 +68,7 @@ def problems(make_network, make_image):
     """An image of odd size, whole and in tiles; the start is another."""
     network = make_network(blocks=3)
     recipe = Recipe(
-        style_loss="gram",
+        style_loss=STYLE_LOSS,
         size=0,
         tv_weight=0.01,
         content_layers="relu3_1",
@@ -130,7 +131,11 @@ def test_vmap_over_tiled_objectives(problems):
 def test_a_run_in_tiles_follows_the_whole_run(make_network, make_image):
     network = make_network(blocks=2)
     recipe = Recipe(
-        size=0, steps=5, content_layers="relu2_1", style_layers="relu1_1,relu2_1", tv_weight=0.01
+        size=0,
+        steps=5,
+        content_layers="relu2_1",
+        style_layers="relu1_1,relu2_1",
+        tv_weight=0.01,
     )
     images = make_image(40, 52), make_image(33, 47, seed=1)
     whole = jaxstyle.stylize(*images, recipe=recipe, network=network)
@@ -144,7 +149,12 @@ def test_a_tile_keeps_less_than_the_image(make_network, make_image):
 
     def bytes_of(tile):
         recipe = Recipe(
-            size=0, scales=1, content_layers="relu2_1", style_layers="relu1_2,relu2_2", tile=tile
+            size=0,
+            scales=1,
+            content_layers="relu2_1",
+            style_layers="relu1_2,relu2_2",
+            style_loss=STYLE_LOSS,
+            tile=tile,
         )
         image = make_image(512, 512)
         problem = jaxstyle.prepare(image, image[:64, :64], recipe=recipe, network=network)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 from scipy.signal import correlate
 
 import jaxstyle
@@ -103,6 +104,7 @@ def test_a_run_uses_it_and_keeps_to_the_objective(make_network, make_image, monk
         scales=1,
         content_layers="relu2_1",
         style_layers="relu1_1,relu2_2",
+        style_loss=STYLE_LOSS,
         variation="absolute",
         tv_weight=1e-3,
     )
@@ -134,7 +136,9 @@ def test_a_run_uses_it_and_keeps_to_the_objective(make_network, make_image, monk
 def test_a_tile_with_its_margin_decides(make_network, make_image):
     """A map too large for 64 channels is not, in tiles."""
     network = make_network(blocks=1, widths=(64,))
-    recipe = jaxstyle.Recipe(size=0, content_layers="relu1_2", style_layers="relu1_1")
+    recipe = jaxstyle.Recipe(
+        size=0, content_layers="relu1_2", style_layers="relu1_1", style_loss=STYLE_LOSS
+    )
     image = make_image(140, 130)
     for tile, transformed in ((0, set()), (64, {"conv1_2"})):
         tiled = dataclasses.replace(recipe, tile=tile)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers import STYLE_LOSS
 
 from jaxstyle import (
     JaxstyleError,
@@ -533,7 +534,12 @@ class TestBatchSharding:
     def test_an_image(self, make_network, make_image):
         network = make_network(blocks=2)
         recipe = resolve_recipe(
-            Recipe(content_layers="relu2_2", style_layers="relu1_1,relu2_1", style_weight=100.0),
+            Recipe(
+                content_layers="relu2_2",
+                style_layers="relu1_1,relu2_1",
+                style_weight=100.0,
+                style_loss=STYLE_LOSS,
+            ),
             network,
         )
         targets = compute_targets(

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import STYLE_LOSS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,8 +39,9 @@ KILLS = int(os.environ.get("JAXSTYLE_TEST_KILLS", "2"))
 
 def one_problem(make_network, make_image, *, elements=None, **settings):
     recipe = Recipe(
-        content_layers="relu1_2", style_layers="relu1_1", style_weight=200, steps=6, **settings
-    )
+        content_layers="relu1_2", style_layers="relu1_1", style_weight=200, steps=6,
+        **{"style_loss": STYLE_LOSS, **settings},
+    )  # fmt: skip
     return prepare(
         make_image(16, 20, seed=1), make_image(18, 16, seed=2), recipe=recipe,
         network=make_network(blocks=1), elements=elements,
@@ -110,7 +112,9 @@ class TestResume:
         assert np.array_equal(expected.image, found.image)
 
     def test_a_batch_too(self, make_network, make_image):
-        problem = one_problem(make_network, make_image, elements=["noise", "content"])
+        problem = one_problem(
+            make_network, make_image, elements=["noise", "content"], style_loss=Recipe().style_loss
+        )
         whole = finish(problem, list(iterates(problem, chunk_size=3)))
         run = iterates(problem, chunk_size=3)
         state = run_state([next(run), next(run)])
@@ -317,7 +321,8 @@ def start(kept, environment, tmp_path):
                 str(a)
                 for a in (
                     COMMAND, "stylize", *images, "-o", output or tmp_path / "out.png", *flags,
-                    "--steps", 100000, "--checkpoint", checkpoint, "--checkpoint-every", 1, *extra,
+                    "--style-loss", STYLE_LOSS, "--steps", 100000, "--checkpoint", checkpoint,
+                    "--checkpoint-every", 1, *extra,
                 )
             ],
             env=environment | ({"TMPDIR": str(temporary)} if temporary else {}),

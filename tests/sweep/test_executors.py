@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
+from helpers import STYLE_LOSS
 from PIL import Image
 
 from jaxstyle import JaxstyleError
@@ -29,12 +30,13 @@ from jaxstyle.sweep.executors import (
 )
 from jaxstyle.weights import load_network, save_network
 
-GRID = """[base]
+GRID = f"""[base]
 content = "content.png"
 style = "style.png"
 weights = "narrow.safetensors"
 content_layers = "relu2_2"
 style_layers = "relu1_1"
+style_loss = "{STYLE_LOSS}"
 steps = 3
 [grid]
 init = ["content", "noise"]
