@@ -130,6 +130,10 @@ def grid(
             f"stopped with {len(reports)} of {len(cells)} cells done; the same command goes on "
             "from there"
         )
+    if page is not None and not code:
+        from jaxstyle.cli.browser import keep_open
+
+        keep_open(page)
     return code
 
 

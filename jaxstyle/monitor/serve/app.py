@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 HEADERS = {
     "Cache-Control": "no-store",
-    # Load from this server only, and forbid frames in other pages.
+    # Load from this server and the page itself (blob) only, and forbid frames in other pages.
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -94,6 +94,8 @@ def make_app(view: View, token: str, *, embedded: bool = False) -> "Starlette":
     def state(request: "Request") -> Response:
         since = request.query_params.get("since", "0")
         page = request.query_params.get("page", "")[:40]
+        if waits := request.query_params.get("wait"):
+            view.hold(has_end=waits == "close")
         state = view.state_for(page, int(since) if since.isdecimal() and len(since) < 10 else 0)
         return JSONResponse(state, headers=headers)
 
