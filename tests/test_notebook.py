@@ -136,7 +136,7 @@ class TestStudio:
     def test_a_folder_of_another_studio_leaves_no_server(self, in_notebook, studios, tmp_path):
         threads = {thread.name for thread in threading.enumerate()}
         lock = Folder(tmp_path / "mine").lock()
-        with pytest.raises(JaxstyleError, match="another studio has"):
+        with pytest.raises(JaxstyleError, match="^folder: another studio has"):
             notebook.studio("mine", weights="compact")
         lock.release()
         assert not studios and {thread.name for thread in threading.enumerate()} <= threads

@@ -1,11 +1,14 @@
-"""The live page of a command, open until the command ends."""
+"""The live page of a command."""
 
 import json
+import os
 import sys
+from contextlib import suppress
 from typing import TypeVar
 
 import click
 
+from jaxstyle.cli.streams import tell
 from jaxstyle.monitor.serve import Page, View, serve
 
 Shown = TypeVar("Shown", bound=View)
@@ -20,3 +23,14 @@ def open_page(
     said = json.dumps({"page": page.address}) if as_json else f"jaxstyle: see {page.address}"
     print(said, file=sys.stderr, flush=True)
     return page
+
+
+def keep_open(page: Page[Shown]) -> None:
+    """Serve a page after the end until it is closed; only on a terminal, so that no script waits.
+
+    Meanwhile the page can be loaded again.
+    """
+    if os.isatty(0) and sys.stderr.isatty() and page.is_open:
+        with suppress(KeyboardInterrupt):
+            tell("the page stays until it is closed; Ctrl-C ends it")
+            page.wait_until_closed()

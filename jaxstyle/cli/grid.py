@@ -125,6 +125,10 @@ def grid(
             f"stopped with {len(reports)} of {len(cells)} cells done; run the same command to "
             "resume"
         )
+    if page is not None and not code:
+        from jaxstyle.cli.browser import keep_open
+
+        keep_open(page)
     return code
 
 

@@ -121,10 +121,15 @@ def run(options: Options, request: Request, *, flags: dict[str, Any], waiting: W
         page.finish(f"{'stopped' if early else 'done'}; the image is in {names}")
     if early:
         tell(f"stopped at step {ended.step}; the best image so far is in {names}")
+    elif not quiet:
+        tell(f"wrote {names}")
+    if page is not None and not ended.code:
+        from jaxstyle.cli.browser import keep_open
+
+        keep_open(page)
+    if early:
         # The code is 0 after the page's stop button, which is not a failure.
         return ended.code
-    if not quiet:
-        tell(f"wrote {names}")
     no_better = any(not ended.results[k].loss < ended.results[k].initial_loss for k in lost)
     return NO_BETTER if no_better else 0
 
@@ -276,9 +281,17 @@ def _open_page(options: Options, prepared: Prepared, course: Course, outputs: Ou
     from jaxstyle.monitor.serve import RunView
 
     content = images.resize(prepared.sources.content, *prepared.problem.size)
-    labels = [path.name for path in outputs.paths] if len(outputs.paths) > 1 else None
-    live = Live(course, labels=labels)
+    live = Live(course, labels=_labels(prepared.problem.recipe, outputs.paths))
     return open_page(options.port, RunView(live, content), as_json=options.log_json)
+
+
+def _labels(recipe: Recipe, paths: Sequence[Path]) -> list[str] | None:
+    """Return the names of the images of a batch: their seeds, or their files if all start alike."""
+    if len(paths) == 1:
+        return None
+    if recipe.init == "noise" or recipe.noise_blend:
+        return [f"seed {recipe.seed + k}" for k in range(len(paths))]
+    return [path.name for path in paths]
 
 
 def _chunk_size(options: Options, problem: Problem) -> int:

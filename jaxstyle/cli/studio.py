@@ -47,7 +47,7 @@ def studio(port: int, output: Path, weights_name: str, open_browser: bool) -> in
     check_port(port, argument="--port")
     enable_compilation_cache()
     network = load_network(weights_name)
-    queue = RunQueue(Folder(output), network=network, weights=weights_name)
+    queue = RunQueue(Folder(output, argument="-o"), network=network, weights=weights_name)
     tell_weights(weights_name)
     with interrupts(tell_from_signal) as check_interrupt:
         queue.start()

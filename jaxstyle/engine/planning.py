@@ -106,13 +106,15 @@ def plan(
         )  # fmt: skip
 
     pixels = min(max(height * width, LINE_SIDE**2), MAX_COMPILED)
-    sizes = [(height, width), *line_sizes(pixels, height / width)]
+    ends = line_sizes(pixels, height / width) if free is not None else []
+    # The larger end is often the size itself, which is compiled once.
+    sizes = list(dict.fromkeys([(height, width), *ends]))
     # The compiler works outside of Python's lock.
     with ThreadPoolExecutor(len(sizes)) as pool:
-        needed, *ends = pool.map(needed_at, sizes if free is not None else sizes[:1])
-    largest = None
+        needed_by_size = dict(zip(sizes, pool.map(needed_at, sizes), strict=True))
+    needed, largest = needed_by_size[height, width], None
     if free is not None:
-        line = MemoryLine.through([h * w for h, w in sizes[1:]], ends)
+        line = MemoryLine.through([h * w for h, w in ends], [needed_by_size[s] for s in ends])
         if is_chosen:
             pairs = _pairs(usual, needed, free, height * width * batch)
             saved = usual - pairs, usual - MIN_HISTORY_SIZE

@@ -40,13 +40,15 @@ class Folder:
 
     Args:
       path: path of the folder, which is created if missing.
+      argument: name of the folder in error messages.
 
     Raises:
       JaxstyleError: the folder cannot be created.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, argument: str = "folder"):
         self.path = path
+        self._argument = argument
         self._results = path / "results"
         self._adding = threading.Lock()
         try:
@@ -54,7 +56,7 @@ class Folder:
                 (path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JaxstyleError(
-                f"-o: {path} cannot be made: {error.strerror}; choose another folder"
+                f"{argument}: {path} cannot be made: {error.strerror}; choose another folder"
             ) from None
 
     def lock(self) -> BaseFileLock:
@@ -69,11 +71,13 @@ class Folder:
             lock.acquire()
         except Timeout:
             raise JaxstyleError(
-                f"-o: another studio has {self.path}; use its page, or choose another folder"
+                f"{self._argument}: another studio has {self.path}; use its page, or choose "
+                "another folder"
             ) from None
         except OSError as error:
             raise JaxstyleError(
-                f"-o: {self.path} cannot be written: {reason(error)}; choose another folder"
+                f"{self._argument}: {self.path} cannot be written: {reason(error)}; choose "
+                "another folder"
             ) from None
         return lock
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from typing import NamedTuple
@@ -201,6 +202,25 @@ def test_one_program_is_compiled_where_the_run_fits(small, monkeypatch):
     monkeypatch.setattr(planning, "upper_bound", lambda *_, **__: 10**12)
     planning.fit_into_memory(64, 64, recipe=SMALL, network=small)
     assert sizes == [(64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("size", "compiled"),
+    [((640, 600), [(640, 600), (452, 424)]), ((64, 64), [(64, 64), (512, 512), (362, 362)])],
+)
+def test_plan_compiles_a_size_once(small, monkeypatch, size, compiled):
+    sizes = []
+
+    def counted(height, width, **_):
+        sizes.append((height, width))
+        return 800 * height * width + 1000
+
+    monkeypatch.setattr(planning, "needed_bytes", counted)
+    result = jaxstyle.plan(*size, recipe=SMALL, network=small, free=10**9)
+    assert sorted(sizes) == sorted(compiled)
+    side = math.sqrt(memory.USABLE * 10**9 / 800 * max(size) / min(size))
+    assert result.largest == pytest.approx(side, abs=16)
+    assert result.needed == 800 * math.prod(size) + 1000
 
 
 def test_style_images_larger_than_the_content_are_counted(small):

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,11 +16,14 @@ from xml.etree import ElementTree
 import httpx
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from helpers import STYLE_LOSS
 from PIL import Image
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe, sweep
+from jaxstyle.cli.browser import keep_open
+from jaxstyle.cli.run import _labels
 from jaxstyle.images.curves import MAX_POINTS, svg_curves
 from jaxstyle.monitor import notebook
 from jaxstyle.monitor.live import Live
@@ -29,7 +31,6 @@ from jaxstyle.monitor.serve import GridView, RunView, serve
 from jaxstyle.monitor.serve.server import check_port
 
 COMMAND = Path(sys.executable).with_name("jaxstyle")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 RECIPE = Recipe(
     content_layers="relu2_2",
     style_layers="relu1_1",
@@ -293,6 +294,34 @@ class TestPage:
         ended.join(60)
         assert not ended.is_alive()
 
+    def test_a_page_that_waits_is_told_of_the_end_at_once(self, page, monkeypatch):
+        monkeypatch.setattr("jaxstyle.monitor.serve.view.HELD", 60)
+        told = []
+        asking = threading.Thread(
+            target=lambda: told.append(self.get(page, "state?wait=end", timeout=50).json())
+        )
+        asking.start()
+        page.finish("done", wait=0)
+        asking.join(50)
+        assert told[0]["message"] == "done"
+
+    def test_on_a_terminal_the_command_waits_for_its_page(self, page, monkeypatch, capsys):
+        monkeypatch.setattr("jaxstyle.monitor.serve.server.WATCHED_WITHIN", 1)
+        keep_open(page)
+        monkeypatch.setattr("os.isatty", lambda descriptor: True)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        # No page is open.
+        keep_open(page)
+        assert capsys.readouterr().err == ""
+        self.get(page, "state")
+        waiting = threading.Thread(target=keep_open, args=(page,))
+        waiting.start()
+        for _ in range(3):
+            assert self.get(page, "state?page=other").status_code == 200 and waiting.is_alive()
+        waiting.join(60)
+        assert not waiting.is_alive() and not page.is_open
+        assert "the page stays until it is closed" in capsys.readouterr().err
+
     def test_a_port_that_is_taken(self, page):
         port = int(page.address.split(":")[2].split("/")[0])
         with pytest.raises(JaxstyleError, match=f"--serve: port {port} "):
@@ -338,6 +367,70 @@ def test_the_command_shows_a_page_and_its_button_ends_it(files, objective, tmp_p
     assert 0 < report["steps"] < 500_000 and (tmp_path / "o.png").is_file()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(address, timeout=5)
+
+
+def test_images_of_a_batch_are_named_by_what_they_are():
+    paths = [Path("a-000.png"), Path("a-001.png")]
+    assert _labels(Recipe(init="noise", seed=7), paths) == ["seed 7", "seed 8"]
+    assert _labels(Recipe(init="content", noise_blend=0.5), paths) == ["seed 0", "seed 1"]
+    assert _labels(Recipe(init="content"), paths) == ["a-000.png", "a-001.png"]
+    assert _labels(Recipe(init="noise"), paths[:1]) is None
+
+
+@pytest.fixture
+def open_browser(tmp_path):
+    """Open an address in a Chromium of its own."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    opened = []
+
+    def open_browser(address, **size):
+        opened.append(Browser(tmp_path / f"profile{len(opened)}", **size))
+        opened[-1].goto(address)
+        return opened[-1]
+
+    yield open_browser
+    for browser in opened:
+        browser.close()
+
+
+def test_pages_outlive_the_run(iterates, make_image, open_browser):
+    live = live_after(iterates[2][:2], labels=("seed 0", "seed 1"))
+    with serve(RunView(live, make_image(24, 30, seed=1))) as served:
+        pages = [open_browser(served.address) for _ in range(2)]
+        for page in pages:
+            page.wait("at('picture').naturalWidth == 30 && at('lanes').children.length == 2")
+        live.tick(iterates[2][2])
+        served.finish("done; the image is in out.png", wait=60)
+        for page in pages:
+            page.wait("at('status').textContent.endsWith('done; the image is in out.png')")
+        # Loaded again while the command lasts.
+        pages[0].goto(served.address)
+        pages[0].wait("at('status').textContent.endsWith('done; the image is in out.png')")
+    for page in pages:
+        page.wait("at('status').textContent.endsWith('cannot be loaded again)')")
+        assert "; the image is in out.png (the command" in page.run("at('status').textContent")
+        assert page.run("at('stop').disabled")
+        shown = page.run("at('picture').src")
+        page.click("#lanes button:nth-child(2)")
+        page.wait(f"at('picture').src != '{shown}' && at('picture').naturalWidth == 30")
+        for image in ("picture", "content", "curves"):
+            page.wait(f"at('{image}').src.startsWith('blob:') && at('{image}').naturalWidth > 0")
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "batch", "window"),
+    [(60, 20, 1, (1280, 600)), (90, 6, 1, (1280, 700)), (30, 20, 2, (1000, 500))],
+)
+def test_portraits_are_no_higher_than_the_window(
+    height, width, batch, window, iterates, make_image, open_browser
+):
+    live = live_after(iterates[batch][:2])
+    with serve(RunView(live, make_image(height, width, seed=1))) as served:
+        page = open_browser(served.address, width=window[0], height=window[1])
+        page.wait("at('picture').naturalWidth && at('content').naturalWidth")
+        page.wait("document.querySelector('label').getBoundingClientRect().bottom < innerHeight")
+        assert page.run("at('frame').getBoundingClientRect().height > 100")
 
 
 PATIENCE = 60_000

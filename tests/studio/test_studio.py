@@ -118,10 +118,12 @@ class TestFolder:
         filled.paint_styles()
         assert len(filled.given("styles")) == 2
 
-    def test_what_is_no_folder(self, tmp_path):
+    def test_what_is_no_folder(self, tmp_path, run):
         (tmp_path / "file").write_text("")
-        with pytest.raises(JaxstyleError, match=r"^-o: .*file cannot be made"):
+        with pytest.raises(JaxstyleError, match=r"^folder: .*file cannot be made"):
             Folder(tmp_path / "file")
+        code, _, err = run("studio", "-o", tmp_path / "file", "--weights", "compact")
+        assert code == 2 and f"error: -o: {tmp_path / 'file'} cannot be made" in err
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 HEADERS = {
     "Cache-Control": "no-store",
-    # Load from this server only, and forbid frames in other pages.
+    # Load from this server and the page itself (blob) only, and forbid frames in other pages.
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -136,6 +136,8 @@ class _Endpoints:
         since = request.query_params.get("since", "0")
         page = request.query_params.get("page", "")[:40]
         number = int(since) if since.isdecimal() and len(since) < 10 else 0
+        if waits := request.query_params.get("wait"):
+            self._view.hold(has_end=waits == "close")
         return self._json(self._view.state_for(page, number))
 
     def stop(self, request: "Request") -> "Response":

@@ -86,6 +86,8 @@ function draw(state) {
   const words = [`cells ${state.done}/${state.total}`];
   if (state.running.length) words.push(`${state.running.length} running`);
   say(words, state);
+  // Images out of sight too, before the server ends.
+  if (state.message) figures.forEach(({ image }) => { image.loading = "eager"; });
   crown();
 }
 

@@ -13,38 +13,41 @@ function duration(seconds) {
 }
 
 function say(words, state) {
-  if (state.message) words.push(`${state.message}; this page cannot be loaded again`);
+  if (state.message) words.push(state.message);
   else if (state.stopping) words.push("stopping …");
   else if (state.seconds_left !== null) words.push(`${duration(state.seconds_left)} left`);
   at("status").textContent = words.join("   ");
 }
 
-// Ask once a second until the run has ended; `draw` takes each state, `since` says how much of it
-// is here already.
+// Ask again and again, until the server has gone: it answers once a second, or at once when the run
+// ends. `draw` takes each state until then, `since` says how much of it is here already.
 function watch(draw, since = () => 0) {
-  let failures = 0;
+  let failures = 0, ended = false;
   // The server waits at the end until every page has been told.
   const name = Math.random().toString(36).slice(2);
 
-  async function ask() {
+  async function ask(wait) {
     let state;
     try {
-      state = await (await fetch(`state?since=${since()}&page=${name}`)).json();
+      state = await (await fetch(`state?since=${since()}&page=${name}&wait=${wait}`)).json();
     } catch {
       failures += 1;
-      if (failures < 4) return true;
-      at("status").textContent = "the run has ended";
+      if (!ended && failures < 4) return new Promise((go) => setTimeout(() => go(true), 1000));
+      const gone = "the command has ended: this page cannot be loaded again";
+      at("status").textContent = ended ? `${at("status").textContent} (${gone})` : gone;
       at("stop").disabled = true;
       return false;
     }
     failures = 0;
-    draw(state);
-    if (state.message) at("stop").disabled = true;
-    return !state.message;
+    if (ended) return true;
+    ended = Boolean(state.message);
+    if (ended) at("stop").disabled = true;
+    await draw(state);
+    return true;
   }
 
   async function loop() {
-    if (await ask()) setTimeout(loop, 1000);
+    for (let wait = ""; await ask(wait);) wait = ended ? "close" : "end";
   }
 
   at("stop").addEventListener("click", async () => {
@@ -53,5 +56,4 @@ function watch(draw, since = () => 0) {
     await fetch("stop", { method: "POST" });
   });
   loop();
-  return ask;
 }

@@ -3,6 +3,9 @@
 let lane = 0;
 let shownStep = null;
 let shownLane = null;
+let latest = null;
+// The images at the end, which outlive the server, by address.
+const kept = new Map();
 
 function slide() {
   const percent = Number(at("slider").value);
@@ -20,9 +23,10 @@ function chooseLanes(labels) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = label;
-    button.addEventListener("click", () => { lane = number; askNow(); });
+    button.addEventListener("click", () => { lane = number; draw(latest); });
     bar.append(button);
   });
+  fit();
 }
 
 function tabulate(state) {
@@ -44,8 +48,25 @@ function tabulate(state) {
   at("terms").replaceChildren(...rows);
 }
 
-function draw(state) {
-  if (state.step === null) return;
+async function keep(state) {
+  const pictures = state.labels.map((_, number) => `picture/${number}?step=${state.step}`);
+  try {
+    for (const address of [...pictures, `curves?step=${state.step}`, "content"]) {
+      kept.set(address, URL.createObjectURL(await (await fetch(address)).blob()));
+    }
+    at("content").src = kept.get("content");
+  } catch {
+    // The server has gone; the page shows what it has.
+  }
+}
+
+async function draw(state) {
+  latest = state;
+  if (state.step === null) {
+    if (state.message) say([], state);
+    return;
+  }
+  if (state.message && !kept.size) await keep(state);
   const words = [`step ${state.step}/${state.steps}`];
   if (state.evaluations_per_second) {
     words.push(`${state.evaluations_per_second.toPrecision(3)} evaluations/s`);
@@ -56,20 +77,23 @@ function draw(state) {
   chooseLanes(state.labels);
   [...at("lanes").children].forEach((b, n) => b.setAttribute("aria-pressed", String(n === lane)));
   if (state.step === shownStep && lane === shownLane && !state.message) return;
+  const source = (address) => kept.get(address) ?? address;
   [shownStep, shownLane] = [state.step, lane];
-  at("picture").src = `picture/${lane}?step=${state.step}`;
-  at("curves").src = `curves?step=${state.step}`;
+  at("picture").src = source(`picture/${lane}?step=${state.step}`);
+  at("curves").src = source(`curves?step=${state.step}`);
   at("picture").hidden = at("curves").hidden = false;
   tabulate(state);
 }
 
 function fit() {
-  const { naturalWidth, naturalHeight } = at("content");
-  if (naturalHeight) at("frame").style.setProperty("--ratio", naturalWidth / naturalHeight);
+  const { naturalWidth, naturalHeight } = at("content"), style = at("frame").style;
+  if (naturalHeight) style.setProperty("--ratio", naturalWidth / naturalHeight);
+  style.setProperty("--rest", `${at("frame").offsetTop + 60}px`);
 }
 
 at("content").addEventListener("load", fit);
+window.addEventListener("resize", fit);
 fit();
 at("slider").addEventListener("input", slide);
 slide();
-const askNow = watch(draw);
+watch(draw);

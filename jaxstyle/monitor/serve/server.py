@@ -37,12 +37,23 @@ class Page(Generic[Shown]):
     def finish(self, message: str, *, wait: float = WATCHED_WITHIN) -> None:
         """Send the outcome to open pages, and wait at most `wait` seconds until they have it."""
         self.view.message = message
+        self.view.ended.set()
         end = time.monotonic() + wait
         while time.monotonic() < end and self.view.has_unanswered_pages(WATCHED_WITHIN):
             time.sleep(0.05)
         # Then the pages load the last images.
         while time.monotonic() < min(self.view.last_asked + QUIET, end):
             time.sleep(0.05)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a browser shows the page."""
+        return self.view.is_open(WATCHED_WITHIN)
+
+    def wait_until_closed(self) -> None:
+        """Wait until no browser shows the page."""
+        while self.is_open:
+            time.sleep(0.1)
 
 
 def check_port(port: int, *, argument: str = "port") -> None:
@@ -88,6 +99,7 @@ def serve(
     try:
         yield Page(f"http://{HOST}:{listener.getsockname()[1]}/{token}/", view)
     finally:
+        view.closing.set()
         server.should_exit = True
         thread.join(3)
         listener.close()

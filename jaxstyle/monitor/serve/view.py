@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
+HELD = 1.0
+"""Seconds for which the answer to a page that asks again and again is held back."""
+
 
 class Answer(NamedTuple):
     """A response to the browser."""
@@ -29,6 +32,10 @@ class View(ABC):
         """Set by the stop button."""
         self.message = ""
         """Outcome of the run; empty while it runs."""
+        self.ended = threading.Event()
+        """Set once `message` is."""
+        self.closing = threading.Event()
+        """Set when the server closes."""
         self.last_asked = -math.inf
         """Time of the last request, by `time.monotonic`."""
         self._pages: dict[str, float] = {}
@@ -39,6 +46,17 @@ class View(ABC):
     def asked(self) -> None:
         """Record the time of a request."""
         self.last_asked = time.monotonic()
+
+    def hold(self, *, has_end: bool) -> None:
+        """Wait for `HELD` seconds, or until there is news of the end.
+
+        The pages wait here and not in the browser, which delays the timers of hidden pages by up to
+        a minute.
+
+        Args:
+          has_end: whether the page has the message already.
+        """
+        (self.closing if has_end else self.ended).wait(HELD)
 
     def state_for(self, page: str, since: int) -> dict[str, Any]:
         """Return the state for a page, and record the request."""
@@ -53,6 +71,11 @@ class View(ABC):
         now = time.monotonic()
         pages = list(self._pages.items())
         return any(now - at < seconds and page not in self._answered for page, at in pages)
+
+    def is_open(self, seconds: float) -> bool:
+        """Return whether a page has requested the state in the last `seconds`."""
+        now = time.monotonic()
+        return any(now - at < seconds for at in list(self._pages.values()))
 
     def state(self, since: int) -> dict[str, Any]:
         """Return the state as JSON values, with None for numbers that are not finite.
