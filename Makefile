@@ -64,7 +64,7 @@ lowest:
 # A photograph in the style of an image that the project paints itself.
 demo: $(VENV)/demo
 	mkdir -p out
-	$(BIN)/jaxstyle sample out/content.png out/style.png
+	$(BIN)/jaxstyle sample out/content.png out/style.png --overwrite
 	$(BIN)/jaxstyle stylize out/content.png out/style.png -o out/demo.png \
 	  --size 512 --report out/demo.json
 	@echo "The image is out/demo.png; its numbers are in out/demo.json."

@@ -6,6 +6,7 @@ import click
 
 from jaxstyle.cli.options import IMAGE
 from jaxstyle.cli.streams import tell
+from jaxstyle.errors import JaxstyleError
 from jaxstyle.images.painted import PALETTES, paint
 from jaxstyle.images.samples import PHOTOGRAPHS, load_photograph
 
@@ -29,7 +30,16 @@ from jaxstyle.images.samples import PHOTOGRAPHS, load_photograph
     metavar="N",
     help="Side of the painting in pixels.",
 )  # fmt: skip
-def sample(photo: Path, painting: Path, photograph: str, palette: str, seed: int, size: int) -> int:
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+def sample(
+    photo: Path,
+    painting: Path,
+    photograph: str,
+    palette: str,
+    seed: int,
+    size: int,
+    overwrite: bool,
+) -> int:
     """Write a sample photograph and painting to try the commands.
 
     The photograph is one of scikit-image (`pip install 'jaxstyle[demo]'`); the program draws the
@@ -39,6 +49,10 @@ def sample(photo: Path, painting: Path, photograph: str, palette: str, seed: int
 
     for path, argument in ((photo, "PHOTO"), (painting, "PAINTING")):
         images.check_output(path, argument=argument)
+        if path.exists() and not overwrite:
+            raise JaxstyleError(
+                f"{argument}: {path} exists; give another name, or --overwrite to replace it"
+            )
     images.save_image(photo, load_photograph(photograph), argument="PHOTO")
     images.save_image(painting, paint(size, size, seed=seed, palette=palette), argument="PAINTING")
     tell(f"wrote {photo} ({PHOTOGRAPHS[photograph].credit}) and {painting}")
