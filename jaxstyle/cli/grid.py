@@ -125,6 +125,8 @@ def grid(
             f"stopped with {len(reports)} of {len(cells)} cells done; run the same command to "
             "resume"
         )
+    elif not quiet:
+        tell(f"{len(cells)} cells are done; see {output / 'index.html'}")
     if page is not None and not code:
         from jaxstyle.cli.browser import keep_open
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from jaxstyle.monitor.pace import clock
-from jaxstyle.monitor.progress import on_a_terminal
+from jaxstyle.monitor.progress import COMPILING, on_a_terminal
 from jaxstyle.provenance.report import to_json
 from jaxstyle.sweep.runner import Progress
 
@@ -41,7 +41,7 @@ def grid_progress(
             yield draw
     else:
         before = f"{things} {done}/{total} done already" if done else f"{things} 0/{total}"
-        print(before, file=sys.stderr)
+        print(f"{before}  {COMPILING}" if done < total else before, file=sys.stderr)
         yield _line_printer(things)
 
 
@@ -76,7 +76,7 @@ def _bar(total: int, done: int, things: str) -> Iterator[Callable[[Progress], No
         TextColumn("{task.fields[numbers]}"),
         console=Console(stderr=True),
     ) as bar:
-        task = bar.add_task("", total=total, completed=done, done=done, numbers="compiling …")
+        task = bar.add_task("", total=total, completed=done, done=done, numbers=COMPILING)
 
         def draw(progress: Progress) -> None:
             part = progress.running * progress.step / progress.steps
@@ -107,7 +107,9 @@ def log_line(progress: Progress, things: str = "cells") -> dict[str, Any]:
 
 def describe(progress: Progress) -> str:
     """Return the progress of a grid as a line of text."""
-    text = f"{progress.running} running, step {progress.step}/{progress.steps}"
+    text = f"step {progress.step}/{progress.steps}"
+    if progress.step < progress.steps:
+        text = f"{progress.running} running, {text}"
     if progress.best is not None:
         named = ", ".join(f"{axis}={value}" for axis, value in progress.best.labels().items())
         text += f"  best loss {progress.loss:.4g}" + (f" ({named})" if named else "")

@@ -62,6 +62,7 @@ def _line_printer(pace: Pace) -> Callable[[Iterate], None]:
     """Return a function that prints about ten lines per run, for any chunk size."""
     steps = pace.steps
     shown = -steps
+    print(COMPILING, file=sys.stderr)
 
     def line(iterate: Iterate) -> None:
         nonlocal shown

@@ -146,6 +146,7 @@ function drawForm() {
 }
 
 function remember() {
+  tell("run-error");   // it was about the settings before
   try { localStorage.setItem(REMEMBERED, JSON.stringify(settings())); } catch { /* a private window */ }
 }
 

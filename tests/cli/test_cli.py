@@ -171,7 +171,8 @@ class TestStylize:
 
     def test_progress_goes_to_standard_error(self, stylize, tmp_path):
         err = stylize(tmp_path / "o.png")
-        assert err.splitlines()[0].startswith("step 0/3  loss ")
+        assert err.splitlines()[0] == "compiling …"
+        assert err.splitlines()[1].startswith("step 0/3  loss ")
         assert err.splitlines()[-2].startswith("step 3/3  loss ") and "\r" not in err
         assert err.splitlines()[-1] == f"jaxstyle: wrote {tmp_path / 'o.png'}"
 
@@ -315,6 +316,7 @@ def test_ctrl_c_keeps_the_best_image(files, objective, tmp_path, environment, mo
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
+        assert process.stderr.readline().startswith("compiling")
         assert process.stderr.readline().startswith("step 0/6000")
         if moment == "compiling":
             time.sleep(0.5)

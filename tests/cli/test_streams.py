@@ -54,6 +54,7 @@ def begun(words, environment, **options):
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
+    assert process.stderr.readline().startswith("compiling")
     assert process.stderr.readline().startswith("step 0/")
     assert process.stderr.readline().startswith("step ")
     return process

@@ -607,16 +607,18 @@ class TestCommand:
 
     def test_plain_lines_in_a_pipe(self, finished):
         lines = finished[1].stderr.splitlines()
-        assert lines[0] == "cells 0/6"
+        assert lines[0] == "cells 0/6  compiling …"
         # The style weights differ, and so do the objectives.
-        assert lines[-1].startswith("cells 6/6") and "best" not in lines[-1]
+        assert lines[-2].startswith("cells 6/6  step 4/4") and "best" not in lines[-2]
+        assert lines[-1] == f"jaxstyle: 6 cells are done; see {finished[0] / 'index.html'}"
         assert finished[1].stdout == "" and "\r" not in finished[1].stderr
 
     def test_run_again_it_runs_nothing(self, finished, command, inputs):
         folder, _ = finished
         before = {p: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
         code, _, err = command("grid", inputs / "small.toml", "-o", folder)
-        assert code == 0 and err == "cells 6/6 done already\n"
+        assert code == 0 and err.startswith("cells 6/6 done already\n")
+        assert len(err.splitlines()) == 2 and "index.html" in err
         assert before == {p: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
 
     def test_more_values_run_only_what_is_new(self, finished, command, grid_file, tmp_path):
@@ -626,7 +628,7 @@ class TestCommand:
         before = {p.name: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
         text = SMALL.replace("1e3", "1e3, 1e4")
         code, _, err = command("grid", grid_file(text), "-o", folder, "--lanes", 3)
-        assert code == 0 and err.startswith("cells 6/8 done already\n")
+        assert code == 0 and err.startswith("cells 6/8 done already  compiling …\n")
         after = {p.name: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()}
         assert len(after) == 16 and before.items() <= after.items()
 
