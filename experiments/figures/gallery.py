@@ -57,7 +57,7 @@ SECTIONS: dict[str, list[Shown]] = {
               "Three parts of the first style, one of the second.",
               {"style_blend": (3, 1)}, ("style", "second")),
         Shown("scale_half", "--style-scale 0.5", "Finer strokes.", {"style_scale": 0.5}),
-        Shown("scale_double", "--style-scale 2", "Larger strokes.", {"style_scale": 2.0}),
+        Shown("scale_double", "--style-scale 2", "Larger, softer strokes.", {"style_scale": 2.0}),
     ],
     "Masks": [
         Shown("content_mask", "--content-mask face.png",
@@ -90,19 +90,21 @@ SECTIONS: dict[str, list[Shown]] = {
         Shown("scales", "--scales 3", "From 96 to 384 pixels: broad strokes first.",
               {"scales": 3}),
         Shown("average", "--average 0.9",
-              "The moving average of the iterates, instead of the best.",
+              "The moving average of the iterates instead of the best; of use with optimizers that "
+              "oscillate, and hardly different here.",
               {"average": 0.9}),
     ],
     "Layers and weights": [
-        Shown("low", "--style-layers relu1_1,relu2_1", "Fine grain and colors.",
+        Shown("low", "--style-layers relu1_1,relu2_1", "Fine texture and colors.",
               {"style_layers": "relu1_1,relu2_1"}),
-        Shown("high", "--style-layers relu3_1,relu4_1,relu5_1", "Large shapes.",
+        Shown("high", "--style-layers relu3_1,relu4_1,relu5_1", "Large strokes, with paler colors.",
               {"style_layers": "relu3_1,relu4_1,relu5_1"}),
         Shown("weak", "--strength 0.25", "Less style.", {"strength": 0.25}),
         Shown("strong", "--strength 0.9", "More style.", {"strength": 0.9}),
     ],
     "Style losses": [
-        Shown(f"loss_{name}", f"--style-loss {name}", "With its own default weight and layers.",
+        Shown(f"loss_{name}", f"--style-loss {name}",
+              "The default." if name == BASE.style_loss else "With its own default weight and layers.",
               {"style_loss": name})
         for name, loss in STYLE_LOSSES.items()
         # Losses that take layers together have presets; those that sort or match positions take
