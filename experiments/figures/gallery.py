@@ -104,7 +104,8 @@ SECTIONS: dict[str, list[Shown]] = {
     ],
     "Style losses": [
         Shown(f"loss_{name}", f"--style-loss {name}",
-              "The default." if name == BASE.style_loss else "With its own default weight and layers.",
+              "The default." if name == BASE.style_loss
+              else "With its own default weight and layers.",
               {"style_loss": name})
         for name, loss in STYLE_LOSSES.items()
         # Losses that take layers together have presets; those that sort or match positions take
