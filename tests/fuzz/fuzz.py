@@ -26,7 +26,8 @@ import safetensors.numpy
 import scipy.io
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "weights")]
 # Not instrumented: JAX and what lies below it take minutes.
 with atheris.instrument_imports(include=["jaxstyle", "PIL", "zipfile", "scipy.io", "tomllib"]):
     import jaxstyle
@@ -42,7 +43,7 @@ with atheris.instrument_imports(include=["jaxstyle", "PIL", "zipfile", "scipy.io
     from jaxstyle.weights.formats.readers import read_source
     from jaxstyle.weights.weight_file import read_network
 
-import conftest
+import helpers
 import test_weights_pth as pth
 
 # In memory, where there is such a place: a file an input.
@@ -220,7 +221,7 @@ def _read_checkpoint(path: Path) -> None:
 
 
 RECIPE = Recipe(content_layers="relu1_1", style_layers="relu1_1", steps=2, size=0)
-NETWORK = conftest._make_network(blocks=1)
+NETWORK = helpers.make_network(blocks=1)
 PROBLEM = jaxstyle.prepare(PIXELS, PIXELS, recipe=RECIPE, network=NETWORK)
 TARGETS = {
     "picture": Target(".png", lambda p: images.load_with_alpha(p, max_pixels=100_000), _images),
