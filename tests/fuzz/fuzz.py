@@ -26,8 +26,8 @@ import safetensors.numpy
 import scipy.io
 from PIL import Image
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "weights")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
 # Not instrumented: JAX and what lies below it take minutes.
 with atheris.instrument_imports(include=["jaxstyle", "PIL", "zipfile", "scipy.io", "tomllib"]):
     import jaxstyle
@@ -273,7 +273,11 @@ def main() -> None:
 # The form of a state is traced anew for every file that comes so far: once is enough here.
 FORM = compilation.carry_shapes(PROBLEM)
 compilation.carry_shapes = lambda problem: FORM
-ARRAYS = checkpoint._named(*run_state(list(iterates(PROBLEM)))[1:3])
+STATE = run_state(list(iterates(PROBLEM)))
+ARRAYS = {
+    name: np.asarray(array)
+    for name, array in checkpoint._by_path(STATE.carry, STATE.history).items()
+}
 
 if __name__ == "__main__":
     main()
