@@ -57,8 +57,10 @@ class Pace:
         self._first: tuple[int, int] | None = None
         self._evaluations = 0
         self._seconds = 0.0
-        # Step and time from which the speed of the current scale is measured.
+        # Step and time from which the speed of the current scale is measured, and the time at which
+        # the next scale will have been compiled; steps are slower meanwhile.
         self._since: tuple[int, float] = 0, 0.0
+        self._compiled_at: float | None = None
         # Seconds per pixel and step of the latest scale; small images take longer.
         self._rate: float | None = None
         self._compile_seconds = 0.0
@@ -77,14 +79,23 @@ class Pace:
         if self._first is None:
             # The time of the first iterate is not spent on steps.
             self._first = iterate.step, self._evaluations
-            self._since = iterate.step, 0.0
+            self._begin_scale(iterate.step)
             return
         self._seconds += iterate.run_seconds
         if self.course.scale(before) != self.course.scale(self.step):
             # The first chunk of a scale also resizes the image and the state.
-            self._since = self.step, self._seconds
-        elif work := self.course.work(self.step) - self.course.work(self._since[0]):
+            self._begin_scale(self.step)
+            return
+        if work := self.course.work(self.step) - self.course.work(self._since[0]):
             self._rate = (self._seconds - self._since[1]) / work
+        if self._compiled_at is not None and self._seconds >= self._compiled_at:
+            self._since, self._compiled_at = (self.step, self._seconds), None
+
+    def _begin_scale(self, step: int) -> None:
+        """Measure the speed from a step on."""
+        self._since = step, self._seconds
+        is_last = self.course.scale(step + 1) == len(self.course.sizes) - 1
+        self._compiled_at = None if is_last else self._seconds + self._compile_seconds
 
     @property
     def evaluations_per_second(self) -> float | None:

@@ -65,6 +65,16 @@ def test_time_left_counts_what_compiling_outlasts_the_scale_before():
     assert pace.seconds_left == pytest.approx(4.0 + 10 * 3.2)
 
 
+def test_steps_beside_the_compilation_of_the_next_scale_do_not_count():
+    pace = Pace(Course(80, 40, ((8, 8), (16, 16))))
+    pace.tick(iterate(0, 1, 9.0, 5.0))
+    for step in (5, 10, 15):
+        # Twice as slow, until the next scale is compiled after 5 s.
+        pace.tick(iterate(step, step + 1, 2.0, 0.0))
+    pace.tick(iterate(20, 21, 1.0, 0.0))
+    assert pace.seconds_left == pytest.approx(20 * 0.2 + 40 * 0.8)
+
+
 def test_a_run_that_goes_on_from_a_later_step():
     pace = Pace(300)
     pace.tick(iterate(200, 400, 1.0))
