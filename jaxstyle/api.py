@@ -315,6 +315,11 @@ def texture(
       >>> jaxstyle.texture(style, size=(32, 48), weights="compact", steps=2).image.shape
       (32, 48, 3)
     """
+    if settings.get("content_weight"):
+        raise JaxstyleError(
+            f"content_weight: {settings['content_weight']!r} has no effect on a texture, which has "
+            "no content image; leave it out"
+        )
     recipe = _recipe(None, None, {"init": "noise", **settings, "content_weight": 0.0})
     gray, recipe = texture_inputs(recipe, size)
     problem = prepare(gray, style, recipe=recipe, network=network or load_network(weights))

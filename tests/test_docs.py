@@ -103,11 +103,11 @@ def test_every_block_runs(page, place, run, capsys):
         elif kind == "sh":
             for words in commands(code):
                 assert words[0] == "jaxstyle", f"{page.name}: mark {words} as not run"
-                exit_code, _, err = run(*shrunk(words)[1:])
                 if words[1] == "sample":
                     # Written for folders without images.
                     (place / words[2]).unlink(missing_ok=True)
                     (place / words[3]).unlink(missing_ok=True)
+                exit_code, _, err = run(*shrunk(words)[1:])
                 # `doctor` tells of this machine.
                 assert exit_code in ((0, 1) if words[1] == "doctor" else (0,)), (words, err)
         else:

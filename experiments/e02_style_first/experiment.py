@@ -95,6 +95,7 @@ EXPERIMENT = Experiment(
     "long run of Adam at a low rate, of as many steps as the article's, also shown as it was at "
     "two of the article's frames. For each term the step at which it has covered 90 % of its way, "
     "on a logarithmic scale, from its highest value to the lowest after it.",
+    pairs=("cat",),
     measure=measure,
     draw=draw,
     sheet=sheet,

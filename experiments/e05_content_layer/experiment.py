@@ -114,9 +114,10 @@ EXPERIMENT = Experiment(
     "conv5_2. Coarse correlation compares brightness blurred by 2 px, fine correlation what that "
     "leaves out (below 1.5 px). The claim has two parts: that conv4_2 keeps fine detail (a "
     "correlation above 0.1), and that the deeper layer keeps less.",
-    seen="Up to relu3_2 the photograph comes back whole, under fine grain. From relu4_2 eyes, nose "
-    "and ears are in their places, but outlines are doubled and the fur is gone; from relu5_1 "
-    "there are eyes and a nose in colored noise. The two optimizers agree.",
+    seen="Up to relu3_2 the photographs come back whole, under fine grain. From relu4_2 eyes, nose "
+    "and ears, cup and spoon are in their places, but outlines are doubled, and fur and wood are "
+    "gone; from relu5_1 there are eyes and a nose, or the ring of the cup, in colored noise. The "
+    "two optimizers agree.",
     measure=measure,
     draw=draw,
     sheet=sheet,

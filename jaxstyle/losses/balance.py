@@ -29,6 +29,9 @@ from jaxstyle.nn.sharding import SpatialSharding
 LEAST = 0.25
 """Least style loss at the content image, relative to that at a gray image; it bounds the weight for
 styles similar to the content."""
+LARGEST = 1e4
+"""Largest weight, relative to the default without images. A larger one would mean that the style
+loss at both images is nothing but rounding."""
 
 
 def balance_recipe(
@@ -55,7 +58,8 @@ def balance_recipe(
       if it compares no content features, if these are 0, or if the style loss is 0 for both the
       content image and a gray image.
     """
-    balance = STYLE_LOSSES[recipe.style_loss].balance
+    style_loss = STYLE_LOSSES[recipe.style_loss]
+    balance = style_loss.balance
     if unresolved.style_weight is not None or balance is None or not recipe.style_layers:
         return recipe
     if not targets.content:
@@ -70,6 +74,9 @@ def balance_recipe(
         # Images of one color may have features of 0, or equal statistics.
         return recipe
     weight = balance * TERM_DEFAULTS[network.normalized].content_weight * scale / initial
+    usual = style_loss.normalized if network.normalized else style_loss.unnormalized
+    if weight > LARGEST * usual.weight:
+        return recipe
     if unresolved.strength is not None:
         weight *= style_factor(unresolved.strength)
     return recipe.updated({"style_weight": float(f"{weight:.4g}")})
@@ -93,4 +100,5 @@ def _style_loss_and_content_scale(
     at_content = objective(content)[1]
     at_gray = objective(jnp.full_like(content, 0.5))[1]
     least = LEAST * jnp.asarray(at_gray.style)
-    return jnp.maximum(at_content.style, least), jnp.asarray(at_content.content)
+    # Not `maximum`, which is no number where the loss of the gray image is none.
+    return jnp.fmax(at_content.style, least), jnp.asarray(at_content.content)

@@ -1,4 +1,4 @@
-"""First and second moments of feature maps, and a style loss on channel means and deviations."""
+"""Means and mean squares of feature maps, and a style loss on channel means and deviations."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss, mean_over_positions
-from jaxstyle.losses.gram import gram_matrix
 
 
 class Moments(NamedTuple):
-    """First and second moments of the channels over positions."""
+    """First and second moments of each channel over positions."""
 
     mean: jax.Array
     """mu, `[c]`."""
     second: jax.Array
-    """FᵀF / n, `[c, c]`, or only its diagonal, `[c]` (`channel_moments`)."""
-
-
-def moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:
-    """Return mu `[c]` and FᵀF / n `[c, c]` of features `[h, w, c]`; see `gram_matrix`."""
-    second = gram_matrix(features, weights=weights) * features.shape[-1]
-    return Moments(mean_over_positions(features, weights), second)
+    """Mean square, `[c]`."""
 
 
 def channel_moments(features: jax.Array, *, weights: jax.Array | None = None) -> Moments:

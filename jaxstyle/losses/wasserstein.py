@@ -10,9 +10,8 @@ from jax.custom_batching import sequential_vmap
 from jax.scipy.linalg import solve_triangular
 
 from jaxstyle.losses.base import EQUAL_LAYERS, StyleDefaults, StyleLoss
-from jaxstyle.losses.covariance import covariance
+from jaxstyle.losses.covariance import CenteredMoments, centered_moments, covariance
 from jaxstyle.losses.matrix_roots import matmul, newton_schulz_root, polar_factor
-from jaxstyle.losses.moments import Moments, moments
 
 RIDGE = 1e-4
 """Added to the diagonal of covariance matrices before their square root is taken."""
@@ -29,19 +28,19 @@ class NormalTarget(NamedTuple):
     mean: jax.Array
     """Mean of the features, `[c]`."""
     trace: jax.Array
-    """Trace of the covariance matrix plus `RIDGE` on its diagonal, a scalar."""
+    """Trace of the square of `root`; of the matrix itself in `iterated_wasserstein_target`."""
     root: jax.Array
     """Square root of the covariance matrix plus `RIDGE` on its diagonal, `[c, c]`."""
 
 
 @jax.jit
-def wasserstein_target(style: Moments) -> NormalTarget:
+def wasserstein_target(style: CenteredMoments) -> NormalTarget:
     """Return the target of `wasserstein_distance` for the moments of a style."""
-    covariance = _with_ridge(style)
-    return NormalTarget(style.mean, jnp.trace(covariance), _root(covariance))
+    root = _root(_with_ridge(style))
+    return NormalTarget(style.mean, jnp.sum(jnp.square(root)), root)
 
 
-def wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Array:
+def wasserstein_distance(image: CenteredMoments, style: NormalTarget) -> jax.Array:
     """Compute the squared 2-Wasserstein distance of two normal distributions, divided by c.
 
     (|mu - mu_t|² + tr(Sigma + Sigma_t - 2 (Sigma_t^½ Sigma Sigma_t^½)^½)) / c, with 1e-4 added
@@ -52,19 +51,24 @@ def wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Array:
       image: moments of the image's features.
       style: target of the style (`wasserstein_target`).
     """
-    covariance = _with_ridge(image)
-    return _distance(image, covariance, style, root_trace(covariance, style.root))
+    channels = len(image.mean)
+    # The difference of the outer products in `covariance` is rounded.
+    rounding = jnp.finfo(image.mean.dtype).eps * jnp.sum(jnp.square(image.mean))
+    matrix = _with_ridge(image) + rounding * jnp.eye(channels, dtype=image.mean.dtype)
+    # `root_trace` adds to the diagonal; without it here the distance could be negative.
+    trace = (1 + channels * LEAST_EIGENVALUE) * jnp.trace(matrix)
+    return _distance(image, trace, style, root_trace(matrix, style.root))
 
 
 @jax.jit
-def iterated_wasserstein_target(style: Moments) -> NormalTarget:
+def iterated_wasserstein_target(style: CenteredMoments) -> NormalTarget:
     """Return the target of `iterated_wasserstein_distance` for the moments of a style."""
     covariance = _with_ridge(style)
     root = newton_schulz_root(covariance, ITERATIONS)
     return NormalTarget(style.mean, jnp.trace(covariance), root)
 
 
-def iterated_wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Array:
+def iterated_wasserstein_distance(image: CenteredMoments, style: NormalTarget) -> jax.Array:
     """Compute `wasserstein_distance` with roots by 12 Newton-Schulz iterations.
 
     It consists of products of matrices, which are fast on accelerators. The iterations do not
@@ -79,20 +83,20 @@ def iterated_wasserstein_distance(image: Moments, style: NormalTarget) -> jax.Ar
     covariance = _with_ridge(image)
     product = matmul(matmul(style.root, covariance), style.root)
     root = newton_schulz_root(product, ITERATIONS)
-    return _distance(image, covariance, style, jnp.trace(root))
+    return _distance(image, jnp.trace(covariance), style, jnp.trace(root))
 
 
-def _with_ridge(statistics: Moments) -> jax.Array:
+def _with_ridge(statistics: CenteredMoments) -> jax.Array:
     """Return the covariance matrix `[c, c]` plus `RIDGE` on its diagonal."""
     mean = statistics.mean
     return covariance(statistics) + RIDGE * jnp.eye(len(mean), dtype=mean.dtype)
 
 
 def _distance(
-    image: Moments, covariance: jax.Array, style: NormalTarget, root_trace: jax.Array
+    image: CenteredMoments, trace: jax.Array, style: NormalTarget, root_trace: jax.Array
 ) -> jax.Array:
-    """Compute the distance from the trace of the root of the covariances' product."""
-    spread = jnp.trace(covariance) + style.trace - 2 * root_trace
+    """Compute the distance from the traces of the covariances and of their product's root."""
+    spread = trace + style.trace - 2 * root_trace
     distance = jnp.sum(jnp.square(image.mean - style.mean)) + spread
     return distance / image.mean.shape[0]
 
@@ -137,8 +141,9 @@ def root_trace_by_svd(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Arr
 def _root_trace_by_svd_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    # The reverse mode cannot differentiate a function of `sequential_vmap`.
-    return root_trace_by_svd(*primals), jax.jvp(_by_singular_values, primals, tangents)[1]
+    # The reverse mode cannot differentiate a function of `sequential_vmap`, and the derivative of
+    # singular vectors is infinite where singular values are equal.
+    return root_trace_by_svd(*primals), jax.jvp(root_trace_by_products, primals, tangents)[1]
 
 
 def _by_singular_values(a: jax.Array, root: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -186,7 +191,7 @@ def _root_trace_jvp(
 
 _loss = partial(
     StyleLoss,
-    moments,
+    centered_moments,
     normalized=StyleDefaults(100.0, EQUAL_LAYERS),
     unnormalized=StyleDefaults(1.0, EQUAL_LAYERS),
     balance=4.0,

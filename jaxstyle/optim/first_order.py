@@ -49,7 +49,8 @@ def first_order(
         rate = jnp.asarray(learning_rate(jnp.maximum(state.evaluations - 1, 0)), jnp.float32)
         updates, inner = transform.update(point.grad, state.inner, point.position)
         inner = where(first, state.inner, inner)
-        point = value_and_grad_at(objective, point.position - jnp.where(first, 0, rate * updates))
+        move = jnp.where(first, 0, rate * updates).astype(point.position.dtype)
+        point = value_and_grad_at(objective, point.position - move)
         evaluations = state.evaluations + 1
         return FirstOrderState(point, evaluations, inner), StepInfo(
             point.value, point.aux, evaluations, rate, jnp.ones((), bool)

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import make_image
 from scipy.linalg import sqrtm
 
 import jaxstyle
 from jaxstyle import JaxstyleError, Recipe
 from jaxstyle.config import choices
 from jaxstyle.config.layers import format_layers
+from jaxstyle.losses import covariance as covariances
 from jaxstyle.losses.nearest import BLOCK
 from jaxstyle.losses.sliced_wasserstein import quantiles
 from jaxstyle.losses.style_losses import STYLE_LOSSES
@@ -287,3 +289,74 @@ def test_the_help_has_the_default_layers():
         assert f"default: {format_layers(defaults.layers)}, with the weights" in help
     weights = ", ".join(f"{weight:g}" for _, weight in gram.normalized.layers)
     assert f"with the weights {weights} if --style-loss is gram" in help
+
+
+def _flat_images():
+    sky = np.broadcast_to(np.float32([0.5, 0.7, 0.95]), (64, 64, 3)).copy()
+    square = sky.copy()
+    square[24:40, 24:40] = [0.9, 0.1, 0.1]
+    gradient = (sky + np.linspace(0, 0.05, 64)[:, None, None]).clip(0, 1).astype(np.float32)
+    return {"sky": sky, "white": np.ones_like(sky), "square": square, "gradient": gradient}
+
+
+@pytest.mark.parametrize("style_loss", ["wasserstein", "covariance"])
+@pytest.mark.parametrize("image", _flat_images())
+def test_plain_images_have_a_finite_loss_and_gradient(style_loss, image):
+    """Their second moments are those of the means but for the last digits of float32."""
+    network = jaxstyle.load_network("medium")
+    recipe = Recipe(style_loss=style_loss, size=64, steps=1, style_layers="relu1_1,relu3_1")
+    flat = _flat_images()[image]
+    problem = jaxstyle.prepare(flat, make_image(64, 64), recipe=recipe, network=network)
+    objective = jaxstyle.make_objective(network, problem.targets, problem.recipe)
+    (loss, _), gradient = jax.value_and_grad(objective, has_aux=True)(jnp.asarray(flat))
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert problem.recipe.style_weight != STYLE_LOSSES[style_loss].normalized.weight
+
+
+@pytest.mark.parametrize("style_loss", ["wasserstein", "covariance", "moments", "gram"])
+@pytest.mark.parametrize("kind", ["dead channels", "one color", "features"])
+def test_an_image_is_at_no_distance_from_itself(style_loss, kind):
+    loss = STYLE_LOSSES[style_loss]
+    rng = np.random.default_rng(0)
+    features = np.maximum(rng.normal(1, 2, (12, 12, 8)), 0).astype(np.float32)
+    if kind == "dead channels":
+        features[..., 4:] = 0
+    elif kind == "one color":
+        features[:] = features[0, 0]
+    statistics = loss.statistics(jnp.asarray(features))
+    distance = float(loss.distance(statistics, loss.target(statistics)))
+    scale = float(jnp.mean(jnp.square(features)))
+    assert -1e-6 * scale <= distance <= 1e-3 * scale
+
+
+def test_the_covariance_of_parts_is_that_of_the_whole():
+    rng = np.random.default_rng(1)
+    features = rng.normal(3, 1, (8, 6, 5)).astype(np.float32)
+    whole = covariances.covariance(covariances.centered_moments(jnp.asarray(features)))
+    np.testing.assert_allclose(
+        whole, np.cov(features.reshape(-1, 5).T, bias=True), rtol=1e-4, atol=1e-5
+    )
+    halves = [
+        covariances.centered_moments(jnp.asarray(features[rows]))
+        for rows in (slice(0, 4), slice(4, 8))
+    ]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
+    np.testing.assert_allclose(covariances.covariance(mean), whole, rtol=1e-4, atol=1e-5)
+    # Positions that are masked out, as those of a tile beyond the image.
+    weights = np.zeros((8, 6, 1), np.float32)
+    weights[:4] = 2
+    masked = covariances.centered_moments(jnp.asarray(features), weights=jnp.asarray(weights))
+    np.testing.assert_allclose(
+        covariances.covariance(masked), covariances.covariance(halves[0]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_second_derivatives_are_finite_where_channels_are_dead():
+    loss = STYLE_LOSSES["wasserstein"]
+    rng = np.random.default_rng(2)
+    features, style = (np.maximum(rng.normal(size=(6, 6, 6)), 0).astype(np.float32) for _ in "ab")
+    features[..., 3:] = style[..., 3:] = 0
+    target = loss.target(loss.statistics(jnp.asarray(style)))
+    of = jax.grad(lambda f: loss.distance(loss.statistics(f), target))
+    direction = jnp.asarray(rng.normal(size=features.shape), jnp.float32)
+    assert np.isfinite(jax.jvp(of, (jnp.asarray(features),), (direction,))[1]).all()

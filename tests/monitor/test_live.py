@@ -613,8 +613,9 @@ def test_the_grid_command_shows_a_page_and_its_button_ends_it(run, painted, tmp_
     assert run("grid", file, "-o", painted[0], "--serve", "--quiet")[2].count("\n") == 1
     # For programs: every line is JSON, also while cells are running.
     code, out, err = run("grid", file, "-o", tmp_path / "out", "--lanes", 2, "--log-json")
-    lines = [json.loads(line) for line in err.splitlines()]
+    *lines, notice = [json.loads(line) for line in err.splitlines()]
     assert (code, out) == (0, "") and len(lines) == 4
+    assert notice["notice"].startswith("4 cells are done; see ")
     assert (lines[-1]["cells"], lines[-1]["total"], lines[-1]["running"]) == (2, 4, 2)
     assert lines[-1]["step"] == lines[-1]["steps"] == 2
     # Two style weights are two objectives, whose losses do not compare.
@@ -622,5 +623,5 @@ def test_the_grid_command_shows_a_page_and_its_button_ends_it(run, painted, tmp_
     text = file.read_text().replace("style_weight = [1.0, 2.0]", "seed = [1, 2]")
     (tmp_path / "seeds.toml").write_text(text)
     err = run("grid", tmp_path / "seeds.toml", "-o", tmp_path / "seeds", "--log-json")[2]
-    last = json.loads(err.splitlines()[-1])
+    last = json.loads(err.splitlines()[-2])
     assert {"cell", "seed", "init"} == last["best"].keys() and last["loss"] > 0

@@ -660,7 +660,7 @@ class TestCommand:
         others = {p: p.stat().st_mtime_ns for p in (folder / "cells").iterdir()
                   if p not in (report, image)}  # fmt: skip
         code, _, err = command("grid", inputs / "small.toml", "-o", folder)
-        assert code == 0 and err.startswith("cells 5/6 done already\n"), err
+        assert code == 0 and err.startswith("cells 5/6 done already"), err
         # In as many batch elements and beside copies of itself, it comes out as it did among
         # others.
         assert contents(folder) == wanted
@@ -673,7 +673,7 @@ class TestCommand:
         beside = shutil.copytree(inputs, tmp_path / "inputs")
         image(beside / "style.png", 36, 28, seed=77)
         code, _, err = command("grid", beside / "small.toml", "-o", folder, "--lanes", 3)
-        assert code == 0 and err.startswith("cells 0/6\n")
+        assert code == 0 and err.startswith("cells 0/6")
 
     @pytest.mark.parametrize(
         ("text", "flags", "expected"),
@@ -748,7 +748,7 @@ class TestCommand:
         )
         assert again.returncode == 0, again.stderr
         # An image whose report was not yet written belongs to no finished cell.
-        assert again.stderr.startswith(f"cells {len(kept)}/12 done already\n")
+        assert again.stderr.startswith(f"cells {len(kept)}/12 done already")
         assert kept.items() <= {p: p.stat().st_mtime_ns for p in cells.glob("*.json")}.items()
         assert not list(cells.glob(".*"))
         if how == signal.SIGKILL:
