@@ -31,7 +31,7 @@ def centered_moments(features: jax.Array, *, weights: jax.Array | None = None) -
     total = 1.0 if weights is None else jnp.mean(weights, dtype=jnp.float32)
     weighted = mean_over_positions(features, weights)
     mean = weighted / jnp.where(total == 0, 1.0, total)
-    centered = gram_matrix(features - mean.astype(features.dtype), weights=weights)
+    centered = gram_matrix(features - mean.astype(features.dtype)[None, None], weights=weights)
     return CenteredMoments(weighted, centered * features.shape[-1], total * jnp.outer(mean, mean))
 
 

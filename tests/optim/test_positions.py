@@ -81,6 +81,14 @@ class TestEveryOptimizer:
             assert state.point.value.dtype == state.point.position.dtype == f"float{bits}"
             assert np.isfinite(state.point.value)
 
+    def test_a_position_of_half_precision_keeps_its_type(self, name):
+        def bowl(x):
+            return jnp.sum((x - 1) ** 2)
+
+        state = after(made(name), bowl, jnp.zeros(3, jnp.bfloat16), 4)
+        assert state.point.position.dtype == jnp.bfloat16
+        assert np.isfinite(state.point.value) and state.point.value <= 3
+
     def test_the_state_may_be_donated(self, name):
         init, step = made(name)
         donating = jax.jit(lambda state: step(rosenbrock, state), donate_argnums=0)
