@@ -61,7 +61,9 @@ def stylize_batch(
     Raises:
       JaxstyleError: an argument is not valid; the message names it.
     """
-    elements = [recipe.init] * starts if isinstance(starts, int) else starts
+    # Checks both arguments before they are used.
+    resolve_recipe(recipe, network)
+    elements = [recipe.init] * int(starts) if isinstance(starts, int | np.integer) else starts
     problem = prepare(
         content,
         style,
@@ -315,6 +317,8 @@ def texture(
       >>> jaxstyle.texture(style, size=(32, 48), weights="compact", steps=2).image.shape
       (32, 48, 3)
     """
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise JaxstyleError(f"size: {shortened(size)} is not a pair; give (height, width)")
     if settings.get("content_weight"):
         raise JaxstyleError(
             f"content_weight: {settings['content_weight']!r} has no effect on a texture, which has "

@@ -1,4 +1,4 @@
-"""House rules of the public names, and the names that the contract promises."""
+"""Rules for the public names, the names that the contract promises, and wrong arguments."""
 
 import ast
 import dataclasses
@@ -6,10 +6,11 @@ import inspect
 import json
 
 import api_shape
+import numpy as np
 import pytest
 
 import jaxstyle
-from jaxstyle import weights
+from jaxstyle import JaxstyleError, Recipe, weights
 from jaxstyle.optim import registry
 
 PROMISED = (
@@ -166,3 +167,28 @@ def test_the_public_shape_is_as_pinned(name):
         assert "required" not in added.values()
     elif pinned["kind"] == "class":
         assert [field for field in now["fields"] if field in pinned["fields"]] == pinned["fields"]
+
+
+def test_arguments_of_another_type_are_named(network, make_image):
+    image = make_image(24, 24)
+    with pytest.raises(JaxstyleError, match="^recipe: 'default' is not a Recipe"):
+        jaxstyle.stylize_batch(image, image, recipe="default", network=network, starts=1)
+    with pytest.raises(JaxstyleError, match="^recipe: 'default' is not a Recipe"):
+        jaxstyle.evaluate(image, image, image, recipe="default", network=network)
+    with pytest.raises(JaxstyleError, match="^network: 'compact' is not a network"):
+        jaxstyle.evaluate(image, image, image, recipe=Recipe(), network="compact")
+    with pytest.raises(JaxstyleError, match=r"^size: 32 is not a pair; give \(height, width\)"):
+        jaxstyle.texture(image, size=32, network=network)
+    with pytest.raises(JaxstyleError, match="^content_weight: 5 has no effect on a texture"):
+        jaxstyle.texture(image, size=(32, 32), network=network, content_weight=5)
+
+
+def test_the_batch_size_may_be_numpys(network, make_image):
+    recipe = Recipe(
+        content_layers="relu2_1", style_layers="relu1_1", style_loss="gram", steps=1, size=24
+    )
+    image = make_image(24, 24)
+    results = jaxstyle.stylize_batch(
+        image, image, recipe=recipe, network=network, starts=np.int64(2)
+    )
+    assert len(results) == 2
