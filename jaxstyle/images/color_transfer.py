@@ -69,10 +69,9 @@ def match_cholesky(style: jax.Array, content: jax.Array) -> jax.Array:
     """
 
     def statistics(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        flat = image.reshape(-1, 3)
-        mean = jnp.mean(flat, 0)
-        centered = flat - mean
-        covariance = jnp.matmul(centered.T, centered, precision="highest") / len(flat)
+        mean = jnp.mean(image.reshape(-1, 3), 0)[None, None]
+        centered = (image - mean).reshape(-1, 3)
+        covariance = jnp.matmul(centered.T, centered, precision="highest") / len(centered)
         return mean, jnp.linalg.cholesky(covariance + 1e-5 * jnp.eye(3))
 
     (mean_s, factor_s), (mean_c, factor_c) = statistics(style), statistics(content)

@@ -118,7 +118,7 @@ def resize_pairs(
     scaled_y = jax.vmap(lambda y: scaled(y.reshape(new)).reshape(y.shape))(y_history)
     sy, yy = _all_dots(s_history, y_history), _all_dots(y_history, scaled_y)
     valid = (jnp.diag(pairs.sy) > 0) & (jnp.diag(sy) > 0) & jnp.isfinite(sy).all(1)
-    both = valid[:, None] & valid
+    both = valid[:, None] & valid[None]
     return CurvatureHistory(
         s_history, y_history, jnp.where(both, sy, 0), jnp.where(both, yy, 0), pairs.cursor
     )

@@ -66,8 +66,9 @@ class TestEveryOptimizer:
             (state.point.position, flat.point.position),
             (state.point.grad, flat.point.grad),
         ):
-            np.testing.assert_array_equal(of_state["a"], of_flat[None, :2])
-            np.testing.assert_array_equal(of_state["b"][0], of_flat[2])
+            # Other programs, which XLA may round otherwise.
+            np.testing.assert_allclose(of_state["a"], of_flat[None, :2], rtol=1e-5)
+            np.testing.assert_allclose(of_state["b"][0], of_flat[2], rtol=1e-5)
         assert state.point.aux is None
 
     @pytest.mark.parametrize("bits", [32, 64])
