@@ -117,13 +117,17 @@ def test_values_of_any_size_take_the_same_path(scale):
 @pytest.mark.parametrize(
     ("objective", "position", "said"),
     [
-        (jnp.sum, jnp.ones(3) * 1j, ["position", "complex64", "real and imaginary"]),
-        (jnp.sum, jnp.ones(3, int), ["position", "int32"]),
-        (jnp.sum, {"a": jnp.ones(3, int)}, ["position", "int32"]),
+        (jnp.sum, jnp.ones(3, jnp.complex64), ["position", "complex64", "real and imaginary"]),
+        (jnp.sum, jnp.ones(3, jnp.int32), ["position", "int32"]),
+        (jnp.sum, {"a": jnp.ones(3, jnp.int32)}, ["position", "int32"]),
         (jnp.sum, [], ["position", "nothing"]),
-        (lambda x: x, jnp.ones(3), ["objective", "float32[3]", "(value, aux)"]),
+        (lambda x: x, jnp.ones(3, jnp.float32), ["objective", "float32[3]", "(value, aux)"]),
         (lambda x: {"loss": jnp.sum(x)}, jnp.ones(3), ["objective", "dict", "(value, aux)"]),
-        (lambda x: jnp.sum(x) * 1j, jnp.ones(3), ["objective", "complex64"]),
+        (
+            lambda x: jnp.sum(x) * jnp.complex64(1j),
+            jnp.ones(3, jnp.float32),
+            ["objective", "complex64"],
+        ),
     ],
 )
 def test_what_cannot_be_optimized_is_named(objective, position, said):
