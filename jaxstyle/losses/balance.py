@@ -55,8 +55,8 @@ def balance_recipe(
 
     Returns:
       The recipe, whose style weight has four significant digits. The recipe is returned unchanged
-      if it compares no content features, if these are 0, or if the style loss is 0 for both the
-      content image and a gray image.
+      if it compares no content features, if these are 0, or if the style loss is 0, up to
+      rounding, for both the content image and a gray image.
     """
     style_loss = STYLE_LOSSES[recipe.style_loss]
     balance = style_loss.balance

@@ -318,15 +318,16 @@ def test_plain_images_have_a_finite_loss_and_gradient(style_loss, image):
 def test_an_image_is_at_no_distance_from_itself(style_loss, kind):
     loss = STYLE_LOSSES[style_loss]
     rng = np.random.default_rng(0)
-    features = np.maximum(rng.normal(1, 2, (12, 12, 8)), 0).astype(np.float32)
+    features = (20 * np.maximum(rng.normal(1, 2, (16, 16, 64)), 0)).astype(np.float32)
     if kind == "dead channels":
-        features[..., 4:] = 0
+        features[..., 16:] = 0
     elif kind == "one color":
         features[:] = features[0, 0]
     statistics = loss.statistics(jnp.asarray(features))
     distance = float(loss.distance(statistics, loss.target(statistics)))
     scale = float(jnp.mean(jnp.square(features)))
-    assert -1e-6 * scale <= distance <= 1e-3 * scale
+    # Not below 0 but for rounding.
+    assert -2e-6 * scale <= distance <= 1e-3 * scale
 
 
 def test_the_covariance_of_parts_is_that_of_the_whole():
